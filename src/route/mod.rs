@@ -1,0 +1,1 @@
+//! Where an event goes: rules compiled into a prefix trie.
