@@ -1,1 +1,180 @@
-//! (to be written)
+//! From the commit to the forwarding cores, in order, without waiting.
+//!
+//! # Order
+//!
+//! If webhook B arrives after A was answered 200, B's events follow A's on every forwarding core.
+//! A is pushed before its 200 leaves, B after that; a forwarding core has one channel for all ingest
+//! cores, so A is in front of B.
+//!
+//! # Overflow
+//!
+//! A full channel (in items, or in bytes that readers hold) is an outcome, not a wait: the ingest
+//! core sets `overflow` and drops the item, which is safe because what is handed over is durable.
+//! From then on nobody pushes. The forwarding core throws the channel's rest away, takes the flag
+//! down, then takes a [`snapshot`] of what every journal has published, and reads everything up to
+//! there from the journals, merged by sequence number. What is pushed after the flag went down lies
+//! either before the snapshot (skipped: it is being read) or behind it. The snapshot is one moment's:
+//! it is read twice and kept only if nothing moved, so it never holds B without A.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::journal::{Committed, EntryAt, JournalIndex, Position};
+use crate::metrics::IngestCells;
+use crate::wake::Doorbell;
+
+/// Frames in a channel: at one commit a millisecond a second of traffic of one ingest core.
+const FRAMES: usize = 1024;
+/// Bytes of frames that all forwarding cores together may hold before reading takes over.
+pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Entries of one frame for one forwarding core.
+#[derive(Debug)]
+pub struct Handed {
+    pub journal: JournalIndex,
+    pub position: Position,
+    pub next: Position,
+    pub frame: Bytes,
+    pub entries: Vec<EntryAt>,
+}
+
+/// How far a journal is.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// All before it is durable.
+    durable: AtomicU64,
+    /// All before it is durable and was pushed, or dropped with the overflow flag set.
+    handed: AtomicU64,
+}
+
+impl Published {
+    pub fn new(end: Position) -> Self {
+        Self { durable: AtomicU64::new(end.to_bits()), handed: AtomicU64::new(end.to_bits()) }
+    }
+
+    pub fn handed(&self) -> Position {
+        Position::from_bits(self.handed.load(SeqCst))
+    }
+}
+
+/// What every journal had published at one moment.
+pub fn snapshot(journals: &[Arc<Published>]) -> Vec<Position> {
+    let read = || -> Vec<Position> {
+        journals.iter().map(|j| Position::from_bits(j.durable.load(SeqCst))).collect()
+    };
+    let mut last = read();
+    loop {
+        // A journal moves about once a millisecond and reading takes nanoseconds: the second look
+        // nearly always agrees.
+        let again = read();
+        if again == last {
+            return last;
+        }
+        last = again;
+    }
+}
+
+/// One forwarding core as the ingest cores see it.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    frames: Sender<Handed>,
+    overflow: Arc<AtomicBool>,
+    doorbell: Doorbell,
+}
+
+/// The forwarding core's own end.
+#[derive(Debug)]
+pub struct Inlet {
+    frames: Receiver<Handed>,
+    overflow: Arc<AtomicBool>,
+}
+
+/// The two ends of one forwarding core's channel.
+pub fn channel(doorbell: Doorbell) -> (Outlet, Inlet) {
+    let (give, take) = crossbeam_channel::bounded(FRAMES);
+    let overflow = Arc::new(AtomicBool::new(false));
+    (Outlet { frames: give, overflow: Arc::clone(&overflow), doorbell }, Inlet { frames: take, overflow })
+}
+
+impl Inlet {
+    pub fn try_recv(&self) -> Option<Handed> {
+        self.frames.try_recv().ok()
+    }
+
+    /// Nothing to take and nothing missed.
+    pub fn idle(&self) -> bool {
+        self.frames.is_empty() && !self.overflow.load(SeqCst)
+    }
+
+    /// Whether frames were dropped; they are to be read from the journals.
+    pub fn overflowed(&self) -> bool {
+        self.overflow.load(SeqCst)
+    }
+
+    /// Throws away what is queued and lets the ingest cores push again. Take the snapshot after this.
+    pub fn reopen(&self) {
+        while self.frames.try_recv().is_ok() {}
+        self.overflow.store(false, SeqCst);
+    }
+}
+
+/// An ingest core's side: gives each committed frame to the forwarding cores it concerns.
+pub struct Handoff {
+    journal: JournalIndex,
+    published: Arc<Published>,
+    outlets: Vec<Outlet>,
+    held: Arc<AtomicUsize>,
+    cells: Arc<IngestCells>,
+}
+
+impl Handoff {
+    pub fn new(
+        journal: JournalIndex,
+        published: Arc<Published>,
+        outlets: Vec<Outlet>,
+        held: Arc<AtomicUsize>,
+        cells: Arc<IngestCells>,
+    ) -> Self {
+        Self { journal, published, outlets, held, cells }
+    }
+
+    /// Call when the frame is durable and before its webhooks are answered. Bit `n` of an entry's
+    /// tag says that it concerns forwarding core `n`.
+    pub fn committed(&self, committed: &mut Committed<'_>) {
+        self.published.durable.store(committed.next.to_bits(), SeqCst);
+        for (core, outlet) in self.outlets.iter().enumerate() {
+            self.offer(core, outlet, committed);
+        }
+        self.published.handed.store(committed.next.to_bits(), SeqCst);
+    }
+
+    fn offer(&self, core: usize, outlet: &Outlet, committed: &mut Committed<'_>) {
+        let concerned = |e: &&EntryAt| e.tag & (1 << core) != 0;
+        let count = committed.entries.iter().filter(concerned).count();
+        if count == 0 || outlet.overflow.load(SeqCst) {
+            return;
+        }
+        let entries = if count == committed.entries.len() && self.outlets.len() == 1 {
+            std::mem::take(committed.entries)
+        } else {
+            committed.entries.iter().filter(concerned).copied().collect()
+        };
+        let handed = Handed {
+            journal: self.journal,
+            position: committed.position,
+            next: committed.next,
+            frame: committed.frame.clone(),
+            entries,
+        };
+        if self.held.load(Relaxed) > HELD_BYTES_MAX || outlet.frames.try_send(handed).is_err() {
+            outlet.overflow.store(true, SeqCst);
+            self.cells.handoff_full.add(1);
+        }
+        if outlet.doorbell.ring() {
+            self.cells.doorbells.add(1);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Reading a journal while it is being written: frames in order, or one record alone.
+//!
+//! Goes around the page cache like the writer does: a page read ahead of the writer would hold the
+//! zeros that were there before. Only what a core has published as durable is read.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monoio::fs::File;
+use nix::fcntl::OFlag;
+
+use super::Position;
+use super::buffer::{AlignedBuf, BLOCK, BufferPool};
+use super::frame::{self, FIRST_FRAME, FrameFault, FrameHeader, HEADER, SegmentHeader};
+use super::recover::Span;
+use super::spare::{OpenMode, segment_path};
+
+/// One read: large enough for the disk's bandwidth, small enough that a core's readers fit in memory.
+const CHUNK: usize = 256 * 1024;
+/// Open files kept. A reader moves forward, and single records come from a few recent segments.
+const FILES: usize = 8;
+/// How far numbers of consecutive segments may lie apart (those between were void).
+const NUMBER_GAP: u64 = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("read segment {segment} at byte {at}: {source}")]
+    Io { segment: u64, at: u64, source: io::Error },
+    #[error("frame in segment {segment} at byte {at} was durable and is damaged: {fault}")]
+    Damaged { segment: u64, at: u64, fault: FrameFault },
+    #[error("no segment follows segment {segment}, although the journal goes on")]
+    Missing { segment: u64 },
+}
+
+/// A frame read back.
+#[derive(Debug, Clone)]
+pub struct ReadFrame {
+    pub position: Position,
+    /// Where to go on.
+    pub next: Position,
+    pub header: FrameHeader,
+    /// The frame, header included: offsets of records count from here.
+    pub bytes: Bytes,
+}
+
+impl ReadFrame {
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER..HEADER + self.header.payload as usize]
+    }
+}
+
+/// Reads one journal on one core.
+pub struct JournalReader {
+    dir: PathBuf,
+    mode: OpenMode,
+    /// What recovery found: where older segments end and what to jump over.
+    spans: Arc<Vec<Span>>,
+    files: HashMap<u64, Rc<File>>,
+    chunk: Option<Chunk>,
+    pool: BufferPool,
+}
+
+struct Chunk {
+    segment: u64,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl JournalReader {
+    pub fn new(dir: PathBuf, mode: OpenMode, spans: Arc<Vec<Span>>, pool: BufferPool) -> Self {
+        Self { dir, mode, spans, files: HashMap::new(), chunk: None, pool }
+    }
+
+    /// The frame at or after `at`, if it lies before `upto`.
+    pub async fn frame(&mut self, at: Position, upto: Position) -> Result<Option<ReadFrame>, ReadError> {
+        let mut at = at;
+        loop {
+            if at >= upto {
+                return Ok(None);
+            }
+            match self.skip(at, upto).await? {
+                Some(moved) if moved != at => at = moved,
+                Some(_) => break,
+                None => return Ok(None),
+            }
+        }
+        let (segment, offset) = (at.segment(), at.offset());
+        let damaged = |fault| ReadError::Damaged { segment, at: offset, fault };
+        let mut bytes = self.chunk_at(segment, offset, CHUNK).await?;
+        let header = FrameHeader::decode(&bytes).map_err(damaged)?;
+        if bytes.len() < header.padded as usize {
+            bytes = self.chunk_at(segment, offset, header.padded as usize).await?;
+        }
+        let (header, _) = frame::read(&bytes).map_err(damaged)?;
+        let len = header.padded as usize;
+        let next = Position::new(segment, offset + len as u64);
+        Ok(Some(ReadFrame { position: at, next, header, bytes: bytes.slice(..len.min(bytes.len())) }))
+    }
+
+    /// One record, by the frame's position and the record's place in it.
+    pub async fn record(&mut self, frame: Position, offset: u32, len: u32) -> Result<Bytes, ReadError> {
+        let start = frame.offset() + u64::from(offset);
+        let from = start / BLOCK as u64 * BLOCK as u64;
+        let skip = (start - from) as usize;
+        let want = (skip + len as usize).next_multiple_of(BLOCK);
+        let bytes = self.read(frame.segment(), from, want).await?;
+        if bytes.len() < skip + len as usize {
+            return Err(ReadError::Damaged { segment: frame.segment(), at: start, fault: FrameFault::Short });
+        }
+        Ok(bytes.slice(skip..skip + len as usize))
+    }
+
+    /// Moves over ends of segments and holes. `None`: nothing more before `upto`.
+    async fn skip(&mut self, at: Position, upto: Position) -> Result<Option<Position>, ReadError> {
+        let segment = at.segment();
+        if at.offset() < FIRST_FRAME && segment != 0 {
+            return Ok(Some(Position::new(segment, FIRST_FRAME)));
+        }
+        if let Some(span) = self.spans.iter().find(|s| s.segment == segment) {
+            if let Some((_, to)) = span.holes.iter().find(|(from, to)| (*from..*to).contains(&at.offset())) {
+                return Ok(Some(Position::new(segment, *to)));
+            }
+            if at.offset() < span.end {
+                return Ok(Some(at));
+            }
+        } else if segment != 0 && (segment == upto.segment() || !self.sealed_before(at).await?) {
+            return Ok(Some(at));
+        }
+        if let Some(span) = self.spans.iter().find(|s| s.segment > segment) {
+            return Ok(Some(Position::new(span.segment, FIRST_FRAME)));
+        }
+        let Some(next) = self.following(segment).await? else {
+            return if segment < upto.segment() { Err(ReadError::Missing { segment }) } else { Ok(None) };
+        };
+        Ok(Some(Position::new(next, FIRST_FRAME)))
+    }
+
+    /// Whether no frame starts at `at` in a segment of this run: the seal came before it.
+    async fn sealed_before(&mut self, at: Position) -> Result<bool, ReadError> {
+        let bytes = self.chunk_at(at.segment(), at.offset(), CHUNK).await?;
+        Ok(matches!(FrameHeader::decode(&bytes), Err(FrameFault::NoFrame | FrameFault::Short)))
+    }
+
+    /// Number of the segment that follows in the chain.
+    async fn following(&mut self, segment: u64) -> Result<Option<u64>, ReadError> {
+        for number in segment + 1..=segment + NUMBER_GAP {
+            if !segment_path(&self.dir, number).exists() {
+                continue;
+            }
+            let bytes = self.read(number, 0, 2 * BLOCK).await?;
+            if let Ok(Some(header)) = SegmentHeader::decode(&bytes)
+                && header.previous_segment == segment
+            {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// At least `len` bytes from there, or what the file has; from the last chunk if it holds them.
+    async fn chunk_at(&mut self, segment: u64, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        if let Some(chunk) = &self.chunk
+            && chunk.segment == segment
+            && chunk.offset <= offset
+        {
+            let skip = (offset - chunk.offset) as usize;
+            // Bytes behind the last published frame may have been zeros when they were read: only a
+            // frame that is whole in the chunk is taken from it.
+            if let Some(rest) = chunk.bytes.get(skip..)
+                && let Ok(header) = FrameHeader::decode(rest)
+                && header.padded as usize <= rest.len()
+            {
+                return Ok(chunk.bytes.slice(skip..));
+            }
+        }
+        let bytes = self.read(segment, offset, len.next_multiple_of(BLOCK)).await?;
+        self.chunk = Some(Chunk { segment, offset, bytes: bytes.clone() });
+        Ok(bytes)
+    }
+
+    async fn read(&mut self, segment: u64, at: u64, len: usize) -> Result<Bytes, ReadError> {
+        let failed = |source| ReadError::Io { segment, at, source };
+        let file = self.file(segment).map_err(failed)?;
+        // The driver fills the whole buffer: a single record gets one of its own size.
+        let mut buf = if len < CHUNK { AlignedBuf::with_capacity(len) } else { self.pool.get() };
+        buf.reserve_total(len);
+        let (read, mut buf) = file.read_at(buf, at).await;
+        let read = read.map_err(failed)?;
+        buf.set_len(read);
+        Ok(self.pool.share(buf))
+    }
+
+    fn file(&mut self, segment: u64) -> io::Result<Rc<File>> {
+        if let Some(file) = self.files.get(&segment) {
+            return Ok(Rc::clone(file));
+        }
+        if self.files.len() >= FILES {
+            self.files.clear();
+        }
+        let flags = if self.mode == OpenMode::Direct { OFlag::O_DIRECT } else { OFlag::empty() };
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits())
+            .open(segment_path(&self.dir, segment))?;
+        let file = Rc::new(File::from_std(file)?);
+        self.files.insert(segment, Rc::clone(&file));
+        Ok(file)
+    }
+}
