@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+pub mod response;
+
 /// Where the body of a message ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {

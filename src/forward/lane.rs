@@ -1,0 +1,245 @@
+//! Which parcel of a region may be tried next: order per conversation, and nothing but that.
+//!
+//! A parcel stands in the lane of each of its conversations and may start once it is at the head of
+//! all of them. Different conversations never wait for each other, except through a parcel that
+//! holds both.
+//!
+//! Why nobody waits for ever: a parcel joins all its lanes in one [`Lanes::push`], always at the
+//! end, so in every lane parcels stand in the order in which they were pushed. Whoever waits, waits
+//! for an older one; "waits for" can have no cycle, and the oldest unsettled parcel stands at the
+//! head of all its lanes. So while anything is held, something is ready, running or parked.
+//!
+//! A conversation is any 64-bit number; two that share one share a lane, which costs time but
+//! never order.
+//!
+//! Bytes beside the item, one conversation per parcel: 16 in the parcel's slot, 20 for its place
+//! and 19 to 39 (27 on average) for the lane in the hash table; a ready parcel takes 16 more.
+//!
+//! Deliberately absent: clocks, retries, limits on what is in flight. The caller counts.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+/// Nobody, nothing.
+const NONE: u32 = u32::MAX;
+
+/// [`Parcel::waits`] of a parcel that is ready: nobody stands before it.
+const READY: u32 = 0;
+/// [`Parcel::waits`] of a parcel that was popped. No parcel waits in that many lanes.
+const RUNNING: u32 = u32::MAX;
+/// [`Parcel::waits`] of a parcel that waits for its retry.
+const PARKED: u32 = u32::MAX - 1;
+
+/// Names a parcel from its push to its end. Never used twice; ids of older parcels are smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParcelId {
+    sequence: u64,
+    index: u32,
+}
+
+/// The parcels of one region that are not settled.
+#[derive(Debug)]
+pub struct Lanes<T> {
+    parcels: Vec<Parcel<T>>,
+    free_parcels: Vec<u32>,
+    places: Vec<Place>,
+    free_places: Vec<u32>,
+    /// The last place in each lane, by conversation. The first needs no entry: its parcel knows.
+    tails: HashMap<u64, u32>,
+    /// The oldest on top, so that what has waited longest goes first, also after a retry's wait.
+    ready: BinaryHeap<Reverse<ParcelId>>,
+    next_sequence: u64,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Parcel<T> {
+    /// None: the slot is free.
+    item: Option<T>,
+    sequence: u64,
+    /// Its place in the lane of its first conversation; the others hang on [`Place::sibling`].
+    first: u32,
+    /// Lanes in which someone stands before it; or [`READY`], [`RUNNING`], [`PARKED`].
+    waits: u32,
+}
+
+/// One parcel's stand in one lane. Packed: a backlog holds one or more per parcel.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, packed(4))]
+struct Place {
+    conversation: u64,
+    parcel: u32,
+    /// The next in this lane, pushed later.
+    behind: u32,
+    /// The same parcel's place in its next lane.
+    sibling: u32,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self {
+            parcels: Vec::new(),
+            free_parcels: Vec::new(),
+            places: Vec::new(),
+            free_places: Vec::new(),
+            tails: HashMap::new(),
+            ready: BinaryHeap::new(),
+            next_sequence: 0,
+            len: 0,
+        }
+    }
+}
+
+impl<T> Lanes<T> {
+    /// Puts `item` at the end of the lanes of its `conversations`; the same one twice counts once.
+    /// Without conversations it is ready at once.
+    pub fn push(&mut self, conversations: &[u64], item: T) -> ParcelId {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let parcel = Parcel { item: Some(item), sequence, first: NONE, waits: READY };
+        let index = claim(&mut self.parcels, &mut self.free_parcels, parcel);
+        for &conversation in conversations {
+            self.join(index, conversation);
+        }
+        self.len += 1;
+        let id = ParcelId { sequence, index };
+        if self.parcels[index as usize].waits == READY {
+            self.ready.push(Reverse(id));
+        }
+        id
+    }
+
+    /// The oldest parcel that may start; it is running until [`Lanes::finish`] or [`Lanes::park`].
+    pub fn pop_ready(&mut self) -> Option<ParcelId> {
+        let Reverse(id) = self.ready.pop()?;
+        self.parcels[id.index as usize].waits = RUNNING;
+        Some(id)
+    }
+
+    /// Settled: leaves all its lanes, and who stood behind it moves up.
+    ///
+    /// # Panics
+    /// If the parcel is neither running nor parked: only the head of all its lanes can be settled.
+    pub fn finish(&mut self, id: ParcelId) -> T {
+        let parcel = self.held(id, &[RUNNING, PARKED]);
+        let mut place = parcel.first;
+        let item = parcel.item.take();
+        self.free_parcels.push(id.index);
+        self.len -= 1;
+        while place != NONE {
+            let Place { conversation, behind, sibling, .. } = self.places[place as usize];
+            self.free_places.push(place);
+            if behind == NONE {
+                self.tails.remove(&conversation);
+            } else {
+                self.move_up(self.places[behind as usize].parcel);
+            }
+            place = sibling;
+        }
+        item.expect("`held` has seen the item")
+    }
+
+    /// The attempt failed: keeps its lanes and waits for [`Lanes::unpark`].
+    ///
+    /// # Panics
+    /// If the parcel is not running.
+    pub fn park(&mut self, id: ParcelId) {
+        self.held(id, &[RUNNING]).waits = PARKED;
+    }
+
+    /// The retry is due: ready again, in its place by age.
+    ///
+    /// # Panics
+    /// If the parcel is not parked.
+    pub fn unpark(&mut self, id: ParcelId) {
+        self.held(id, &[PARKED]).waits = READY;
+        self.ready.push(Reverse(id));
+    }
+
+    /// None once the parcel is settled.
+    pub fn get(&self, id: ParcelId) -> Option<&T> {
+        self.parcels.get(id.index as usize).filter(|p| p.sequence == id.sequence)?.item.as_ref()
+    }
+
+    /// None once the parcel is settled.
+    pub fn get_mut(&mut self, id: ParcelId) -> Option<&mut T> {
+        self.parcels.get_mut(id.index as usize).filter(|p| p.sequence == id.sequence)?.item.as_mut()
+    }
+
+    /// Parcels that are not settled.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Parcels that [`Lanes::pop_ready`] would give now.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// All unsettled parcels, in no order (ids sort by age).
+    pub fn ids(&self) -> impl Iterator<Item = ParcelId> {
+        self.parcels
+            .iter()
+            .zip(0u32..)
+            .filter(|(parcel, _)| parcel.item.is_some())
+            .map(|(parcel, index)| ParcelId { sequence: parcel.sequence, index })
+    }
+
+    /// Puts a new parcel at the end of a lane.
+    fn join(&mut self, index: u32, conversation: u64) {
+        let tail = self.tails.get(&conversation).copied();
+        // A conversation named twice finds its own parcel at the end of the lane.
+        if tail.is_some_and(|tail| self.places[tail as usize].parcel == index) {
+            return;
+        }
+        let parcel = &mut self.parcels[index as usize];
+        let place = Place { conversation, parcel: index, behind: NONE, sibling: parcel.first };
+        let place = claim(&mut self.places, &mut self.free_places, place);
+        parcel.first = place;
+        if let Some(tail) = tail {
+            parcel.waits += 1;
+            self.places[tail as usize].behind = place;
+        }
+        self.tails.insert(conversation, place);
+    }
+
+    /// One who stood before this parcel is gone.
+    fn move_up(&mut self, index: u32) {
+        let parcel = &mut self.parcels[index as usize];
+        parcel.waits -= 1;
+        if parcel.waits == READY {
+            self.ready.push(Reverse(ParcelId { sequence: parcel.sequence, index }));
+        }
+    }
+
+    fn held(&mut self, id: ParcelId, states: &[u32]) -> &mut Parcel<T> {
+        let parcel = &mut self.parcels[id.index as usize];
+        assert!(
+            parcel.item.is_some() && parcel.sequence == id.sequence && states.contains(&parcel.waits),
+            "{id:?} is not in a state that allows this: waits {}, sequence {}",
+            parcel.waits,
+            parcel.sequence,
+        );
+        parcel
+    }
+}
+
+/// Puts `value` into a free slot, or a new one.
+fn claim<V>(slots: &mut Vec<V>, free: &mut Vec<u32>, value: V) -> u32 {
+    if let Some(index) = free.pop() {
+        slots[index as usize] = value;
+        return index;
+    }
+    let index = u32::try_from(slots.len()).ok().filter(|i| *i != NONE);
+    // 4 billion parcels are terabytes of bodies: memory ends long before.
+    let index = index.expect("fewer than 2^32 - 1 slots");
+    slots.push(value);
+    index
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use super::*;
+use crate::forward::retry::Rng;
+
+/// The same promises, kept by looking through everything each time.
+#[derive(Default)]
+struct Model {
+    /// In the order of pushes: id, conversations, state.
+    parcels: Vec<(ParcelId, Vec<u64>, Is)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Is {
+    Idle,
+    Running,
+    Parked,
+}
+
+impl Model {
+    fn ready(&self) -> Vec<ParcelId> {
+        let heads_all = |at: usize| {
+            let before = &self.parcels[..at];
+            self.parcels[at].1.iter().all(|c| !before.iter().any(|(_, others, _)| others.contains(c)))
+        };
+        (0..self.parcels.len())
+            .filter(|&at| self.parcels[at].2 == Is::Idle && heads_all(at))
+            .map(|at| self.parcels[at].0)
+            .collect()
+    }
+
+    fn set(&mut self, id: ParcelId, is: Is) {
+        self.parcels.iter_mut().find(|p| p.0 == id).unwrap().2 = is;
+    }
+
+    /// A random parcel in one of these states.
+    fn pick(&self, states: &[Is], rng: &mut Rng) -> Option<ParcelId> {
+        let fit: Vec<_> = self.parcels.iter().filter(|p| states.contains(&p.2)).collect();
+        if fit.is_empty() { None } else { Some(fit[rng.below(fit.len() as u64) as usize].0) }
+    }
+}
+
+/// Random pushes, pops, parks, unparks and ends; after each step the lanes must agree with the model.
+fn follow_the_model(seed: u64) {
+    println!("seed {seed}");
+    let mut rng = Rng::new(seed);
+    let mut lanes = Lanes::default();
+    let mut model = Model::default();
+    let conversations = 1 + rng.below(12);
+    let mut pushed = 0u64;
+    for _ in 0..300 {
+        match rng.below(10) {
+            0..4 => {
+                let wanted: Vec<u64> = (0..rng.below(5))
+                    .map(|_| rng.below(conversations).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+                    .collect();
+                let id = lanes.push(&wanted, pushed);
+                model.parcels.push((id, wanted, Is::Idle));
+                pushed += 1;
+            }
+            4..7 => {
+                let expected = model.ready().first().copied();
+                assert_eq!(lanes.pop_ready(), expected, "seed {seed}: the oldest ready parcel");
+                if let Some(id) = expected {
+                    model.set(id, Is::Running);
+                }
+            }
+            7 => {
+                if let Some(id) = model.pick(&[Is::Running], &mut rng) {
+                    lanes.park(id);
+                    model.set(id, Is::Parked);
+                }
+            }
+            8 => {
+                if let Some(id) = model.pick(&[Is::Parked], &mut rng) {
+                    lanes.unpark(id);
+                    model.set(id, Is::Idle);
+                }
+            }
+            _ => {
+                if let Some(id) = model.pick(&[Is::Running, Is::Parked], &mut rng) {
+                    assert_eq!(lanes.finish(id), id.sequence);
+                    model.parcels.retain(|p| p.0 != id);
+                    assert_eq!(lanes.get(id), None, "seed {seed}: settled is gone");
+                }
+            }
+        }
+        assert_eq!(lanes.len(), model.parcels.len(), "seed {seed}");
+        assert_eq!(lanes.ready_len(), model.ready().len(), "seed {seed}");
+        let mut ids: Vec<_> = lanes.ids().collect();
+        ids.sort();
+        assert_eq!(ids, model.parcels.iter().map(|p| p.0).collect::<Vec<_>>(), "seed {seed}");
+    }
+    // No deadlock: what is ready or held can always be settled, until nothing is left.
+    while let Some(id) = model.pick(&[Is::Running, Is::Parked], &mut rng) {
+        lanes.finish(id);
+        model.parcels.retain(|p| p.0 != id);
+    }
+    while let Some(id) = lanes.pop_ready() {
+        assert_eq!(Some(&id), model.ready().first(), "seed {seed}");
+        lanes.finish(id);
+        model.parcels.retain(|p| p.0 != id);
+    }
+    assert!(model.parcels.is_empty(), "seed {seed}: {} parcels wait for ever", model.parcels.len());
+    assert!(lanes.is_empty() && lanes.tails.is_empty(), "seed {seed}: empty lanes are given back");
+    assert_eq!(lanes.places.len(), lanes.free_places.len(), "seed {seed}: so are places");
+    assert_eq!(lanes.parcels.len(), lanes.free_parcels.len(), "seed {seed}: and slots");
+}
+
+#[test]
+fn random_lives_agree_with_the_model() {
+    for seed in 0..150 {
+        follow_the_model(seed);
+    }
+}
+
+#[test]
+fn conversations_do_not_wait_for_each_other() {
+    let mut lanes = Lanes::default();
+    let a1 = lanes.push(&[1], "a1");
+    let a2 = lanes.push(&[1], "a2");
+    let b1 = lanes.push(&[2], "b1");
+    let none = lanes.push(&[], "none");
+    assert_eq!(lanes.pop_ready(), Some(a1));
+    lanes.park(a1);
+    assert_eq!(lanes.pop_ready(), Some(b1), "a parked head holds up its own lane only");
+    assert_eq!(lanes.pop_ready(), Some(none));
+    assert_eq!(lanes.pop_ready(), None, "a2 waits for a1");
+    lanes.unpark(a1);
+    assert_eq!(lanes.pop_ready(), Some(a1));
+    assert_eq!(lanes.finish(a1), "a1");
+    assert_eq!(lanes.pop_ready(), Some(a2));
+}
+
+#[test]
+fn parcel_of_two_conversations_waits_for_both_and_holds_both() {
+    let mut lanes = Lanes::default();
+    let a = lanes.push(&[1], ());
+    let b = lanes.push(&[2], ());
+    let both = lanes.push(&[1, 2, 1], ());
+    let after = lanes.push(&[2], ());
+    assert_eq!((lanes.pop_ready(), lanes.pop_ready(), lanes.pop_ready()), (Some(a), Some(b), None));
+    lanes.finish(b);
+    assert_eq!(lanes.ready_len(), 0, "still behind a");
+    lanes.finish(a);
+    assert_eq!(lanes.pop_ready(), Some(both));
+    assert_eq!(lanes.pop_ready(), None);
+    lanes.finish(both);
+    assert_eq!(lanes.pop_ready(), Some(after));
+}
+
+#[test]
+fn retry_that_is_due_goes_before_younger_parcels() {
+    let mut lanes = Lanes::default();
+    let old = lanes.push(&[1], ());
+    lanes.pop_ready();
+    lanes.park(old);
+    let young = lanes.push(&[2], ());
+    lanes.unpark(old);
+    assert_eq!((lanes.pop_ready(), lanes.pop_ready()), (Some(old), Some(young)));
+}
+
+#[test]
+fn id_of_a_settled_parcel_finds_nothing_in_the_reused_slot() {
+    let mut lanes = Lanes::default();
+    let first = lanes.push(&[1], 1);
+    lanes.pop_ready();
+    lanes.finish(first);
+    let second = lanes.push(&[1], 2);
+    assert_eq!(second.index, first.index);
+    assert_eq!(lanes.get(first), None);
+    assert_eq!(lanes.get_mut(first), None);
+    assert_eq!(lanes.get(second), Some(&2));
+}
+
+#[test]
+#[should_panic(expected = "not in a state")]
+fn waiting_parcel_cannot_be_settled() {
+    let mut lanes = Lanes::default();
+    lanes.push(&[1], ());
+    let second = lanes.push(&[1], ());
+    lanes.finish(second);
+}
+
+/// The numbers in the header of `lane.rs`.
+#[test]
+fn bookkeeping_of_a_waiting_parcel_stays_small() {
+    assert_eq!(size_of::<Place>(), 20);
+    assert_eq!(size_of::<Parcel<Box<u64>>>() - size_of::<Box<u64>>(), 16);
+    assert_eq!(size_of::<(u64, u32)>(), 16, "an entry of the hash table, beside one control byte");
+}
