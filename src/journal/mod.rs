@@ -32,6 +32,9 @@ pub mod spare;
 pub mod store;
 pub mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use frame::JournalId;
 pub use record::{Mark, Settled};
 pub use writer::{Committed, EntryAt, Full, Journal, Poisoned, Ticket};

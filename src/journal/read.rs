@@ -3,6 +3,7 @@
 //! Goes around the page cache like the writer does: a page read ahead of the writer would hold the
 //! zeros that were there before. Only what a core has published as durable is read.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -54,15 +55,25 @@ impl ReadFrame {
     }
 }
 
-/// Reads one journal on one core.
-pub struct JournalReader {
+/// The segment files of one journal, opened as they are needed.
+struct Files {
     dir: PathBuf,
     mode: OpenMode,
+    open: RefCell<HashMap<u64, Rc<File>>>,
+    pool: BufferPool,
+}
+
+/// Reads the frames of one journal in order.
+pub struct JournalReader {
+    files: Files,
     /// What recovery found: where older segments end and what to jump over.
     spans: Arc<Vec<Span>>,
-    files: HashMap<u64, Rc<File>>,
     chunk: Option<Chunk>,
-    pool: BufferPool,
+}
+
+/// Reads single records of one journal, many at a time.
+pub struct RecordReader {
+    files: Files,
 }
 
 struct Chunk {
@@ -73,7 +84,7 @@ struct Chunk {
 
 impl JournalReader {
     pub fn new(dir: PathBuf, mode: OpenMode, spans: Arc<Vec<Span>>, pool: BufferPool) -> Self {
-        Self { dir, mode, spans, files: HashMap::new(), chunk: None, pool }
+        Self { files: Files::new(dir, mode, pool), spans, chunk: None }
     }
 
     /// The frame at or after `at`, if it lies before `upto`.
@@ -100,19 +111,6 @@ impl JournalReader {
         let len = header.padded as usize;
         let next = Position::new(segment, offset + len as u64);
         Ok(Some(ReadFrame { position: at, next, header, bytes: bytes.slice(..len.min(bytes.len())) }))
-    }
-
-    /// One record, by the frame's position and the record's place in it.
-    pub async fn record(&mut self, frame: Position, offset: u32, len: u32) -> Result<Bytes, ReadError> {
-        let start = frame.offset() + u64::from(offset);
-        let from = start / BLOCK as u64 * BLOCK as u64;
-        let skip = (start - from) as usize;
-        let want = (skip + len as usize).next_multiple_of(BLOCK);
-        let bytes = self.read(frame.segment(), from, want).await?;
-        if bytes.len() < skip + len as usize {
-            return Err(ReadError::Damaged { segment: frame.segment(), at: start, fault: FrameFault::Short });
-        }
-        Ok(bytes.slice(skip..skip + len as usize))
     }
 
     /// Moves over ends of segments and holes. `None`: nothing more before `upto`.
@@ -149,10 +147,10 @@ impl JournalReader {
     /// Number of the segment that follows in the chain.
     async fn following(&mut self, segment: u64) -> Result<Option<u64>, ReadError> {
         for number in segment + 1..=segment + NUMBER_GAP {
-            if !segment_path(&self.dir, number).exists() {
+            if !segment_path(&self.files.dir, number).exists() {
                 continue;
             }
-            let bytes = self.read(number, 0, 2 * BLOCK).await?;
+            let bytes = self.files.read(number, 0, 2 * BLOCK).await?;
             if let Ok(Some(header)) = SegmentHeader::decode(&bytes)
                 && header.previous_segment == segment
             {
@@ -178,12 +176,37 @@ impl JournalReader {
                 return Ok(chunk.bytes.slice(skip..));
             }
         }
-        let bytes = self.read(segment, offset, len.next_multiple_of(BLOCK)).await?;
+        let bytes = self.files.read(segment, offset, len.next_multiple_of(BLOCK)).await?;
         self.chunk = Some(Chunk { segment, offset, bytes: bytes.clone() });
         Ok(bytes)
     }
+}
 
-    async fn read(&mut self, segment: u64, at: u64, len: usize) -> Result<Bytes, ReadError> {
+impl RecordReader {
+    pub fn new(dir: PathBuf, mode: OpenMode, pool: BufferPool) -> Self {
+        Self { files: Files::new(dir, mode, pool) }
+    }
+
+    /// One record, by the frame's position and the record's place in it.
+    pub async fn record(&self, frame: Position, offset: u32, len: u32) -> Result<Bytes, ReadError> {
+        let start = frame.offset() + u64::from(offset);
+        let from = start / BLOCK as u64 * BLOCK as u64;
+        let skip = (start - from) as usize;
+        let want = (skip + len as usize).next_multiple_of(BLOCK);
+        let bytes = self.files.read(frame.segment(), from, want).await?;
+        if bytes.len() < skip + len as usize {
+            return Err(ReadError::Damaged { segment: frame.segment(), at: start, fault: FrameFault::Short });
+        }
+        Ok(bytes.slice(skip..skip + len as usize))
+    }
+}
+
+impl Files {
+    fn new(dir: PathBuf, mode: OpenMode, pool: BufferPool) -> Self {
+        Self { dir, mode, open: RefCell::default(), pool }
+    }
+
+    async fn read(&self, segment: u64, at: u64, len: usize) -> Result<Bytes, ReadError> {
         let failed = |source| ReadError::Io { segment, at, source };
         let file = self.file(segment).map_err(failed)?;
         // The driver fills the whole buffer: a single record gets one of its own size.
@@ -195,12 +218,13 @@ impl JournalReader {
         Ok(self.pool.share(buf))
     }
 
-    fn file(&mut self, segment: u64) -> io::Result<Rc<File>> {
-        if let Some(file) = self.files.get(&segment) {
+    fn file(&self, segment: u64) -> io::Result<Rc<File>> {
+        let mut files = self.open.borrow_mut();
+        if let Some(file) = files.get(&segment) {
             return Ok(Rc::clone(file));
         }
-        if self.files.len() >= FILES {
-            self.files.clear();
+        if files.len() >= FILES {
+            files.clear();
         }
         let flags = if self.mode == OpenMode::Direct { OFlag::O_DIRECT } else { OFlag::empty() };
         let file = std::fs::OpenOptions::new()
@@ -208,7 +232,7 @@ impl JournalReader {
             .custom_flags(flags.bits())
             .open(segment_path(&self.dir, segment))?;
         let file = Rc::new(File::from_std(file)?);
-        self.files.insert(segment, Rc::clone(&file));
+        files.insert(segment, Rc::clone(&file));
         Ok(file)
     }
 }

@@ -1,0 +1,423 @@
+//! Entries into regions: from the channel while all goes well, from the journals where not.
+//!
+//! Three situations have one answer. After a start there is a backlog; a full channel drops frames;
+//! a region that is slower than its traffic fills its window. In each the region *lags*: it takes
+//! nothing from the channel, remembers how far it got (a cursor per journal), and reads the journals
+//! from there, merged by sequence number, until it stands where the core itself stands; from that
+//! moment it is live again. The core's own standing only ever moves over moments of which it is
+//! known that whatever was acknowledged before them is behind it too, so a lagging region may read
+//! everything up to there in the order of the sequence numbers.
+//!
+//! One pass over the journals serves all lagging regions that have room; one that fills up on the
+//! way drops out with its cursor.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::region::{Item, Region};
+use crate::entry::Meta;
+use crate::handoff::{Handed, Inlet, Published, snapshot};
+use crate::journal::buffer::BufferPool;
+use crate::journal::marks::SettledSet;
+use crate::journal::read::{JournalReader, ReadError, ReadFrame};
+use crate::journal::record::{self, Record};
+use crate::journal::recover::Span;
+use crate::journal::spare::OpenMode;
+use crate::journal::{JournalId, JournalIndex, Position};
+use crate::wake::{Bell, Notify, Yield};
+
+/// Entries handled before other tasks of the core get their turn.
+const TURN: usize = 256;
+/// Pause after a journal could not be read.
+const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A journal as a forwarding core sees it.
+#[derive(Debug, Clone)]
+pub struct JournalView {
+    pub id: JournalId,
+    pub dir: PathBuf,
+    pub mode: OpenMode,
+    /// What recovery found.
+    pub spans: Arc<Vec<Span>>,
+    /// Where recovery ended: what lies before was there at the start.
+    pub end: Position,
+    /// The process before this one stopped in good order: nothing was under way.
+    pub clean: bool,
+    /// Parcels settled before the start.
+    pub settled: Arc<SettledSet>,
+    /// Still written to, by an ingest core of this process; `None` for a journal that is only read.
+    pub published: Option<Arc<Published>>,
+}
+
+/// How far a lagging region got in one journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Cursor {
+    pub frame: Position,
+    /// Entries of that frame already taken.
+    pub taken: u32,
+}
+
+/// Brings entries to the regions of one core.
+pub struct Feed {
+    journals: Vec<JournalView>,
+    /// What the core has taken from the channel: all before it, of each journal.
+    standing: RefCell<Vec<Position>>,
+    /// By region id. Ids that no region has any more go to the default region.
+    by_id: HashMap<u32, Option<Rc<Region>>>,
+    /// The default region, if this core owns it.
+    orphans: Option<Rc<Region>>,
+    regions: Vec<Rc<Region>>,
+    pool: BufferPool,
+    /// Something lags and may have room; regions notify it too.
+    lag: Rc<Notify>,
+    stopping: Cell<bool>,
+}
+
+impl Feed {
+    /// `by_id` has every configured region: `None` for those of other cores.
+    pub fn new(
+        journals: Vec<JournalView>,
+        by_id: HashMap<u32, Option<Rc<Region>>>,
+        orphans: Option<Rc<Region>>,
+        pool: BufferPool,
+        lag: Rc<Notify>,
+    ) -> Self {
+        let standing: Vec<Position> = journals.iter().map(|j| j.end).collect();
+        let regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
+        for region in &regions {
+            region.lag(vec![Cursor::default(); journals.len()]);
+        }
+        Self {
+            journals,
+            standing: RefCell::new(standing),
+            by_id,
+            orphans,
+            regions,
+            pool,
+            lag,
+            stopping: Cell::new(false),
+        }
+    }
+
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.lag.notify();
+    }
+
+    /// Takes from the channel until stopped.
+    pub async fn live(&self, inlet: &Inlet, bell: &Bell, aside: &Yield) -> std::io::Result<()> {
+        while !self.stopping.get() {
+            let handed: Vec<Option<Position>> =
+                self.journals.iter().map(|j| j.published.as_ref().map(|p| p.handed())).collect();
+            let mut taken = 0;
+            while taken < TURN
+                && let Some(frame) = inlet.try_recv()
+            {
+                taken += frame.entries.len();
+                self.take(frame);
+            }
+            if taken >= TURN {
+                aside.now().await?;
+                continue;
+            }
+            if inlet.overflowed() {
+                self.overflow(inlet);
+                continue;
+            }
+            // The channel is empty and nothing was missed: what was handed over before we looked is here.
+            let mut standing = self.standing.borrow_mut();
+            for (mine, handed) in standing.iter_mut().zip(handed) {
+                *mine = (*mine).max(handed.unwrap_or_default());
+            }
+            drop(standing);
+            if self.regions.iter().any(|r| r.lagging()) {
+                self.lag.notify();
+            }
+            bell.wait(|| inlet.idle() && !self.stopping.get()).await?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, handed: Handed) {
+        if handed.position < self.standing.borrow()[handed.journal] {
+            // Pushed late, after a snapshot that covers it.
+            return;
+        }
+        for entry in &handed.entries {
+            let range = entry.offset as usize..(entry.offset + entry.len) as usize;
+            if let Some(bytes) = handed.frame.get(range.clone()).is_some().then(|| handed.frame.slice(range)) {
+                self.offer(handed.journal, handed.position, entry.lsn, entry.offset, bytes, None);
+            }
+        }
+        self.standing.borrow_mut()[handed.journal] = handed.next;
+        for region in &self.regions {
+            if !region.lagging() {
+                region.kick();
+                if region.full() {
+                    region.lag(self.cursors());
+                }
+            }
+        }
+    }
+
+    fn overflow(&self, inlet: &Inlet) {
+        let before = self.cursors();
+        inlet.reopen();
+        let published: Vec<Arc<Published>> = self.journals.iter().filter_map(|j| j.published.clone()).collect();
+        let mut moments = snapshot(&published).into_iter();
+        for (mine, journal) in self.standing.borrow_mut().iter_mut().zip(&self.journals) {
+            if journal.published.is_some()
+                && let Some(moment) = moments.next()
+            {
+                *mine = (*mine).max(moment);
+            }
+        }
+        for region in self.regions.iter().filter(|r| !r.lagging()) {
+            region.lag(before.clone());
+        }
+        self.lag.notify();
+    }
+
+    fn cursors(&self) -> Vec<Cursor> {
+        self.standing.borrow().iter().map(|frame| Cursor { frame: *frame, taken: 0 }).collect()
+    }
+
+    /// Gives one entry to its regions on this core. From the channel to live regions; in a pass, to
+    /// the regions that take part and have not had it.
+    fn offer(
+        &self,
+        journal: JournalIndex,
+        frame: Position,
+        lsn: u64,
+        offset: u32,
+        bytes: Bytes,
+        pass: Option<(&[Rc<Region>], Cursor)>,
+    ) {
+        let len = bytes.len() as u32;
+        let view = &self.journals[journal];
+        let old = frame < view.end;
+        let Ok((Record::Entry(entry), _)) = record::read(&bytes) else { return };
+        let meta = match Meta::read(entry.meta) {
+            Ok(meta) => meta,
+            Err(fault) => {
+                tracing::error!(lsn, %fault, "an entry of the journal cannot be read; it stays there");
+                return;
+            }
+        };
+        for (slot, id) in meta.regions().enumerate() {
+            let region = match self.by_id.get(&id) {
+                Some(owned) => owned.as_ref(),
+                None => self.orphans.as_ref(),
+            };
+            let Some(region) = region else { continue };
+            match pass {
+                None if region.lagging() => continue,
+                None => {}
+                Some((takers, cursor)) => {
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) {
+                        continue;
+                    }
+                }
+            }
+            let slot = slot as u16;
+            if old && view.settled.contains(lsn, slot) {
+                continue;
+            }
+            let item = Item {
+                journal: journal as u32,
+                lsn,
+                frame,
+                offset,
+                len,
+                slot,
+                attempts: 0,
+                uncertain: old && !view.clean,
+                record: None,
+            };
+            region.push(item, meta.conversations(slot), &bytes);
+        }
+    }
+
+    /// Serves lagging regions until stopped.
+    pub async fn catch_up(&self, aside: &Yield) -> std::io::Result<()> {
+        let mut readers: Vec<JournalReader> = self
+            .journals
+            .iter()
+            .map(|j| JournalReader::new(j.dir.clone(), j.mode, Arc::clone(&j.spans), self.pool.clone()))
+            .collect();
+        while !self.stopping.get() {
+            let takers: Vec<Rc<Region>> =
+                self.regions.iter().filter(|r| r.lagging() && r.has_room()).cloned().collect();
+            if takers.is_empty() {
+                self.lag.notified().await;
+                continue;
+            }
+            if let Err(error) = self.pass(takers, &mut readers, aside).await {
+                match error {
+                    PassError::Read(error) => {
+                        tracing::error!(%error, "cannot read the journal; trying again");
+                        monoio::time::sleep(READ_AGAIN).await;
+                    }
+                    PassError::Ring(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass(
+        &self,
+        mut takers: Vec<Rc<Region>>,
+        readers: &mut [JournalReader],
+        aside: &Yield,
+    ) -> Result<(), PassError> {
+        let mut at: Vec<Cursor> = (0..readers.len())
+            .map(|j| takers.iter().map(|r| r.cursor(j)).min().unwrap_or_default())
+            .collect();
+        let mut heads: Vec<Option<Head>> = readers.iter().map(|_| None).collect();
+        let mut turn = 0;
+        let result = loop {
+            if let Err(error) = self.fill(&mut heads, &mut at, readers).await {
+                break Err(PassError::Read(error));
+            }
+            let Some(journal) = lowest(&heads) else {
+                // No await since the standing was read: these regions are where the core is.
+                for region in takers.drain(..) {
+                    region.caught_up();
+                }
+                break Ok(());
+            };
+            if let Some(head) = &mut heads[journal] {
+                let entry = head.pop();
+                let bytes = Bytes::slice(&head.frame.bytes, entry.start..entry.start + entry.len);
+                let cursor = Cursor { frame: head.frame.position, taken: head.taken - 1 };
+                self.offer(journal, head.frame.position, entry.lsn, entry.start as u32, bytes, Some((&takers, cursor)));
+                at[journal] = Cursor { frame: head.frame.position, taken: head.taken };
+                if head.done() {
+                    at[journal] = Cursor { frame: head.frame.next, taken: 0 };
+                    heads[journal] = None;
+                }
+            }
+            takers.retain(|region| {
+                let stays = !region.full();
+                if !stays {
+                    region.lag_from(&at);
+                }
+                stays
+            });
+            turn += 1;
+            if turn % TURN == 0 {
+                takers.iter().for_each(|r| r.kick());
+                if let Err(error) = aside.now().await {
+                    break Err(PassError::Ring(error));
+                }
+            }
+            if takers.is_empty() || self.stopping.get() {
+                break Ok(());
+            }
+        };
+        for region in &takers {
+            region.lag_from(&at);
+        }
+        self.regions.iter().for_each(|r| r.kick());
+        result
+    }
+
+    /// Reads the next frame of every journal that has none, as far as the core stands.
+    async fn fill(
+        &self,
+        heads: &mut [Option<Head>],
+        at: &mut [Cursor],
+        readers: &mut [JournalReader],
+    ) -> Result<(), ReadError> {
+        loop {
+            let standing = self.standing.borrow().clone();
+            let mut read = false;
+            for (journal, reader) in readers.iter_mut().enumerate() {
+                while heads[journal].is_none() {
+                    let Some(frame) = reader.frame(at[journal].frame, standing[journal]).await? else { break };
+                    read = true;
+                    let taken = if frame.position == at[journal].frame { at[journal].taken } else { 0 };
+                    let next = Cursor { frame: frame.next, taken: 0 };
+                    let head = Head::new(frame, taken);
+                    if head.done() {
+                        at[journal] = next;
+                    } else {
+                        at[journal] = Cursor { frame: head.frame.position, taken };
+                        heads[journal] = Some(head);
+                    }
+                }
+            }
+            // While one journal was read the core may have moved on in another: only a round that
+            // read nothing and ended where it began says that this is all.
+            if !read && *self.standing.borrow() == standing {
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum PassError {
+    Read(ReadError),
+    Ring(std::io::Error),
+}
+
+/// The journal whose next entry has the lowest sequence number.
+fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
+    heads
+        .iter()
+        .enumerate()
+        .filter_map(|(journal, head)| head.as_ref().and_then(Head::next_seq).map(|seq| (seq, journal)))
+        .min()
+        .map(|(_, journal)| journal)
+}
+
+/// A frame in a pass.
+struct Head {
+    frame: ReadFrame,
+    entries: Vec<HeadEntry>,
+    taken: u32,
+}
+
+#[derive(Clone, Copy)]
+struct HeadEntry {
+    seq: u64,
+    lsn: u64,
+    start: usize,
+    len: usize,
+}
+
+impl Head {
+    fn new(frame: ReadFrame, taken: u32) -> Self {
+        let mut entries = Vec::new();
+        let mut start = crate::journal::frame::HEADER;
+        for lsn in frame.header.first_lsn..frame.header.next_lsn() {
+            let Ok((record, len)) = record::read(&frame.bytes[start..]) else { break };
+            if let Record::Entry(entry) = record {
+                entries.push(HeadEntry { seq: entry.seq, lsn, start, len });
+            }
+            start += len;
+        }
+        Self { frame, entries, taken }
+    }
+
+    fn next_seq(&self) -> Option<u64> {
+        self.entries.get(self.taken as usize).map(|e| e.seq)
+    }
+
+    fn done(&self) -> bool {
+        self.taken as usize >= self.entries.len()
+    }
+
+    /// Only called when not done.
+    fn pop(&mut self) -> HeadEntry {
+        let entry = self.entries[self.taken as usize];
+        self.taken += 1;
+        entry
+    }
+}

@@ -1,0 +1,330 @@
+//! One region on its forwarding core: the window of parcels it knows, and the workers that try them.
+//!
+//! The window is bounded in parcels; what does not fit stays in the journal and comes later (`feed`).
+//! A waiting parcel keeps its bytes only while there is hope that it goes out soon; otherwise it is
+//! read again from disk when its turn comes, so that an outage costs disk and not memory.
+//!
+//! A region that refuses everything is *down*: one parcel at a time probes it, the others wait
+//! without using up attempts, and the first success makes all of them due at once. One bad
+//! conversation among good ones never makes a region down: each success says that it is up.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::feed::Cursor;
+use super::lane::{Lanes, ParcelId};
+use super::retry::{self, Due, Rng};
+use crate::handoff::HELD_BYTES_MAX;
+use crate::journal::{JournalIndex, Position};
+use crate::metrics::{ForwardCells, RegionCells};
+use crate::wake::Notify;
+
+/// Parcels a region knows at once: about 150 bytes each, so 10 MB a region.
+const WINDOW: usize = 65_536;
+/// Waiting parcels that keep their bytes while the region is up.
+const KEEP: usize = 8_192;
+/// Refusals in a row after which a region is down.
+const DOWN_AFTER: u32 = 10;
+/// Longest pause between two probes of a region that is down.
+const PROBE_MAX: Duration = Duration::from_secs(5);
+
+/// One parcel that is not settled.
+#[derive(Debug, Clone)]
+pub struct Item {
+    pub journal: u32,
+    /// Which parcel of the entry.
+    pub slot: u16,
+    /// An earlier attempt may have been taken.
+    pub uncertain: bool,
+    pub attempts: u32,
+    pub lsn: u64,
+    pub frame: Position,
+    /// The record's place in the frame.
+    pub offset: u32,
+    pub len: u32,
+    /// The record, while it is kept.
+    pub record: Option<Bytes>,
+}
+
+/// How an attempt ended, for the region's health and the parcel's next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Delivered,
+    /// Again, not before the region's own wish if it had one.
+    Again { asked: Option<Duration>, overloaded: bool, uncertain: bool },
+}
+
+pub struct Region {
+    /// Index in the configuration.
+    pub index: usize,
+    /// `entry::name_id` of its name.
+    pub id: u32,
+    in_flight_max: usize,
+    lanes: RefCell<Lanes<Item>>,
+    due: RefCell<Due>,
+    rng: RefCell<Rng>,
+    idle: RefCell<Vec<Waker>>,
+    workers: Cell<usize>,
+    busy: Cell<usize>,
+    failures: Cell<u32>,
+    down: Cell<bool>,
+    probe_at: Cell<Option<Instant>>,
+    lagging: Cell<bool>,
+    cursors: RefCell<Vec<Cursor>>,
+    scratch: RefCell<Vec<u64>>,
+    stopping: Cell<bool>,
+    /// Rung when a lagging region has room again.
+    room: Rc<Notify>,
+    held: Arc<AtomicUsize>,
+    cells: Arc<ForwardCells>,
+    this: Weak<Region>,
+    spawn: Box<dyn Fn(Rc<Region>)>,
+}
+
+impl Region {
+    /// `spawn` starts a worker task: it calls [`Region::next`] and [`Region::done`] in turn.
+    pub fn new(
+        index: usize,
+        id: u32,
+        in_flight_max: usize,
+        seed: u64,
+        room: Rc<Notify>,
+        held: Arc<AtomicUsize>,
+        cells: Arc<ForwardCells>,
+        spawn: impl Fn(Rc<Region>) + 'static,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            index,
+            id,
+            in_flight_max,
+            lanes: RefCell::new(Lanes::default()),
+            due: RefCell::new(Due::default()),
+            rng: RefCell::new(Rng::new(seed)),
+            idle: RefCell::default(),
+            workers: Cell::new(0),
+            busy: Cell::new(0),
+            failures: Cell::new(0),
+            down: Cell::new(false),
+            probe_at: Cell::new(None),
+            lagging: Cell::new(false),
+            cursors: RefCell::default(),
+            scratch: RefCell::default(),
+            stopping: Cell::new(false),
+            room,
+            held,
+            cells,
+            this: this.clone(),
+            spawn: Box::new(spawn),
+        })
+    }
+
+    pub fn cells(&self) -> &RegionCells {
+        &self.cells.regions[self.index]
+    }
+
+    // The window, for `feed`.
+
+    pub fn lagging(&self) -> bool {
+        self.lagging.get()
+    }
+
+    /// From now on the region is served from the journals, from `cursors` on.
+    pub fn lag(&self, cursors: Vec<Cursor>) {
+        *self.cursors.borrow_mut() = cursors;
+        self.lagging.set(true);
+        self.cells().lagging.set(1);
+    }
+
+    /// The region got as far as `at` in a pass.
+    pub fn lag_from(&self, at: &[Cursor]) {
+        for (mine, at) in self.cursors.borrow_mut().iter_mut().zip(at) {
+            *mine = (*mine).max(*at);
+        }
+    }
+
+    pub fn cursor(&self, journal: JournalIndex) -> Cursor {
+        self.cursors.borrow().get(journal).copied().unwrap_or_default()
+    }
+
+    pub fn caught_up(&self) {
+        self.lagging.set(false);
+        self.cells().lagging.set(0);
+    }
+
+    pub fn full(&self) -> bool {
+        self.lanes.borrow().len() >= WINDOW
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.lanes.borrow().len() <= WINDOW / 2
+    }
+
+    /// Adds a parcel; call [`Region::kick`] after the last of a batch.
+    pub fn push(&self, mut item: Item, conversations: impl Iterator<Item = u64>, record: &Bytes) {
+        let mut lanes = self.lanes.borrow_mut();
+        let keep = !self.down.get() && lanes.len() < KEEP && self.held.load(Relaxed) < HELD_BYTES_MAX / 2;
+        item.record = keep.then(|| record.clone());
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        scratch.extend(conversations);
+        lanes.push(&scratch, item);
+    }
+
+    /// Lets workers look for what is ready.
+    pub fn kick(&self) {
+        if self.stopping.get() || (self.down.get() && !self.may_probe()) {
+            return;
+        }
+        let mut ready = self.lanes.borrow().ready_len();
+        if self.down.get() {
+            ready = ready.min(1);
+        }
+        while ready > 0 {
+            ready -= 1;
+            // The last to go idle first: its connection is the warmest.
+            if let Some(waker) = self.idle.borrow_mut().pop() {
+                waker.wake();
+            } else if self.workers.get() < self.in_flight_max {
+                self.workers.set(self.workers.get() + 1);
+                if let Some(this) = self.this.upgrade() {
+                    (self.spawn)(this);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Moves what is due; call every few tens of milliseconds.
+    pub fn tick(&self, now: Instant) {
+        {
+            let mut lanes = self.lanes.borrow_mut();
+            let mut due = self.due.borrow_mut();
+            while let Some(id) = due.pop(now) {
+                lanes.unpark(id);
+            }
+        }
+        self.kick();
+    }
+
+    // The workers.
+
+    /// The next parcel to try; `None` when the core stops.
+    pub async fn next(&self) -> Option<(ParcelId, Item)> {
+        poll_fn(|cx| {
+            if self.stopping.get() {
+                return Poll::Ready(None);
+            }
+            if (!self.down.get() || self.may_probe())
+                && let Some(id) = self.lanes.borrow_mut().pop_ready()
+                && let Some(item) = self.lanes.borrow().get(id)
+            {
+                self.busy.set(self.busy.get() + 1);
+                self.cells().in_flight.set(self.busy.get() as u64);
+                return Poll::Ready(Some((id, item.clone())));
+            }
+            self.idle.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn may_probe(&self) -> bool {
+        self.busy.get() == 0 && self.probe_at.get().is_none_or(|at| at <= Instant::now())
+    }
+
+    /// The attempt that [`Region::next`] gave out has ended.
+    pub fn done(&self, id: ParcelId, verdict: Verdict, now: Instant) {
+        self.busy.set(self.busy.get() - 1);
+        self.cells().in_flight.set(self.busy.get() as u64);
+        match verdict {
+            Verdict::Delivered => {
+                let before = self.lanes.borrow().len();
+                self.lanes.borrow_mut().finish(id);
+                if self.lagging.get() && before == WINDOW / 2 + 1 {
+                    self.room.notify();
+                }
+                self.up();
+            }
+            Verdict::Again { asked, overloaded, uncertain } => {
+                let mut lanes = self.lanes.borrow_mut();
+                let mut failures = 1;
+                if let Some(item) = lanes.get_mut(id) {
+                    item.attempts += 1;
+                    item.uncertain |= uncertain;
+                    // It waits now, maybe long: read it again when its time comes.
+                    item.record = None;
+                    failures = item.attempts;
+                }
+                lanes.park(id);
+                drop(lanes);
+                let mut wait = retry::wait(failures, overloaded, &mut self.rng.borrow_mut());
+                if let Some(asked) = asked {
+                    wait = wait.max(retry::wait_asked(asked));
+                }
+                self.due.borrow_mut().push(now + wait, id);
+                self.failed(now);
+            }
+        }
+        self.kick();
+    }
+
+    /// The record could not be read or the core stops: try again later, as if nothing happened.
+    pub fn put_back(&self, id: ParcelId, now: Instant) {
+        self.busy.set(self.busy.get() - 1);
+        self.lanes.borrow_mut().park(id);
+        self.due.borrow_mut().push(now + Duration::from_secs(1), id);
+    }
+
+    fn up(&self) {
+        self.failures.set(0);
+        if !self.down.replace(false) {
+            return;
+        }
+        tracing::info!(region = self.index, "region accepts again");
+        let far = Instant::now() + Duration::from_secs(365 * 86_400);
+        let mut lanes = self.lanes.borrow_mut();
+        let mut due = self.due.borrow_mut();
+        while let Some(id) = due.pop(far) {
+            lanes.unpark(id);
+        }
+    }
+
+    fn failed(&self, now: Instant) {
+        self.failures.set(self.failures.get().saturating_add(1));
+        if self.failures.get() < DOWN_AFTER {
+            return;
+        }
+        let probes = self.failures.get() - DOWN_AFTER + 1;
+        let pause = retry::wait(probes, false, &mut self.rng.borrow_mut()).min(PROBE_MAX);
+        self.probe_at.set(Some(now + pause));
+        if !self.down.replace(true) {
+            tracing::warn!(region = self.index, "region is down: probing it, its traffic waits");
+            let mut lanes = self.lanes.borrow_mut();
+            let waiting: Vec<ParcelId> = lanes.ids().collect();
+            for id in waiting {
+                if let Some(item) = lanes.get_mut(id) {
+                    item.record = None;
+                }
+            }
+        }
+    }
+
+    /// Gives out nothing more; workers end when their attempt has.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.idle.take().into_iter().for_each(Waker::wake);
+    }
+
+    /// Attempts under way.
+    pub fn busy(&self) -> usize {
+        self.busy.get()
+    }
+}
