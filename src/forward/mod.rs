@@ -1,4 +1,6 @@
 //! (to be written)
 
+pub mod client;
+pub mod envelope;
 pub mod lane;
 pub mod retry;
