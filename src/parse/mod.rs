@@ -1,6 +1,47 @@
 //! What is in a webhook: its events, each with a key, its users and its byte range.
+//!
+//! Only what routing, ordering and dedupe need is read; the raw bytes stay as they came. Reading never
+//! fails: a body that is not understood is one event without a user, keyed by the body's digest,
+//! because an error answer would make the provider repeat it for days.
+//!
+//! Invariants: events come in the order of the document and their ranges do not overlap; what holds
+//! no recognised event (a list element, a change, an entry) is itself one event without a user, so
+//! every part of the body belongs to an event; time is linear in the body (sorting aside) and
+//! no memory is allocated per event. Nothing here logs: ids, phones and bodies are personal data.
+//! Deliberately absent: what messages say. Nobody on this side of the region needs it.
 
 use std::ops::Range;
+
+use crate::config::SourceKind;
+
+mod canonical;
+mod contacts;
+mod conversation;
+mod document;
+mod elements;
+mod emit;
+mod meta;
+mod phone;
+#[cfg(test)]
+mod tests;
+mod users;
+mod walk;
+mod wasender;
+
+pub use conversation::conversations;
+
+pub(crate) use contacts::Index;
+pub(crate) use document::{Document, Scratch, Spans, Value};
+pub(crate) use phone::Digits;
+pub(crate) use users::person;
+pub(crate) use walk::{Found, Sink, walk};
+
+/// More events than this in one body and it is not taken apart: Meta sends up to 1,000 updates
+/// and, for a history, some thousands of messages.
+pub const EVENTS_MAX: usize = 65_536;
+
+/// An event's `users` holds no more than this. Only group and poll events name several people.
+pub const USERS_MAX: usize = 64;
 
 /// What an event is. Label of `penstock_events_total{kind}` and stored in the journal as its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +59,7 @@ pub enum EventKind {
     Preference = 8,
     UserIdUpdate = 9,
     Group = 10,
+    /// An account-level change, or a part of a body whose meaning is not known.
     Account = 11,
     /// A WASenderApi session event without a user.
     Session = 12,
@@ -32,6 +74,13 @@ pub struct User<'a> {
     pub bsuid: Option<&'a str>,
 }
 
+impl User<'_> {
+    /// Whether there is any identity at all.
+    pub fn is_known(&self) -> bool {
+        self.phone.is_some() || self.bsuid.is_some()
+    }
+}
+
 /// Identity of an event, for dedupe: SHA-256 cut to 128 bits over kind, number and id.
 pub type Key = [u8; 16];
 
@@ -42,10 +91,83 @@ pub struct Event<'a> {
     pub key: Key,
     /// Mostly one; empty for an event without a user.
     pub users: &'a [User<'a>],
-    /// `phone_number_id` of the business number; empty if none.
+    /// It names more people than [`USERS_MAX`]: `users` has the first ones.
+    pub more_users: bool,
+    /// `phone_number_id` of the business number, for WASenderApi a digest of the session's id
+    /// (which may be an API key) in hex; empty if none.
     pub number: &'a str,
     /// `entry[].id`, the WhatsApp business account; empty if none.
     pub account: &'a str,
     /// The event's own JSON element in the raw body.
     pub range: Range<usize>,
+}
+
+/// What became of a body. Either way at least one event was visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parsed {
+    Understood {
+        events: usize,
+    },
+    /// One event of kind [`EventKind::Opaque`] was visited.
+    Opaque(Opaque),
+}
+
+/// Why a body is not taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Opaque {
+    #[error("not JSON (or a number of more than 64 bits)")]
+    NotJson,
+    #[error("JSON nested deeper than {} levels", document::DEPTH_MAX)]
+    TooDeep,
+    #[error("not the envelope of this provider")]
+    OtherShape,
+    #[error("an envelope with nothing in it")]
+    NoEvents,
+    #[error("more than {EVENTS_MAX} events")]
+    TooManyEvents,
+}
+
+/// Reads bodies; one per core. Its memory is reused, and given back after an unusually large body.
+#[derive(Default)]
+pub struct Parser {
+    scratch: Scratch,
+    index: Index,
+    digester: emit::Digester,
+}
+
+impl Parser {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Visits the events of `body` in the order of the document.
+    pub fn parse(&mut self, kind: SourceKind, body: &[u8], visit: &mut impl FnMut(&Event<'_>)) -> Parsed {
+        let Self { scratch, index, digester } = self;
+        let read = scratch.read(body, |document| {
+            let mut emit = emit::Emit::new(document, digester, visit);
+            walk(kind, document, index, &mut emit)
+        });
+        match read.and_then(|walked| walked) {
+            Ok(events) => Parsed::Understood { events },
+            Err(reason) => {
+                visit(&Event {
+                    kind: EventKind::Opaque,
+                    key: emit::body_key(body),
+                    users: &[],
+                    more_users: false,
+                    number: "",
+                    account: "",
+                    range: 0..body.len(),
+                });
+                Parsed::Opaque(reason)
+            }
+        }
+    }
+
+    /// Digest of what an element says, whatever its white space, escapes and order of members: the
+    /// same key with another digest is no duplicate. None if `element` is not JSON.
+    pub fn digest(&mut self, element: &[u8]) -> Option<Key> {
+        let Self { scratch, digester, .. } = self;
+        scratch.read(element, |document| digester.value(document.root())).ok()
+    }
 }
