@@ -109,9 +109,23 @@ impl Feed {
         self.lag.notify();
     }
 
-    /// Takes from the channel until stopped.
-    pub async fn live(&self, inlet: &Inlet, bell: &Bell, aside: &Yield) -> std::io::Result<()> {
-        while !self.stopping.get() {
+    /// Lagging regions look for more in the journals: what does not concern this core moves a journal
+    /// on without ringing here.
+    pub fn look_again(&self) {
+        if self.regions.iter().any(|r| r.lagging()) {
+            self.lag.notify();
+        }
+    }
+
+    /// Takes from the channel until `stopping`.
+    pub async fn live(
+        &self,
+        inlet: &Inlet,
+        bell: &Bell,
+        aside: &Yield,
+        stopping: impl Fn() -> bool,
+    ) -> std::io::Result<()> {
+        while !stopping() {
             let handed: Vec<Option<Position>> =
                 self.journals.iter().map(|j| j.published.as_ref().map(|p| p.handed())).collect();
             let mut taken = 0;
@@ -138,7 +152,7 @@ impl Feed {
             if self.regions.iter().any(|r| r.lagging()) {
                 self.lag.notify();
             }
-            bell.wait(|| inlet.idle() && !self.stopping.get()).await?;
+            bell.wait(|| inlet.idle() && !stopping()).await?;
         }
         Ok(())
     }

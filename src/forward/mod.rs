@@ -1,3 +1,43 @@
+//! The life of a parcel, after the journal.
+//!
+//! ```text
+//! feed     entries of this core's regions: from the channel, or from the journals after a start, an
+//!          overflow or an outage
+//! region   the window: lanes per conversation, workers, what is due again, is the region down
+//! attempt  read back if need be > parcel (whole, or cut and signed) > envelope > client > verdict
+//! settle   a mark to the journal the entry came from
+//! ```
+//!
+//! # Invariants
+//!
+//! - A region is owned by one core: its order and its health need no lock.
+//! - A parcel starts when it is at the head of all its conversations, and leaves them when it is
+//!   settled; nothing else decides about order.
+//! - What is in memory is bounded per region; everything else waits in the journal.
+//! - A parcel is settled only by the region's 2xx.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::config::Config;
+use crate::deadline::{Deadlines, SWEEP_EVERY};
+use crate::entry::name_id;
+use crate::handoff::Inlet;
+use crate::journal::buffer::BufferPool;
+use crate::journal::read::RecordReader;
+use crate::metrics::ForwardCells;
+use crate::side;
+use crate::verify::Verifier;
+use crate::wake::{Bell, Doorbell, Notify, Yield};
+
+pub mod attempt;
 pub mod client;
 pub mod envelope;
 pub mod feed;
@@ -6,3 +46,191 @@ pub mod parcel;
 pub mod region;
 pub mod retry;
 pub mod settle;
+
+use attempt::{Attempts, RegionDesk, SourceDesk};
+use client::Client;
+use envelope::{Envelope, EnvelopeError};
+use feed::{Feed, JournalView};
+use region::Region;
+use settle::{Settler, Target};
+
+/// How often due retries are looked for and marks are sent.
+const TICK: Duration = Duration::from_millis(20);
+/// Marks wait at most this long, within the 100 ms of duplicates that a crash may cost.
+const FLUSH_TICKS: u32 = 2;
+/// Idle connections are looked at once a second.
+const REAP_TICKS: u32 = 50;
+
+/// What a forwarding core is started with.
+pub struct Setup {
+    pub config: Arc<Config>,
+    /// Indices of the regions that this core owns.
+    pub owned: Vec<usize>,
+    pub inlet: Inlet,
+    pub doorbell: Doorbell,
+    pub journals: Vec<JournalView>,
+    /// Where the marks of each journal go.
+    pub marks: Vec<Target>,
+    pub cells: Arc<ForwardCells>,
+    pub held: Arc<AtomicUsize>,
+    pub side: side::Handle,
+    /// For the jitter of retries.
+    pub seed: u64,
+}
+
+/// Envelopes of every source to every region; made once at the start, so that an error is one of the
+/// configuration.
+pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, EnvelopeError> {
+    let region = &config.regions[region];
+    config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
+}
+
+/// A forwarding core at work.
+pub struct Forwarder {
+    feed: Rc<Feed>,
+    regions: Vec<Rc<Region>>,
+    attempts: Rc<Attempts>,
+    inlet: Inlet,
+    bell: Bell,
+}
+
+impl Forwarder {
+    /// Call on the core's own thread.
+    pub fn new(setup: Setup) -> io::Result<Self> {
+        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, seed } = setup;
+        let deadlines = Rc::new(Deadlines::default());
+        let pool = BufferPool::new(4, Arc::clone(&held));
+        let mut desks = Vec::new();
+        for (index, region) in config.regions.iter().enumerate() {
+            desks.push(if owned.contains(&index) {
+                let envelopes = envelopes(&config, index).map_err(io::Error::other)?;
+                let client = Client::new(region, Rc::clone(&deadlines));
+                Some(RegionDesk { client, envelopes, is_default: index == config.default_region })
+            } else {
+                None
+            });
+        }
+        let sources =
+            config.sources.iter().map(|s| SourceDesk { id: name_id(&s.name), verifier: Verifier::new(s) }).collect();
+        let attempts = Rc::new(Attempts {
+            sources,
+            regions: desks,
+            records: journals.iter().map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone())).collect(),
+            settler: Settler::new(marks, Arc::clone(&cells)),
+            cells: Arc::clone(&cells),
+            cutter: RefCell::default(),
+            values: RefCell::new(BytesMut::new()),
+        });
+        let room = Rc::new(Notify::default());
+        let mut by_id: HashMap<u32, Option<Rc<Region>>> =
+            config.regions.iter().map(|r| (name_id(&r.name), None)).collect();
+        let mut regions = Vec::new();
+        for &index in &owned {
+            let id = name_id(&config.regions[index].name);
+            let workers = Rc::clone(&attempts);
+            let region = Region::new(
+                region::Settings {
+                    index,
+                    id,
+                    name: config.regions[index].name.clone(),
+                    in_flight_max: config.regions[index].in_flight,
+                    seed: seed ^ u64::from(id),
+                },
+                Rc::clone(&room),
+                Arc::clone(&held),
+                Arc::clone(&cells),
+                move |region| {
+                    monoio::spawn(attempt::worker(Rc::clone(&workers), region));
+                },
+            );
+            by_id.insert(id, Some(Rc::clone(&region)));
+            regions.push(region);
+        }
+        let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
+        let feed = Rc::new(Feed::new(journals, by_id, orphans, pool, room));
+        for region in &regions {
+            monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
+        }
+        monoio::spawn(async move {
+            loop {
+                monoio::time::sleep(SWEEP_EVERY).await;
+                deadlines.sweep(Instant::now());
+            }
+        });
+        Ok(Self { feed, regions, attempts, inlet, bell: Bell::new(&doorbell)? })
+    }
+
+    /// Runs until `stopping` says so; the doorbell must be rung for it to be looked at. Then finishes
+    /// what is under way, for at most `grace`. True if nothing was left under way.
+    pub async fn run(self, stopping: impl Fn() -> bool + 'static, grace: Duration) -> io::Result<bool> {
+        let Self { feed, regions, attempts, inlet, bell } = self;
+        let stopping = Rc::new(stopping);
+        {
+            let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
+            monoio::spawn(async move { tick(&regions, &attempts, &feed).await });
+        }
+        let catching_up = {
+            let feed = Rc::clone(&feed);
+            monoio::spawn(async move { feed.catch_up(&Yield::new()?).await })
+        };
+        let aside = Yield::new()?;
+        let stop = Rc::clone(&stopping);
+        feed.live(&inlet, &bell, &aside, move || stop()).await?;
+        feed.stop();
+        regions.iter().for_each(|r| r.stop());
+        catching_up.await?;
+        let end = Instant::now() + grace;
+        while regions.iter().any(|r| r.busy() > 0) && Instant::now() < end {
+            monoio::time::sleep(TICK).await;
+        }
+        attempts.settler.flush();
+        Ok(regions.iter().all(|r| r.busy() == 0))
+    }
+}
+
+async fn tick(regions: &[Rc<Region>], attempts: &Attempts, feed: &Feed) {
+    for count in 1u32.. {
+        monoio::time::sleep(TICK).await;
+        let now = Instant::now();
+        regions.iter().for_each(|r| r.tick(now));
+        if count % FLUSH_TICKS == 0 {
+            attempts.settler.flush();
+        }
+        if count % REAP_TICKS == 0 {
+            attempts.regions.iter().flatten().for_each(|desk| desk.client.reap(now));
+            feed.look_again();
+        }
+    }
+}
+
+/// Keeps a region's addresses fresh. Names are resolved on the side thread, never here.
+async fn resolve(attempts: Rc<Attempts>, index: usize, config: Arc<Config>, side: side::Handle) {
+    let endpoint = &config.regions[index].endpoint;
+    let Some(desk) = attempts.regions.get(index).and_then(Option::as_ref) else { return };
+    if endpoint.host.parse::<std::net::IpAddr>().is_ok() {
+        return;
+    }
+    let mut last_good = Instant::now();
+    loop {
+        let (answer, wait) = tokio::sync::oneshot::channel();
+        side.resolve(endpoint.host.clone(), endpoint.port, move |result| {
+            // The core stopped meanwhile.
+            answer.send(result).ok();
+        });
+        match wait.await {
+            Ok(Ok(addresses)) if !addresses.is_empty() => {
+                last_good = Instant::now();
+                desk.client.set_address(addresses);
+            }
+            Ok(result) => {
+                let error = result.err().map_or_else(|| "no address".to_owned(), |e| e.to_string());
+                tracing::warn!(region = %config.regions[index].name, host = %endpoint.host, %error, "cannot resolve the endpoint's name");
+                if last_good.elapsed() > side::KEEP_FOR {
+                    desk.client.set_address(Vec::new());
+                }
+            }
+            Err(_) => return,
+        }
+        monoio::time::sleep(side::ASK_EVERY).await;
+    }
+}

@@ -61,11 +61,24 @@ pub enum Verdict {
     Again { asked: Option<Duration>, overloaded: bool, uncertain: bool },
 }
 
+/// What a region is made from.
+pub struct Settings {
+    /// Index in the configuration.
+    pub index: usize,
+    /// `entry::name_id` of its name.
+    pub id: u32,
+    pub name: String,
+    pub in_flight_max: usize,
+    /// For the jitter of retries.
+    pub seed: u64,
+}
+
 pub struct Region {
     /// Index in the configuration.
     pub index: usize,
     /// `entry::name_id` of its name.
     pub id: u32,
+    name: String,
     in_flight_max: usize,
     lanes: RefCell<Lanes<Item>>,
     due: RefCell<Due>,
@@ -91,22 +104,20 @@ pub struct Region {
 impl Region {
     /// `spawn` starts a worker task: it calls [`Region::next`] and [`Region::done`] in turn.
     pub fn new(
-        index: usize,
-        id: u32,
-        in_flight_max: usize,
-        seed: u64,
+        settings: Settings,
         room: Rc<Notify>,
         held: Arc<AtomicUsize>,
         cells: Arc<ForwardCells>,
         spawn: impl Fn(Rc<Region>) + 'static,
     ) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
-            index,
-            id,
-            in_flight_max,
+            index: settings.index,
+            id: settings.id,
+            name: settings.name,
+            in_flight_max: settings.in_flight_max,
             lanes: RefCell::new(Lanes::default()),
             due: RefCell::new(Due::default()),
-            rng: RefCell::new(Rng::new(seed)),
+            rng: RefCell::new(Rng::new(settings.seed)),
             idle: RefCell::default(),
             workers: Cell::new(0),
             busy: Cell::new(0),
@@ -288,7 +299,7 @@ impl Region {
         if !self.down.replace(false) {
             return;
         }
-        tracing::info!(region = self.index, "region accepts again");
+        tracing::info!(region = %self.name, "region accepts again");
         let far = Instant::now() + Duration::from_secs(365 * 86_400);
         let mut lanes = self.lanes.borrow_mut();
         let mut due = self.due.borrow_mut();
@@ -306,7 +317,7 @@ impl Region {
         let pause = retry::wait(probes, false, &mut self.rng.borrow_mut()).min(PROBE_MAX);
         self.probe_at.set(Some(now + pause));
         if !self.down.replace(true) {
-            tracing::warn!(region = self.index, "region is down: probing it, its traffic waits");
+            tracing::warn!(region = %self.name, "region is down: probing it, its traffic waits");
             let mut lanes = self.lanes.borrow_mut();
             let waiting: Vec<ParcelId> = lanes.ids().collect();
             for id in waiting {

@@ -27,7 +27,12 @@ pub const SIGNATURE_LEN: usize = PREFIX.len() + 2 * SHA256_OUTPUT_LEN;
 pub struct Verified {
     /// Which of the source's secrets fits; of several equal ones the first.
     pub secret: usize,
+    /// The HMAC that came with the body; zeros for WASenderApi, which sends none.
+    pub mac: Mac,
 }
+
+/// HMAC-SHA256 of a body.
+pub type Mac = [u8; SHA256_OUTPUT_LEN];
 
 /// Why a webhook is not believed. Always 401, and always the same for whoever asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,21 +91,29 @@ impl Verifier {
         if values.next().is_some() {
             return Err(Refusal::Repeated);
         }
-        let fits = match self.kind {
+        let (fits, mac) = match self.kind {
             SourceKind::Whatsapp => {
-                let tag = decode(value).ok_or(Refusal::Malformed)?;
-                first(self.keys.iter().map(|key| hmac::verify(key, body, &tag).is_ok()))
+                let mac = decode(value).ok_or(Refusal::Malformed)?;
+                (first(self.keys.iter().map(|key| hmac::verify(key, body, &mac).is_ok())), mac)
             }
-            SourceKind::Wasender => is_one_of(&self.secrets, value),
+            SourceKind::Wasender => (is_one_of(&self.secrets, value), Mac::default()),
         };
-        fits.map(|secret| Verified { secret }).ok_or(Refusal::Mismatch)
+        fits.map(|secret| Verified { secret, mac }).ok_or(Refusal::Mismatch)
+    }
+
+    /// The HMAC of a body with the first secret.
+    pub fn mac(&self, body: &[u8]) -> Mac {
+        // A source without secrets is refused by the configuration; zeros fit nothing.
+        let mut mac = Mac::default();
+        if let Some(key) = self.keys.first() {
+            mac.copy_from_slice(hmac::sign(key, body).as_ref());
+        }
+        mac
     }
 
     /// Signs a body with the first secret: the value of an `x-hub-signature-256` header.
     pub fn sign(&self, body: &[u8]) -> [u8; SIGNATURE_LEN] {
-        // A source without secrets is refused by the configuration; a zero tag fits nothing.
-        let tag = self.keys.first().map(|key| hmac::sign(key, body));
-        let bytes = tag.as_ref().map_or(&[0; SHA256_OUTPUT_LEN][..], AsRef::as_ref);
+        let bytes = self.mac(body);
         let mut value = [b'0'; SIGNATURE_LEN];
         let (prefix, digits) = value.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX);

@@ -1,0 +1,176 @@
+//! One attempt: read the parcel if need be, cut it if it must be, send it, and say what came of it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use aws_lc_rs::digest;
+use bytes::{Bytes, BytesMut};
+
+use super::client::{Attempt, Client, Outcome};
+use super::envelope::{Envelope, Stamp};
+use super::parcel::Cutter;
+use super::region::{Item, Region, Verdict};
+use super::settle::Settler;
+use crate::config::SourceKind;
+use crate::entry::Meta;
+use crate::journal::read::RecordReader;
+use crate::journal::record::{self, Record};
+use crate::journal::{Mark, Settled};
+use crate::metrics::{AttemptOutcome, ForwardCells};
+use crate::verify::Verifier;
+
+/// What forwarding needs of a source.
+pub struct SourceDesk {
+    /// `entry::name_id` of its name.
+    pub id: u32,
+    pub verifier: Verifier,
+}
+
+/// What a core needs to try the parcels of one region.
+pub struct RegionDesk {
+    pub client: Client,
+    /// One per source, in the order of the sources.
+    pub envelopes: Vec<Envelope>,
+    pub is_default: bool,
+}
+
+/// What all attempts of a core share.
+pub struct Attempts {
+    pub sources: Vec<SourceDesk>,
+    /// By index of the region; `None` for those of other cores.
+    pub regions: Vec<Option<RegionDesk>>,
+    /// By index of the journal.
+    pub records: Vec<RecordReader>,
+    pub settler: Settler,
+    pub cells: Arc<ForwardCells>,
+    pub cutter: RefCell<Cutter>,
+    /// Header values are cut from it.
+    pub values: RefCell<BytesMut>,
+}
+
+/// A parcel as it goes out.
+struct Parcel {
+    source: usize,
+    body: Bytes,
+    mac: [u8; 32],
+    webhook_sha256: [u8; 32],
+    received_at_ms: u64,
+}
+
+/// A worker of a region: one attempt after the other, until the core stops.
+pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
+    while let Some((id, item)) = region.next().await {
+        match attempts.attempt(&region, &item).await {
+            Some(verdict) => {
+                if verdict == Verdict::Delivered {
+                    attempts.settle(&region, &item);
+                }
+                region.done(id, verdict, Instant::now());
+            }
+            None => region.put_back(id, Instant::now()),
+        }
+    }
+}
+
+impl Attempts {
+    /// `None`: the parcel could not even be made; it stays where it is.
+    async fn attempt(&self, region: &Region, item: &Item) -> Option<Verdict> {
+        let desk = self.regions.get(region.index)?.as_ref()?;
+        let record = match &item.record {
+            Some(record) => record.clone(),
+            None => match self.records.get(item.journal as usize)?.record(item.frame, item.offset, item.len).await {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
+                    return None;
+                }
+            },
+        };
+        let parcel = self.parcel(region, item, &record, desk.is_default)?;
+        let envelope = desk.envelopes.get(parcel.source)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let head = envelope.head(
+            &Stamp {
+                id: &envelope.id(&parcel.webhook_sha256),
+                body: &parcel.body,
+                hub_signature: &parcel.mac,
+                received_at_ms: parcel.received_at_ms,
+                now_s: now.as_secs(),
+                attempt: item.attempts + 1,
+                possible_duplicate: item.uncertain,
+            },
+            &mut self.values.borrow_mut(),
+        );
+        let start = Instant::now();
+        let attempt = desk.client.send(head, parcel.body).await;
+        self.count(region, &attempt, start);
+        Some(verdict(&attempt))
+    }
+
+    /// The body that the region gets. Byte for byte what came if all of it is for this region.
+    fn parcel(&self, region: &Region, item: &Item, record: &Bytes, is_default: bool) -> Option<Parcel> {
+        let (Record::Entry(entry), _) = record::read(record).ok()? else { return None };
+        let meta = Meta::read(entry.meta).ok()?;
+        let Some(source) = self.sources.iter().position(|s| s.id == meta.source()) else {
+            tracing::error!(
+                region = region.index,
+                lsn = item.lsn,
+                "a parcel waits for a source that is no longer configured; configure it again to deliver it"
+            );
+            return None;
+        };
+        let mut webhook_sha256 = [0; 32];
+        webhook_sha256.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
+        let verifier = &self.sources[source].verifier;
+        let (body, mac) = if meta.slots() == 1 {
+            let body = record.slice_ref(entry.body);
+            let mac = if meta.secret() == 0 && !meta.wasender() { meta.signature() } else { verifier.mac(&body) };
+            (body, mac)
+        } else {
+            let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
+            let slots: Vec<u16> = meta.events().map(|e| e.slot).collect();
+            let mut out = Vec::with_capacity(entry.body.len());
+            let keep = |event: usize| slots.get(event) == Some(&item.slot);
+            self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
+            region.cells().cut.add(1);
+            let mac = verifier.mac(&out);
+            (Bytes::from(out), mac)
+        };
+        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms: meta.received_at_ns() / 1_000_000 })
+    }
+
+    fn count(&self, region: &Region, attempt: &Attempt, start: Instant) {
+        let outcome = match attempt.outcome {
+            Outcome::Answered { status: 200..=299, .. } => AttemptOutcome::Delivered,
+            Outcome::Answered { .. } => AttemptOutcome::Refused,
+            Outcome::Timeout => AttemptOutcome::Timeout,
+            Outcome::Connection(_) => AttemptOutcome::Connection,
+        };
+        let cells = region.cells();
+        cells.attempts[outcome as usize].add(1);
+        cells.attempt_seconds.observe_ns(start.elapsed().as_nanos() as u64);
+        self.cells.connections_opened.add(u64::from(attempt.opened));
+    }
+
+    fn settle(&self, region: &Region, item: &Item) {
+        region.cells().delivered.add(1);
+        let mark = Mark { lsn: item.lsn, slot: item.slot, outcome: Settled::Delivered, tag: region.id };
+        self.settler.settle(item.journal as usize, mark);
+    }
+}
+
+fn verdict(attempt: &Attempt) -> Verdict {
+    match attempt.outcome {
+        Outcome::Answered { status: 200..=299, .. } => Verdict::Delivered,
+        Outcome::Answered { status, retry_after } => Verdict::Again {
+            asked: retry_after,
+            overloaded: matches!(status, 429 | 503),
+            uncertain: attempt.sent_bytes,
+        },
+        Outcome::Timeout | Outcome::Connection(_) => {
+            Verdict::Again { asked: None, overloaded: false, uncertain: attempt.sent_bytes }
+        }
+    }
+}
