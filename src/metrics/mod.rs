@@ -123,6 +123,8 @@ pub struct IngestCells {
     pub connections_timed_out: Counter,
     /// Requests answered with a framing or limit refusal.
     pub requests_refused: Counter,
+    /// Header fields with `_` in the name of a framing or security field (`Content_Length`); ignored.
+    pub lookalike_fields: Counter,
     pub panics: Counter,
     /// From the last byte of the request to the answer handed to the socket.
     pub ack_seconds: Histogram,
