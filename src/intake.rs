@@ -176,19 +176,24 @@ impl Intake {
             let slot = verdict.slot(id);
             verdict.events.push(EventRow { key: event.key, slot, kind: event.kind as u8 });
             verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
-            counted.events[event.kind as usize].add(1);
         });
         verdict.opaque = matches!(parsed, Parsed::Opaque(_));
         if verdict.opaque {
             counted.unparsed.add(1);
         }
         verdict.finish();
+        owners
+    }
+
+    fn count_stored(&self, desk: usize, verdict: &Verdict) {
+        for event in &verdict.events {
+            self.cells.sources[desk].events[usize::from(event.kind)].add(1);
+        }
         for id in &verdict.regions {
             if let Some(region) = self.regions.iter().position(|(r, _)| r == id) {
                 self.cells.parcels[region].add(1);
             }
         }
-        owners
     }
 
     /// `None` if the event names users of several regions.
@@ -267,18 +272,30 @@ impl Handler for Intake {
         let slots = verdict.regions.len() as u16;
         let write = |out: &mut crate::journal::buffer::AlignedBuf| verdict.write(out);
         match self.journal.append(seq, slots, owners, verdict.encoded_len(), write, body) {
-            Ok(ticket) => Answer::Later(Ack { ticket, desk: at, cells: Arc::clone(&self.cells) }),
+            Ok(ticket) => {
+                self.count_stored(at, verdict);
+                Answer::Later(Ack { ticket, desk: at, cells: Arc::clone(&self.cells) })
+            }
             Err(_) => Answer::Now(self.refuse(at, WebhookOutcome::Unavailable, UNAVAILABLE)),
         }
     }
 }
 
 fn is_json(value: &[u8]) -> bool {
-    let media_type = value.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    let charset_ok = !value.to_ascii_lowercase().windows(8).any(|w| w == b"charset=")
-        || value.to_ascii_lowercase().windows(5).any(|w| w == b"utf-8" || w == b"utf8\"")
-        || value.to_ascii_lowercase().ends_with(b"utf8");
-    media_type.eq_ignore_ascii_case(b"application/json") && charset_ok
+    // What the provider sends, at no cost.
+    if value == b"application/json" {
+        return true;
+    }
+    let mut parts = value.split(|b| *b == b';').map(<[u8]>::trim_ascii);
+    let media_type = parts.next().unwrap_or_default();
+    media_type.eq_ignore_ascii_case(b"application/json")
+        && parts.filter_map(|p| p.split_at_checked(8)).all(|(name, charset)| {
+            let quotes: &[u8] = b"\"";
+            let charset = charset.strip_prefix(quotes).and_then(|c| c.strip_suffix(quotes)).unwrap_or(charset);
+            !name.eq_ignore_ascii_case(b"charset=")
+                || charset.eq_ignore_ascii_case(b"utf-8")
+                || charset.eq_ignore_ascii_case(b"utf8")
+        })
 }
 
 fn keep_headers(head: &RequestHead<'_>, out: &mut Vec<u8>) {

@@ -27,7 +27,7 @@ use connection::Connection;
 use super::envelope::{POSSIBLE_DUPLICATE, TRUE};
 use crate::config::Region;
 use crate::deadline::Deadlines;
-use crate::http1::response::{Answer, AnswerError};
+use super::answer::{Answer, AnswerError};
 
 /// A region that is there answers a SYN within one retransmission, which comes after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -37,6 +37,7 @@ use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
+pub mod answer;
 pub mod attempt;
 pub mod client;
 pub mod envelope;

@@ -1,10 +1,35 @@
 //! Sockets to requests and back: accept, limits, timeouts, drain. Takes a [`Handler`], knows no stage.
+//!
+//! One [`serve`] per ingest core; what the cores have in common is in [`Shared`]. A connection is
+//! one task that reads, hands every whole request to the handler, waits for the answers in order and
+//! writes them at once:
+//!
+//! ```text
+//!  accept (allow_from, caps) > connection: read > requests (bytes to answers) > write > read ...
+//! ```
+//!
+//! Invariants: no read, write or accept is ever dropped while it is pending; a late socket is shut
+//! down by the core's sweep ([`crate::deadline`]) and its operation then ends by itself. A panic in
+//! a connection's task closes that connection and no other. Once grown, buffers are reused, so
+//! that a request costs no allocation.
+//!
+//! Deliberately absent: TLS, HTTP/2, per-request timers.
 
 use std::borrow::Cow;
 use std::future::Future;
 use std::net::SocketAddr;
 
 use crate::http1::RequestHead;
+
+mod accept;
+mod connection;
+mod encode;
+mod requests;
+mod roster;
+mod shared;
+
+pub use accept::{bind, serve};
+pub use shared::{Patience, Shared};
 
 /// What to send back.
 #[derive(Debug, Clone)]
@@ -29,6 +54,7 @@ pub enum Answer<T> {
 pub trait Handler: 'static {
     /// What [`Handler::admit`] found out, given back to [`Handler::accept`].
     type Pass;
+    /// May be dropped unasked when its connection ends.
     type Ticket: Future<Output = Reply>;
 
     /// Called with the head alone, before any byte of the body is read: refuse early what cannot be taken.

@@ -115,6 +115,8 @@ pub struct SourceCells {
 #[derive(Debug, Default)]
 pub struct IngestCells {
     pub sources: Vec<SourceCells>,
+    /// Parcels that durable webhooks made, by region.
+    pub parcels: Vec<Counter>,
     pub connections_open: Gauge,
     pub connections_accepted: Counter,
     /// Over the total cap, the cap per peer, or not in `allow_from`.
@@ -123,6 +125,8 @@ pub struct IngestCells {
     pub connections_timed_out: Counter,
     /// Requests answered with a framing or limit refusal.
     pub requests_refused: Counter,
+    /// Header fields with `_` in the name of a framing or security field (`Content_Length`); ignored.
+    pub lookalike_fields: Counter,
     pub panics: Counter,
     /// From the last byte of the request to the answer handed to the socket.
     pub ack_seconds: Histogram,
@@ -165,8 +169,9 @@ pub struct RegionCells {
     pub attempts: [Counter; AttemptOutcome::ALL.len()],
     pub delivered: Counter,
     pub in_flight: Gauge,
-    /// Parcels accepted and not settled.
-    pub backlog: Gauge,
+    /// Parcels that were in the journal and not settled when the process started. With those of the
+    /// ingest cores, less the delivered, they are the backlog.
+    pub recovered: Gauge,
     pub attempt_seconds: Histogram,
     /// Parcels cut from a webhook of several regions (the others go out byte for byte).
     pub cut: Counter,

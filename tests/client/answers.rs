@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use penstock::config::Secret;
 use penstock::forward::client::{Fault, Outcome};
-use penstock::http1::response::AnswerError;
+use penstock::forward::answer::AnswerError;
 
 use crate::support::*;
 

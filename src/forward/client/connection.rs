@@ -31,7 +31,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Fault;
 use crate::deadline::{Deadlines, Watch};
-use crate::http1::response::{Answer, AnswerError, AnswerReader, Step};
+use crate::forward::answer::{Answer, AnswerError, AnswerReader, Step};
 
 /// Least room for a read. Answers mostly fit one.
 const READ_BYTES: usize = 4 * 1024;

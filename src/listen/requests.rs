@@ -1,0 +1,276 @@
+//! From the bytes of a connection to answers, in order. Knows no socket and no clock.
+
+use std::mem;
+use std::net::SocketAddr;
+
+use super::encode::refused;
+use super::{Answer, Handler};
+use crate::http1::{Chunked, Framing, Limits, NO_HEADERS, Refusal, RequestHead, Scan, parse_request};
+
+/// Bytes of a connection's first buffer; the provider's median request has 1.2 KiB.
+pub(super) const BUFFER: usize = 8 << 10;
+/// Bytes of a refused request's body that are read in order to keep the connection.
+const DISCARD_MAX: usize = 64 << 10;
+/// Requests taken in one turn: bounds how long one connection keeps the core, and what waits for the journal.
+const PIPELINED_MAX: usize = 128;
+/// What a chunked body needs in the buffer beside its head: any size line and all trailers.
+const CHUNK_ROOM: usize = BUFFER;
+
+/// What the requests of one connection came to so far.
+pub(super) struct Requests<H: Handler> {
+    /// What was read and not used up.
+    pub(super) input: Vec<u8>,
+    /// Answers to be sent, in order.
+    pub(super) pending: Vec<Pending<H::Ticket>>,
+    /// Fields seen that look like trusted ones; the owner counts and resets it.
+    pub(super) lookalikes: u32,
+    scan: Scan,
+    body: Option<Body<H::Pass>>,
+    /// The chunked body of the current request.
+    chunks: Vec<u8>,
+}
+
+/// An answer on its way.
+pub(super) struct Pending<T> {
+    pub(super) answer: Answer<T>,
+    /// It is the last one of this connection.
+    pub(super) close: bool,
+    /// It answers a HEAD.
+    pub(super) bodiless: bool,
+    /// It refuses a request that was not whole, so that there was no last byte to time it from.
+    pub(super) refusal: bool,
+}
+
+/// What to do once the pending answers are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Read on; the buffer may have to hold so many bytes.
+    Read { want: usize },
+    /// Say 100 Continue, then read on.
+    Continue { want: usize },
+    /// There may be more in the buffer.
+    Again,
+    /// Nothing more is taken from this connection.
+    Close,
+}
+
+/// What the bytes that were not used up are part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Head,
+    /// So many bytes of the body were received.
+    Body { received: usize },
+}
+
+/// A body that is being read.
+struct Body<P> {
+    /// `None`: the request is refused already and the body only read away.
+    pass: Option<P>,
+    head_len: usize,
+    rest: Rest,
+}
+
+enum Rest {
+    Length { bytes: usize, received: usize },
+    /// `used`: bytes of the buffer behind the head that are decoded.
+    Chunks { decoder: Chunked, used: usize },
+}
+
+impl<H: Handler> Requests<H> {
+    pub(super) fn new() -> Self {
+        Self {
+            input: Vec::with_capacity(BUFFER),
+            pending: Vec::new(),
+            lookalikes: 0,
+            scan: Scan::default(),
+            body: None,
+            chunks: Vec::new(),
+        }
+    }
+
+    /// Hands every whole request to `handler`. After [`Next::Close`] it must not be called again.
+    pub(super) fn take(&mut self, handler: &H, peer: SocketAddr, limits: Limits) -> Next {
+        let mut at = 0;
+        let next = loop {
+            if self.pending.len() >= PIPELINED_MAX {
+                break Next::Again;
+            }
+            if at == self.input.len() {
+                break Next::Read { want: 0 };
+            }
+            match self.one(at, handler, peer, limits) {
+                Ok(One::Taken { used, last }) => {
+                    at += used;
+                    self.scan = Scan::default();
+                    self.body = None;
+                    self.chunks.clear();
+                    if last {
+                        break Next::Close;
+                    }
+                }
+                Ok(One::Partial(next)) => break next,
+                // The refusal of a request that was answered already goes unsaid.
+                Err(_) if self.body.as_ref().is_some_and(|body| body.pass.is_none()) => break Next::Close,
+                Err(refusal) => {
+                    self.refuse(refusal);
+                    break Next::Close;
+                }
+            }
+        };
+        self.drop_used(at);
+        next
+    }
+
+    /// Looks at the request that starts at `at`.
+    fn one(&mut self, at: usize, handler: &H, peer: SocketAddr, limits: Limits) -> Result<One, Refusal> {
+        let buf = &self.input[at..];
+        let mut headers = NO_HEADERS;
+        let mut head = None;
+        let mut wants_continue = false;
+        if self.body.is_none() {
+            let Some((parsed, head_len)) = parse_request(buf, &mut headers, &mut self.scan, limits)? else {
+                return Ok(One::Partial(Next::Read { want: limits.head }));
+            };
+            self.lookalikes += parsed.lookalikes;
+            let pass = match handler.admit(&parsed, peer) {
+                Ok(pass) => Some(pass),
+                Err(reply) => {
+                    // It may wait for our 100 or send the body unasked (RFC 9110 10.1.1): then nobody knows what comes next.
+                    let keep = parsed.keep_alive && !parsed.expect_continue && !reply.close && fits(parsed.framing);
+                    self.pending.push(Pending::new(Answer::Now(reply), &parsed, !keep));
+                    if !keep {
+                        return Ok(One::Taken { used: head_len, last: true });
+                    }
+                    None
+                }
+            };
+            wants_continue = parsed.expect_continue;
+            let limit = if pass.is_some() { limits.body } else { DISCARD_MAX };
+            let rest = match parsed.framing {
+                Framing::None => Rest::Length { bytes: 0, received: 0 },
+                Framing::Length(bytes) => Rest::Length { bytes, received: 0 },
+                Framing::Chunked => Rest::Chunks { decoder: Chunked::new(limit), used: 0 },
+            };
+            self.body = Some(Body { pass, head_len, rest });
+            head = Some(parsed);
+        }
+        let Some(body) = &mut self.body else { return Err(Refusal::bad("There is no request.")) };
+        let began_empty = buf.len() == body.head_len;
+        let Some(used) = body.fill(buf, &mut self.chunks)? else {
+            let want = body.head_len + body.room();
+            let next = if wants_continue && began_empty { Next::Continue { want } } else { Next::Read { want } };
+            return Ok(One::Partial(next));
+        };
+        let Some(pass) = body.pass.take() else { return Ok(One::Taken { used, last: false }) };
+        let mut again = NO_HEADERS;
+        let head = match head {
+            Some(head) => head,
+            // The buffer has moved since the head was read; it says the same again.
+            None => match parse_request(buf, &mut again, &mut Scan::default(), limits)? {
+                Some((head, _)) => head,
+                None => return Err(Refusal::bad("The head changed while the body was read.")),
+            },
+        };
+        let content = match body.rest {
+            Rest::Length { .. } => &buf[body.head_len..used],
+            Rest::Chunks { .. } => &self.chunks,
+        };
+        let answer = handler.accept(pass, &head, peer, content);
+        self.pending.push(Pending::new(answer, &head, !head.keep_alive));
+        Ok(One::Taken { used, last: !head.keep_alive })
+    }
+
+    /// Answers what is no whole request, and ends the connection with it.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        let answer = Answer::Now(refused(refusal));
+        self.pending.push(Pending { answer, close: true, bodiless: false, refusal: true });
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        match &self.body {
+            Some(Body { rest: Rest::Length { received, .. }, .. }) => Phase::Body { received: *received },
+            Some(Body { rest: Rest::Chunks { decoder, .. }, .. }) => Phase::Body { received: decoder.announced() },
+            // An empty line after a body is no beginning of a request.
+            None if matches!(self.input.as_slice(), b"" | b"\r" | b"\r\n") => Phase::Idle,
+            None => Phase::Head,
+        }
+    }
+
+    /// True if the request being read has its answer already.
+    pub(super) fn is_answered(&self) -> bool {
+        self.body.as_ref().is_some_and(|body| body.pass.is_none())
+    }
+
+    /// Bytes held beyond the first buffer.
+    pub(super) fn held(&self) -> usize {
+        self.input.capacity() - BUFFER + self.chunks.capacity()
+    }
+
+    /// Gives back what a large request needed.
+    pub(super) fn shrink(&mut self) {
+        if self.body.is_none() {
+            self.input.shrink_to(BUFFER);
+            self.chunks.shrink_to(BUFFER);
+        }
+    }
+
+    /// Moves what is left to the front of the buffer.
+    fn drop_used(&mut self, at: usize) {
+        self.input.drain(..at);
+        if let Some(Body { head_len, rest: Rest::Chunks { used, .. }, .. }) = &mut self.body {
+            self.input.drain(*head_len..*head_len + mem::take(used));
+        }
+    }
+}
+
+/// What [`Requests::one`] found.
+enum One {
+    /// A request of so many bytes; after the last one the rest of the input is ignored.
+    Taken { used: usize, last: bool },
+    Partial(Next),
+}
+
+impl<T> Pending<T> {
+    fn new(answer: Answer<T>, head: &RequestHead<'_>, close: bool) -> Self {
+        Self { answer, close, bodiless: head.method == "HEAD", refusal: false }
+    }
+}
+
+impl<P> Body<P> {
+    /// Takes what is there; the length of the whole request once it is complete.
+    fn fill(&mut self, buf: &[u8], chunks: &mut Vec<u8>) -> Result<Option<usize>, Refusal> {
+        match &mut self.rest {
+            Rest::Length { bytes, received } => {
+                *received = buf.len() - self.head_len;
+                Ok((*received >= *bytes).then_some(self.head_len + *bytes))
+            }
+            Rest::Chunks { decoder, used } => {
+                let keep = self.pass.is_some();
+                let progress = decoder.decode(&buf[self.head_len + *used..], |data| {
+                    if keep {
+                        chunks.extend_from_slice(data);
+                    }
+                })?;
+                *used += progress.consumed;
+                Ok(progress.done.then_some(self.head_len + *used))
+            }
+        }
+    }
+
+    fn room(&self) -> usize {
+        match self.rest {
+            Rest::Length { bytes, .. } => bytes,
+            Rest::Chunks { .. } => CHUNK_ROOM,
+        }
+    }
+}
+
+/// Whether the body of a refused request may be small enough to be read away.
+fn fits(framing: Framing) -> bool {
+    !matches!(framing, Framing::Length(bytes) if bytes > DISCARD_MAX)
+}
+
+/// The 503 of a full memory budget and the 408 of a late request.
+pub(super) const NO_MEMORY: Refusal = Refusal::new(503, "Too much is being read at the moment.");
+pub(super) const TOO_SLOW: Refusal = Refusal::new(408, "The request took too long to arrive.");
