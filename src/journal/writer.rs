@@ -123,6 +123,8 @@ pub struct Journal {
     notify: Rc<Notify>,
     poisoned: Cell<bool>,
     stopping: Cell<bool>,
+    /// Whether the stop ends in a seal.
+    seal: Cell<bool>,
     cells: std::sync::Arc<IngestCells>,
 }
 
@@ -161,6 +163,7 @@ impl Journal {
             notify: Rc::new(Notify::default()),
             poisoned: Cell::new(false),
             stopping: Cell::new(false),
+            seal: Cell::new(true),
             cells,
         });
         {
@@ -222,8 +225,10 @@ impl Journal {
         self.marks.borrow_mut().push((journal, marks));
     }
 
-    /// Ends [`Journal::run`] after everything pending is durable and the segment is sealed.
-    pub fn stop(&self) {
+    /// Ends [`Journal::run`] after everything pending is durable. `seal` says that nothing is under
+    /// way any more: the next start then knows that no parcel may have been delivered unmarked.
+    pub fn stop(&self, seal: bool) {
+        self.seal.set(seal);
         self.stopping.set(true);
         self.notify.notify();
     }
@@ -261,6 +266,7 @@ impl Journal {
             match decision {
                 Decision::Write => {}
                 _ if stopping && (waiting.entries > 0 || waiting.oldest_mark.is_some()) => {}
+                _ if stopping && !self.seal.get() => return Ok(()),
                 _ if stopping => {
                     return self.poison_on_error(self.write_empty(FrameKind::Seal).await);
                 }

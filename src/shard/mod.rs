@@ -1,1 +1,398 @@
-//! (to be written)
+//! The process: which cores there are, what each owns, how they start and in which order they stop.
+//!
+//! ```text
+//! start   data folder (lock, recover) > admin > listeners > spare maker > forwarding cores > ingest cores
+//! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
+//! ```
+//!
+//! Cores share channels and atomics, and what never changes. Each step of a stop begins when the one
+//! before has ended or its time is up: what is not finished then waits in the journal.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::admin::{self, AdminState};
+use crate::config::{Config, OnDamage};
+use crate::entry::{Meta, name_id};
+use crate::forward::envelope::EnvelopeError;
+use crate::forward::feed::JournalView;
+use crate::forward::settle::{self, Target};
+use crate::forward::{self};
+use crate::handoff::{self, Published};
+use crate::journal::frame::FrameKind;
+use crate::journal::record::Record;
+use crate::journal::spare::{self, OpenMode};
+use crate::journal::store::{self, FoundJournal, Store, StoreError, StoreOptions};
+use crate::journal::writer::Seed;
+use crate::listen;
+use crate::metrics::ForwardCells;
+use crate::metrics::render::Registry;
+use crate::side::Side;
+use crate::wake::Doorbell;
+
+mod forwarding;
+mod ingest;
+mod spawn;
+
+pub use spawn::{Fatal, RingFlags};
+
+/// Forwarding cores a hand-over can name.
+const FORWARD_MAX: usize = 64;
+/// For requests in flight to be answered.
+const DRAIN: Duration = Duration::from_secs(5);
+/// For parcels under way to be answered by their regions.
+const GRACE: Duration = Duration::from_secs(3);
+/// For the last marks and the seal.
+const SEAL: Duration = Duration::from_secs(1);
+
+/// Where the process is in its stop; cores look at it when their doorbell rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Step {
+    Running = 0,
+    /// Forwarding cores finish.
+    Forwarding = 1,
+    /// Ingest cores write the last marks and seal.
+    Sealing = 2,
+    /// As `Sealing`, but parcels were left under way: no seal, so that the next start knows.
+    Leaving = 3,
+}
+
+/// The step, shared with every core.
+#[derive(Debug, Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    fn set(&self, step: Step) {
+        self.0.store(step as u8, SeqCst);
+    }
+
+    fn get(&self) -> Step {
+        match self.0.load(SeqCst) {
+            0 => Step::Running,
+            1 => Step::Forwarding,
+            2 => Step::Sealing,
+            _ => Step::Leaving,
+        }
+    }
+}
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("io_uring is not available: {0}; run `penstock doctor`, it says what to change")]
+    Ring(io::Error),
+    #[error("cannot listen on {address} ({key}): {source}")]
+    Bind { key: &'static str, address: std::net::SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    #[error("{what} {first:?} and {second:?} have the same internal number; rename one of them")]
+    Names { what: &'static str, first: String, second: String },
+    #[error("cores.forward is {0}, expected at most {FORWARD_MAX}")]
+    TooManyCores(usize),
+    #[error("start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<listen::Shared>,
+    progress: Arc<Progress>,
+    admin: Arc<AdminState>,
+    ingest_bells: Vec<Doorbell>,
+    forward_bells: Vec<Doorbell>,
+    /// A message per ingest core whose listener has drained.
+    drained: Receiver<()>,
+    /// A message per forwarding core that has finished; false if parcels were left under way.
+    finished: Receiver<bool>,
+    /// A message per ingest core that has closed its journal.
+    sealed: Receiver<()>,
+    pub fatal: Receiver<Fatal>,
+    side: Side,
+    /// The data folder stays locked as long as the gateway lives.
+    _store: Store,
+}
+
+impl Gateway {
+    /// Starts everything; returns once webhooks are taken.
+    pub fn start(config: Config, log_lines_dropped: Arc<AtomicU64>) -> Result<Self, StartError> {
+        check_names("regions", config.regions.iter().map(|r| r.name.as_str()))?;
+        check_names("sources", config.sources.iter().map(|s| s.name.as_str()))?;
+        let (ingest_count, forward_count) = (config.cores.ingest.len(), config.cores.forward.len());
+        if forward_count > FORWARD_MAX {
+            return Err(StartError::TooManyCores(forward_count));
+        }
+        for region in 0..config.regions.len() {
+            forward::envelopes(&config, region)?;
+        }
+        let flags = RingFlags::detect().map_err(StartError::Ring)?;
+        let config = Arc::new(config);
+        let names = |all: &mut dyn Iterator<Item = &String>| all.cloned().collect::<Vec<_>>();
+        let mut registry = Registry::new(
+            names(&mut config.sources.iter().map(|s| &s.name)),
+            names(&mut config.regions.iter().map(|r| &r.name)),
+            ingest_count,
+            forward_count,
+        );
+        registry.process.log_lines_dropped = log_lines_dropped;
+        let registry = Arc::new(registry);
+
+        // Ports first: a second gateway on this machine must fail before it waits for the data folder.
+        let listeners = bind_all(&config)?;
+        let side = Side::start()?;
+        let admin = Arc::new(AdminState::new(Arc::clone(&registry), Vec::new()));
+        start_admin(&config, &admin, &side)?;
+
+        // The owner of a region: dealt out in turn.
+        let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
+        let store = open(&config, ingest_count, &owners, &registry.forward)?;
+        let held = Arc::new(AtomicUsize::new(0));
+        let seq = Arc::new(AtomicU64::new(store.max_seq + 1));
+        let progress = Arc::new(Progress::default());
+        let (fatal_to, fatal) = crossbeam_channel::unbounded();
+        let (orders_to, orders) = crossbeam_channel::unbounded();
+        let published: Vec<Arc<Published>> =
+            store.journals.iter().take(ingest_count).map(|j| Arc::new(Published::new(j.end()))).collect();
+
+        let short = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        std::thread::Builder::new().name("spare".into()).spawn(move || spare::run(&orders, &short))?;
+
+        let bells = |count| (0..count).map(|_| Doorbell::new()).collect::<io::Result<Vec<_>>>();
+        let (ingest_bells, forward_bells) = (bells(ingest_count)?, bells(forward_count)?);
+        let marks: Vec<_> = ingest_bells.iter().map(|bell| settle::channel(bell.clone())).collect();
+        let (outlets, inlets): (Vec<_>, Vec<_>) =
+            forward_bells.iter().map(|bell| handoff::channel(bell.clone())).unzip();
+        let views = views(&store, &published);
+        let (finished_to, finished) = crossbeam_channel::unbounded();
+        for (core, inlet) in inlets.into_iter().enumerate() {
+            let setup = forward::Setup {
+                config: Arc::clone(&config),
+                owned: (0..config.regions.len()).filter(|r| usize::from(owners[*r]) == core).collect(),
+                inlet,
+                doorbell: forward_bells[core].clone(),
+                journals: views.clone(),
+                marks: targets(&store, &marks),
+                cells: Arc::clone(&registry.forward[core]),
+                held: Arc::clone(&held),
+                side: side.handle(),
+                seed: random_seed()?,
+            };
+            let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
+            let main = move || forwarding::run(setup, progress, finished);
+            spawn::core(format!("forward-{core}"), config.cores.forward[core], flags, fatal_to.clone(), main)?;
+        }
+
+        let shared = listen::Shared::new(&config.listen, listen::Patience::default());
+        let (drained_to, drained) = crossbeam_channel::unbounded();
+        let (sealed_to, sealed) = crossbeam_channel::unbounded();
+        let (started_to, started) = crossbeam_channel::unbounded();
+        let mut store = store;
+        let mode = store.mode;
+        for (core, (listener, (_, mark_batches))) in listeners.into_iter().zip(marks).enumerate() {
+            let setup = ingest::Setup {
+                core,
+                config: Arc::clone(&config),
+                owners: owners.clone(),
+                listener,
+                shared: Arc::clone(&shared),
+                seed: seed(&mut store.journals[core], &config, mode)?,
+                orders: orders_to.clone(),
+                published: Arc::clone(&published[core]),
+                outlets: outlets.clone(),
+                marks: mark_batches,
+                doorbell: ingest_bells[core].clone(),
+                held: Arc::clone(&held),
+                seq: Arc::clone(&seq),
+                cells: Arc::clone(&registry.ingest[core]),
+                progress: Arc::clone(&progress),
+                started: started_to.clone(),
+                drained: drained_to.clone(),
+                sealed: sealed_to.clone(),
+                fatal: fatal_to.clone(),
+            };
+            let main = move || ingest::run(setup);
+            spawn::core(format!("ingest-{core}"), config.cores.ingest[core], flags, fatal_to.clone(), main)?;
+        }
+        // Each ingest core says when its journal takes webhooks. One that fails says so on `fatal`,
+        // which the caller watches.
+        wait_for(&started, ingest_count, Duration::from_secs(10));
+        admin.set_phase(admin::Phase::Serving);
+        Ok(Self {
+            shared,
+            progress,
+            admin,
+            ingest_bells,
+            forward_bells,
+            drained,
+            finished,
+            sealed,
+            fatal,
+            side,
+            _store: store,
+        })
+    }
+
+    /// Stops in good order, within ten seconds.
+    pub fn stop(self) {
+        self.admin.set_phase(admin::Phase::Draining);
+        self.shared.drain();
+        wait_for(&self.drained, self.ingest_bells.len(), DRAIN + Duration::from_millis(500));
+        self.progress.set(Step::Forwarding);
+        self.forward_bells.iter().for_each(|bell| {
+            bell.ring();
+        });
+        let end = Instant::now() + GRACE + Duration::from_millis(200);
+        let mut clean = true;
+        for _ in 0..self.forward_bells.len() {
+            clean &= self.finished.recv_deadline(end).unwrap_or(false);
+        }
+        self.progress.set(if clean { Step::Sealing } else { Step::Leaving });
+        self.ingest_bells.iter().for_each(|bell| {
+            bell.ring();
+        });
+        wait_for(&self.sealed, self.ingest_bells.len(), SEAL);
+        self.side.stop();
+    }
+}
+
+/// Waits for `count` messages, at most `patience` in all.
+fn wait_for(messages: &Receiver<()>, count: usize, patience: Duration) {
+    let end = Instant::now() + patience;
+    for _ in 0..count {
+        if messages.recv_deadline(end).is_err() {
+            return;
+        }
+    }
+}
+
+fn check_names<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
+    let mut seen = std::collections::HashMap::new();
+    for name in names {
+        if let Some(first) = seen.insert(name_id(name), name) {
+            return Err(StartError::Names { what, first: first.to_owned(), second: name.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let address = config.listen.address;
+    (0..config.cores.ingest.len())
+        .map(|_| {
+            listen::bind(address).map_err(|source| StartError::Bind { key: "listen.address", address, source })
+        })
+        .collect()
+}
+
+fn start_admin(config: &Config, state: &Arc<AdminState>, side: &Side) -> Result<(), StartError> {
+    let address = config.admin.address;
+    let failed = |source| StartError::Bind { key: "admin.address", address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let state = Arc::clone(state);
+    side.handle().spawn(async move {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "admin listener"),
+        };
+        if let Err(error) = admin::serve(listener, state, std::future::pending()).await {
+            tracing::error!(%error, "admin listener");
+        }
+    });
+    Ok(())
+}
+
+/// Opens the data folder; counts what is not settled, by region.
+fn open(
+    config: &Config,
+    cores: usize,
+    owners: &[u16],
+    cells: &[Arc<ForwardCells>],
+) -> Result<Store, StartError> {
+    let options = StoreOptions {
+        data_dir: config.gateway.data_dir.clone(),
+        segment_bytes: config.journal.segment,
+        sync: config.journal.sync,
+        halt_on_damage: config.journal.on_damage == OnDamage::Halt,
+    };
+    let index = |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
+    let mut waiting = vec![0i64; config.regions.len()];
+    let store = store::open_store(&options, cores, &mut |_, _, record| match record {
+        Record::Entry(entry) => {
+            for id in Meta::read(entry.meta).iter().flat_map(|m| m.regions()) {
+                waiting[index(id)] += 1;
+            }
+        }
+        Record::Marks(marks) => marks.iter().for_each(|mark| waiting[index(mark.tag)] -= 1),
+        Record::Gap { .. } => {}
+    })?;
+    for (region, count) in waiting.into_iter().enumerate() {
+        // Below zero only if marks outlived the entries they settle.
+        let count = u64::try_from(count).unwrap_or(0);
+        cells[usize::from(owners[region])].regions[region].recovered.set(count);
+    }
+    Ok(store)
+}
+
+fn views(store: &Store, published: &[Arc<Published>]) -> Vec<JournalView> {
+    store
+        .journals
+        .iter()
+        .enumerate()
+        .map(|(index, journal)| JournalView {
+            id: journal.id,
+            dir: journal.dir.clone(),
+            mode: store.mode,
+            spans: Arc::new(journal.recovered.spans.clone()),
+            end: journal.end(),
+            clean: journal.recovered.last_kind == Some(FrameKind::Seal),
+            settled: Arc::new(journal.settled.clone()),
+            published: published.get(index).cloned(),
+        })
+        .collect()
+}
+
+/// The ingest core that writes a journal takes its marks; those that nobody writes are dealt out.
+fn targets(store: &Store, marks: &[(settle::MarkOutlet, Receiver<settle::MarkBatch>)]) -> Vec<Target> {
+    let target = |(index, journal): (usize, &FoundJournal)| Target {
+        journal: journal.id,
+        outlet: marks[index % marks.len()].0.clone(),
+    };
+    store.journals.iter().enumerate().map(target).collect()
+}
+
+fn seed(journal: &mut FoundJournal, config: &Config, mode: OpenMode) -> Result<Seed, StartError> {
+    let last = journal.recovered.spans.last();
+    Ok(Seed {
+        id: journal.id,
+        dir: journal.dir.clone(),
+        next_frame: journal.recovered.next_frame,
+        next_lsn: journal.recovered.next_lsn,
+        chain: journal.recovered.chain,
+        last_segment: last.map_or(0, |s| s.segment),
+        last_end: last.map_or(0, |s| s.end),
+        spares: journal.spares(config.journal.segment, mode)?,
+        damage: journal.new_damage.clone(),
+        mode,
+        segment_bytes: config.journal.segment,
+        commit_delay: config.journal.commit_delay,
+    })
+}
+
+fn random_seed() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Sends that nobody waits for any more are dropped: the process is ending.
+fn tell<T>(to: &Sender<T>, message: T) {
+    to.send(message).ok();
+}
