@@ -1,0 +1,249 @@
+//! Log lines to stderr, without ever making a core wait for whoever reads them.
+//!
+//! A core formats its line and puts it into a bounded channel; one thread writes. When the reader of
+//! stderr stands still or the log's disk is full, the channel fills and further lines are dropped and
+//! counted; the next line that gets out is preceded by how many. Text with colours on a terminal, JSON
+//! otherwise. What is logged is decided at the call: nothing per webhook, no bodies, no phone numbers.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Context;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait. At ~300 bytes a line that is about 1 MB: a burst of every connection's
+/// refusal fits, a flood does not.
+const LINES: usize = 4096;
+
+/// How long the last lines may take when the process ends: a stuck reader must not keep it alive.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Keeps the log going. Dropping it writes out what waits.
+#[derive(Debug)]
+pub struct Log {
+    lines: Lines,
+}
+
+impl Log {
+    /// Installs the process's log. Call once, before anything logs. `PENSTOCK_LOG`, else `RUST_LOG`, says what is
+    /// shown (`info` if neither is set; syntax: `warn,penstock::forward=debug`).
+    pub fn start() -> anyhow::Result<Self> {
+        let filter = filter_from(|name| std::env::var(name).ok())?;
+        let terminal = io::stderr().is_terminal();
+        let log = Self { lines: Lines::to(io::stderr(), LINES)? };
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(log.lines.clone())
+            .with_ansi(terminal);
+        let installed = if terminal {
+            subscriber.try_init()
+        } else {
+            subscriber.json().flatten_event(true).with_current_span(false).try_init()
+        };
+        installed.map_err(|error| anyhow::anyhow!("install the log: {error}"))?;
+        Ok(log)
+    }
+
+    /// Lines dropped so far; hand it to the metrics.
+    pub fn dropped(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lines.dropped)
+    }
+
+    /// Waits, half a second at most, until what was logged so far is written. For a panic hook: a process
+    /// that ends at once takes its waiting lines with it.
+    pub fn flush(&self) {
+        self.lines.flush();
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines.flush();
+    }
+}
+
+/// The filter that the first variable that is set asks for.
+fn filter_from(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<EnvFilter> {
+    let set = ["PENSTOCK_LOG", "RUST_LOG"].into_iter().find_map(|name| Some((name, variable(name)?)));
+    let (name, wanted) = set.unwrap_or(("", "info".into()));
+    EnvFilter::builder().parse(&wanted).with_context(|| {
+        format!("{name} is \"{wanted}\"; expected a level or a list such as \"warn,penstock::forward=debug\"")
+    })
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(Sender<()>),
+}
+
+/// The end of the channel that cores write into.
+#[derive(Debug, Clone)]
+struct Lines {
+    queue: Sender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Lines {
+    fn to(out: impl Write + Send + 'static, most: usize) -> io::Result<Self> {
+        let (queue, waiting) = bounded(most);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&dropped);
+        std::thread::Builder::new().name("log".into()).spawn(move || write_lines(out, &waiting, &counted))?;
+        Ok(Self { queue, dropped })
+    }
+
+    fn flush(&self) {
+        let (done, written) = bounded(1);
+        if self.queue.send_timeout(Message::Flush(done), PATIENCE).is_ok() {
+            // Late or gone: there is nothing more to be done for these lines.
+            written.recv_timeout(PATIENCE).ok();
+        }
+    }
+}
+
+/// The writer thread: ends when the last [`Lines`] is gone.
+fn write_lines(mut out: impl Write, waiting: &Receiver<Message>, dropped: &AtomicU64) {
+    let mut told = 0;
+    for message in waiting {
+        // A log that cannot be written leaves nowhere to say so; the line counts as dropped.
+        match message {
+            Message::Line(line) => {
+                let now = dropped.load(Relaxed);
+                if now > told && notice(&mut out, now - told).is_ok() {
+                    told = now;
+                }
+                if out.write_all(&line).is_err() {
+                    dropped.fetch_add(1, Relaxed);
+                }
+            }
+            Message::Flush(done) => {
+                out.flush().and_then(|()| done.send(()).map_err(io::Error::other)).ok();
+            }
+        }
+    }
+}
+
+/// Valid as a JSON line and readable as text.
+fn notice(out: &mut impl Write, lines: u64) -> io::Result<()> {
+    writeln!(
+        out,
+        "{{\"level\":\"WARN\",\"message\":\"{lines} log lines dropped: the reader of stderr was too slow\"}}"
+    )
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line { lines: self }
+    }
+}
+
+/// Takes one whole line, as tracing hands it over.
+struct Line<'a> {
+    lines: &'a Lines,
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.lines.queue.try_send(Message::Line(line.to_vec())) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.lines.dropped.fetch_add(1, Relaxed);
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A reader that stands still until it is let go.
+    struct Stuck {
+        go: Receiver<()>,
+        written: Sender<String>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.go.recv().ok();
+            self.written.send(String::from_utf8(bytes.to_vec()).unwrap()).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn stuck_reader_costs_lines_but_no_waiting() {
+        let (go, gate) = bounded(100);
+        let (written, output) = bounded(100);
+        let lines = Lines::to(Stuck { go: gate, written }, 4).unwrap();
+        let start = Instant::now();
+        for n in 0..50 {
+            lines.make_writer().write_all(format!("line {n}\n").as_bytes()).unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_secs(1), "writers must not wait: {:?}", start.elapsed());
+        // Four wait in the channel, one may be in the writer's hands.
+        let dropped = lines.dropped.load(Relaxed);
+        assert!((45..=46).contains(&dropped), "{dropped}");
+        drop(go);
+        lines.flush();
+        lines.make_writer().write_all(b"last\n").unwrap();
+        lines.flush();
+        let all: String = output.try_iter().collect();
+        assert!(all.ends_with("last\n"), "{all}");
+        let written = all.lines().filter(|line| !line.starts_with('{')).count() as u64;
+        assert_eq!(written + dropped, 51, "every line is written or counted:\n{all}");
+        let notice = all.lines().find(|line| line.starts_with('{')).expect("says what is missing");
+        let notice: serde_json::Value = serde_json::from_str(notice).unwrap();
+        assert_eq!(
+            notice["message"],
+            format!("{dropped} log lines dropped: the reader of stderr was too slow")
+        );
+    }
+
+    #[test]
+    fn flush_gives_up_on_a_stuck_reader() {
+        let (_go, gate) = bounded(1);
+        let (written, _output) = bounded(1);
+        let lines = Lines::to(Stuck { go: gate, written }, 2).unwrap();
+        for _ in 0..9 {
+            lines.make_writer().write_all(b"x\n").unwrap();
+        }
+        let start = Instant::now();
+        lines.flush();
+        assert!(start.elapsed() < PATIENCE * 4, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn own_variable_wins_and_a_bad_one_is_named() {
+        let check = |own: Option<&str>, rust: Option<&str>, expected: Result<&str, &str>| {
+            let filter =
+                filter_from(|name| if name == "PENSTOCK_LOG" { own } else { rust }.map(str::to_owned));
+            match (filter, expected) {
+                (Ok(filter), Ok(text)) => assert_eq!(filter.to_string(), text),
+                (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
+                (found, expected) => panic!("{found:?}, expected {expected:?}"),
+            }
+        };
+        check(None, None, Ok("info"));
+        check(None, Some("debug"), Ok("debug"));
+        check(Some("warn"), Some("debug"), Ok("warn"));
+        check(Some("penstock=louder"), None, Err("PENSTOCK_LOG is \"penstock=louder\""));
+    }
+}
