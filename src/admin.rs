@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn start() -> Running {
-        let registry = Arc::new(Registry::new(vec!["main".into()], vec!["eu".into()], 2, 1));
+        let registry = Arc::new(Registry::new(vec!["main".into()], vec!["eu".into()], 2, 1, Arc::default()));
         let state = Arc::new(AdminState::new(registry, vec!["edge-1.example".into()]));
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();

@@ -68,10 +68,12 @@ impl Registry {
         regions: Vec<String>,
         ingest_cores: usize,
         forward_cores: usize,
+        log_lines_dropped: Arc<AtomicU64>,
     ) -> Self {
         let ingest = (0..ingest_cores).map(|_| {
             let sources = sources.iter().map(|_| SourceCells::default()).collect();
-            Arc::new(IngestCells { sources, ..IngestCells::default() })
+            let parcels = regions.iter().map(|_| Counter::default()).collect();
+            Arc::new(IngestCells { sources, parcels, ..IngestCells::default() })
         });
         let forward = (0..forward_cores).map(|_| {
             let regions = regions.iter().map(|_| RegionCells::default()).collect();
@@ -80,7 +82,7 @@ impl Registry {
         Self {
             ingest: ingest.collect(),
             forward: forward.collect(),
-            process: Arc::default(),
+            process: Arc::new(ProcessCells { log_lines_dropped, ..ProcessCells::default() }),
             sources,
             regions,
         }
@@ -210,8 +212,14 @@ impl Registry {
                 family.sample(&[("region", region), ("outcome", label)], value);
             }
         }
-        let family = page.gauge("penstock_backlog_parcels", "Parcels accepted and not settled.");
-        self.per_region(family, |cells| cells.backlog.get());
+        let mut family = page.gauge("penstock_backlog_parcels", "Parcels accepted and not settled.");
+        for (at, region) in self.regions.iter().enumerate() {
+            // The three are read one after the other while cores write them.
+            let accepted = sum(&self.ingest, |cells| cells.parcels[at].get());
+            let left = |cells: &RegionCells| (cells.recovered.get(), cells.delivered.get());
+            let (recovered, delivered) = self.forward.iter().map(|c| left(&c.regions[at])).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            family.sample(&[("region", region)], (accepted + recovered).saturating_sub(delivered));
+        }
         let family = page.gauge("penstock_in_flight_parcels", "Parcels being tried now.");
         self.per_region(family, |cells| cells.in_flight.get());
         let family = page.gauge(
@@ -287,7 +295,7 @@ mod tests {
     use super::*;
 
     fn registry() -> Registry {
-        Registry::new(vec!["main".into(), "od\"d\\\n".into()], vec!["eu".into(), "us".into()], 2, 2)
+        Registry::new(vec!["main".into(), "od\"d\\\n".into()], vec!["eu".into(), "us".into()], 2, 2, Arc::default())
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::entry::{Meta, name_id};
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::feed::JournalView;
 use crate::forward::settle::{self, Target};
-use crate::forward::{self};
+use crate::forward;
 use crate::handoff::{self, Published};
 use crate::journal::frame::FrameKind;
 use crate::journal::record::Record;
@@ -32,7 +32,7 @@ use crate::journal::writer::Seed;
 use crate::listen;
 use crate::metrics::ForwardCells;
 use crate::metrics::render::Registry;
-use crate::side::Side;
+use crate::side::{self, Side};
 use crate::wake::Doorbell;
 
 mod forwarding;
@@ -135,14 +135,13 @@ impl Gateway {
         let flags = RingFlags::detect().map_err(StartError::Ring)?;
         let config = Arc::new(config);
         let names = |all: &mut dyn Iterator<Item = &String>| all.cloned().collect::<Vec<_>>();
-        let mut registry = Registry::new(
+        let registry = Arc::new(Registry::new(
             names(&mut config.sources.iter().map(|s| &s.name)),
             names(&mut config.regions.iter().map(|r| &r.name)),
             ingest_count,
             forward_count,
-        );
-        registry.process.log_lines_dropped = log_lines_dropped;
-        let registry = Arc::new(registry);
+            log_lines_dropped,
+        ));
 
         // Ports first: a second gateway on this machine must fail before it waits for the data folder.
         let listeners = bind_all(&config)?;
@@ -237,6 +236,11 @@ impl Gateway {
             side,
             _store: store,
         })
+    }
+
+    /// The side thread, for whoever else needs it.
+    pub fn side(&self) -> side::Handle {
+        self.side.handle()
     }
 
     /// Stops in good order, within ten seconds.

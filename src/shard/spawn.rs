@@ -51,7 +51,7 @@ fn builder(flags: RingFlags) -> io_uring::Builder {
 /// Starts a core. `main` runs on its thread, inside its runtime; an error it returns is sent to
 /// `fatal`. A panic ends the process: half a gateway behind a healthy probe is worse than none, and
 /// the journal makes it safe.
-pub fn core<F>(
+pub(super) fn core<F>(
     name: String,
     cpu: Option<usize>,
     flags: RingFlags,
