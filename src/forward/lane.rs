@@ -13,7 +13,9 @@
 //! never order.
 //!
 //! Bytes beside the item, one conversation per parcel: 16 in the parcel's slot, 20 for its place
-//! and 19 to 39 (27 on average) for the lane in the hash table; a ready parcel takes 16 more.
+//! and 19 to 39 (27 on average) for the lane in the hash table; a ready parcel takes 16 more. Vectors
+//! double as they grow, so just after a growth it is up to twice that; the room of the longest
+//! backlog is kept.
 //!
 //! Deliberately absent: clocks, retries, limits on what is in flight. The caller counts.
 

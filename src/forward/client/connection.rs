@@ -86,7 +86,7 @@ impl Connection {
                 return Err(Some(error));
             }
         }
-        // The ring answers EAGAIN instead of waiting where a socket is non-blocking.
+        // On a non-blocking socket the ring may answer EAGAIN instead of waiting; kernels differ.
         socket.set_nonblocking(false)?;
 
         let sent = Rc::new(Cell::new(false));
