@@ -176,33 +176,49 @@ fn ledger_sees_an_event_nobody_sent() {
     check(Fault::Invent, &["never sent"]);
 }
 
+/// What comes between a delivery and its repeat.
+#[derive(Debug, PartialEq, Eq)]
+enum Between {
+    Nothing,
+    Kill,
+    /// The region cuts its connections.
+    Cut,
+}
+
 #[test]
-fn kill_excuses_a_repeat_only_if_it_is_near_or_flagged_and_recent() {
-    // Pause between the first delivery and the kill, a kill at all, the flag on the repeat; excused?
+fn repeat_is_excused_only_by_a_near_kill_or_cut_and_mostly_if_flagged() {
+    // Pause after the first delivery, what follows, the flag on the repeat; excused?
     let cases = [
-        (0, true, true, true),
-        (0, true, false, true),
-        (400, true, true, true),
-        (400, true, false, false),
-        (1_500, true, true, false),
-        (0, false, true, false),
+        (0, Between::Kill, true, true),
+        (0, Between::Kill, false, true),
+        (400, Between::Kill, true, true),
+        (400, Between::Kill, false, false),
+        (1_500, Between::Kill, true, false),
+        (0, Between::Cut, true, true),
+        (0, Between::Cut, false, false),
+        (400, Between::Cut, true, false),
+        (0, Between::Nothing, true, false),
     ];
-    for (pause, killed, flagged, excused) in cases {
-        let regions = [Region::start("us")];
-        let mut line = dial(regions[0].address);
+    for (pause, between, flagged, excused) in cases {
+        let mut regions = [Region::start("us")];
         let webhook = World::new(&["1"], 1, 0).webhook(&[(0, false)]);
         let mut ledger = Ledger::default();
-        deliver(&mut line, &webhook.body, SECRET, false);
+        deliver(&mut dial(regions[0].address), &webhook.body, SECRET, false);
         std::thread::sleep(Duration::from_millis(pause));
-        if killed {
-            ledger.killed(Instant::now());
+        match between {
+            Between::Nothing => {}
+            Between::Kill => ledger.killed(Instant::now()),
+            Between::Cut => {
+                regions[0].set(Mode::Refuse);
+                regions[0].set(Mode::Ok);
+            }
         }
-        deliver(&mut line, &webhook.body, SECRET, flagged);
+        deliver(&mut dial(regions[0].address), &webhook.body, SECRET, flagged);
         let now = Instant::now();
         ledger.add(vec![Sent { webhook, sent: now, answered: Some((now, 200)) }]);
         let report = ledger.audit(&regions);
         assert_eq!(report.repeats, 1);
-        assert_eq!(report.is_clean(), excused, "{pause} ms, killed {killed}, flagged {flagged}: {report}");
+        assert_eq!(report.is_clean(), excused, "{pause} ms, {between:?}, flagged {flagged}: {report}");
     }
 }
 

@@ -88,6 +88,13 @@ impl Gateway {
         at
     }
 
+    /// Starts again and kills after `pause`, ready or not.
+    pub fn start_and_kill_after(&mut self, pause: Duration) {
+        self.child = spawn(&self.config(), &self.stderr());
+        std::thread::sleep(pause);
+        self.kill9();
+    }
+
     /// Asks for a clean end.
     pub fn send_term(&self) {
         let kill = format!("kill -TERM {}", self.child.id());

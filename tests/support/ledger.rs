@@ -3,7 +3,7 @@
 //! It knows the promise, not the gateway. After quiescence it demands of every webhook answered 200
 //! that each of its events was delivered to its own region, unaltered and properly signed; that where B
 //! was sent after A was answered and both are of one conversation, A's first delivery was over before
-//! B's began; and that nothing was delivered twice but for a kill in between.
+//! B's began; and that nothing was delivered twice but for a kill in between, or an answer cut off.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -133,10 +133,12 @@ impl Ledger {
                 }
             }
         }
+        let cuts: Vec<Vec<Instant>> = regions.iter().map(Region::cuts).collect();
         for (&(at, n), list) in &deliveries {
             report.repeats += list.len() - 1;
-            if list.windows(2).any(|pair| !self.excused(pair[0], pair[1])) {
-                report.unexcused.push(self.sent[at].webhook.events[n].id.clone());
+            let event = &self.sent[at].webhook.events[n];
+            if list.windows(2).any(|pair| !self.excused(pair[0], pair[1], &cuts[event.region])) {
+                report.unexcused.push(event.id.clone());
             }
         }
         self.check_order(&deliveries, &mut report);
@@ -219,12 +221,15 @@ impl Ledger {
         }
     }
 
-    fn excused(&self, first: Delivery, again: Delivery) -> bool {
-        self.kills.iter().any(|kill| {
-            let between = first.began < *kill && *kill < again.began;
+    fn excused(&self, first: Delivery, again: Delivery, cuts: &[Instant]) -> bool {
+        let between = |at: &&Instant| first.began < **at && **at < again.began;
+        let killed = self.kills.iter().filter(between).any(|kill| {
             let age = kill.saturating_duration_since(first.done);
-            between && (age <= IN_FLIGHT || again.flagged && age <= UNMARKED)
-        })
+            age <= IN_FLIGHT || again.flagged && age <= UNMARKED
+        });
+        // The region's answer may have been lost with the connection; then the repeat must say so.
+        let cut = |at: &Instant| at.saturating_duration_since(first.done) <= IN_FLIGHT;
+        killed || again.flagged && cuts.iter().filter(between).any(cut)
     }
 
     fn check_order(&self, deliveries: &HashMap<(usize, usize), Vec<Delivery>>, report: &mut Report) {

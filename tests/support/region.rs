@@ -62,6 +62,8 @@ struct Shared {
     mode: Mutex<Mode>,
     parcels: Mutex<Vec<Arc<Parcel>>>,
     open: Mutex<HashMap<u64, TcpStream>>,
+    /// When open connections were cut.
+    cuts: Mutex<Vec<Instant>>,
     next: AtomicU64,
 }
 
@@ -71,6 +73,7 @@ impl Region {
             mode: Mutex::new(Mode::Ok),
             parcels: Mutex::default(),
             open: Mutex::default(),
+            cuts: Mutex::default(),
             next: AtomicU64::new(0),
         };
         let address = super::loopback(super::free_port());
@@ -101,6 +104,11 @@ impl Region {
         lock(&self.shared.parcels).len()
     }
 
+    /// When open connections were cut: answers on their way may have been lost with them.
+    pub fn cuts(&self) -> Vec<Instant> {
+        lock(&self.shared.cuts).clone()
+    }
+
     fn listen(&mut self) {
         let listener = TcpListener::bind(self.address)
             .unwrap_or_else(|e| panic!("region {} cannot listen on {}: {e}", self.name, self.address));
@@ -117,6 +125,7 @@ impl Region {
     }
 
     fn close(&mut self) {
+        lock(&self.shared.cuts).push(Instant::now());
         // Wakes the accept, which then sees the mode.
         drop(TcpStream::connect(self.address));
         if let Some(thread) = self.listener.take() {

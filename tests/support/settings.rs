@@ -37,14 +37,12 @@ impl Rule {
 impl Settings {
     /// One core each; the regions get the prefixes in order.
     pub fn new(regions: &[Region], prefixes: &[&str]) -> Self {
-        let rules = regions.iter().zip(prefixes);
-        Self {
-            ingest: 1,
-            forward: 1,
-            regions: rules.map(|(r, prefix)| Rule::new(r, &format!("prefixes = [\"{prefix}\"]"))).collect(),
-            limits: String::new(),
-            segment: "16MiB",
-        }
+        let rule = |(region, prefix)| Rule::new(region, &format!("prefixes = [\"{prefix}\"]"));
+        Self::of(regions.iter().zip(prefixes).map(rule).collect())
+    }
+
+    pub fn of(regions: Vec<Rule>) -> Self {
+        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB" }
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
