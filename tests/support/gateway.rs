@@ -1,5 +1,6 @@
 //! A real gateway process with a data folder of its own.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -168,15 +169,19 @@ impl Drop for Gateway {
 
 /// Runs the program to its end with `arguments`; exit code, stdout, stderr.
 pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_penstock")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// The program built with the tests, or the one that `PENSTOCK_BIN` names, e.g. a release build.
+fn program() -> OsString {
+    std::env::var_os("PENSTOCK_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_penstock").into())
+}
+
 fn spawn(config: &Path, log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_penstock"))
+    Command::new(program())
         .arg("serve")
         .arg("--config")
         .arg(config)
