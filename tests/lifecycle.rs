@@ -1,0 +1,281 @@
+//! Starting, stopping, and what the process says when it cannot go on.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::body::World;
+use support::gateway::{Gateway, run};
+use support::http::{Connection, post};
+use support::ledger::Ledger;
+use support::region::{Mode, Region};
+use support::sender::{Load, Sender, send_for};
+use support::settings::Settings;
+use support::{SECRET, alone, eventually, signature};
+
+const PREFIXES: [&str; 2] = ["1", "91"];
+const PATIENCE: Duration = Duration::from_secs(10);
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+fn regions() -> [Region; 2] {
+    [Region::start("us"), Region::start("in")]
+}
+
+fn load(gateway: &Gateway, padding: usize) -> Load {
+    let world = Arc::new(World::new(&PREFIXES, 50, padding));
+    Load { address: gateway.listen, path: "/webhook".into(), world, connections: 8, rate: 600, seed: 1 }
+}
+
+#[test]
+fn sigterm_under_load_answers_what_is_in_flight_and_the_rest_follows_after_the_restart() {
+    let _alone = alone();
+    let mut regions = regions();
+    let mut gateway = Gateway::start(Settings { ingest: 2, ..Settings::new(&regions, &PREFIXES) });
+    let load = load(&gateway, 100);
+    let sender = Sender::start(&load);
+    std::thread::sleep(Duration::from_secs(1));
+    // From here on there is a backlog to be found again.
+    regions[1].set(Mode::Refuse);
+    std::thread::sleep(Duration::from_millis(500));
+
+    let body = load.world.webhook(&[(0, false)]).body;
+    let request = post("/webhook", ("x-hub-signature-256", &signature(SECRET, &body)), &body);
+    let (first, rest) = request.split_at(request.len() - 20);
+    let mut half = Connection::open(gateway.listen, PATIENCE).unwrap();
+    half.send(first).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(gateway.is_ready());
+
+    let asked = Instant::now();
+    gateway.send_term();
+    eventually("readiness goes off", Duration::from_secs(1), || !gateway.is_ready());
+    half.send(rest).unwrap();
+    let answer = half.answer().expect("a request that had begun is answered");
+    assert!([200, 503].contains(&answer.status()), "{answer:?}");
+    let status = gateway.wait_exit(STOP_WITHIN);
+    println!("stopped after {:?}", asked.elapsed());
+    assert_eq!(status.code(), Some(0), "{}", gateway.said());
+
+    let mut ledger = Ledger::default();
+    let sent = sender.stop();
+    let unanswered = sent.iter().filter(|sent| sent.sent < asked && sent.answered.is_none()).count();
+    assert_eq!(unanswered, 0, "webhooks that were under way before the signal got no answer");
+    ledger.add(sent);
+    gateway.restart_with(1, 1);
+    regions[1].set(Mode::Ok);
+    ledger.settle(&regions, PATIENCE * 3);
+    let report = ledger.audit(&regions);
+    println!("{report}");
+    // The half-sent webhook is the one that the ledger does not know. There was no kill, so the ledger
+    // excuses no repeat: a clean stop forgets nothing.
+    assert!(report.unknown.len() <= 1);
+    let kept = report.faults().iter().all(|(name, list)| list.is_empty() || *name == "never sent");
+    assert!(kept, "a promise was broken: {report}");
+}
+
+#[test]
+fn sigterm_ends_an_idle_gateway_at_once_even_with_open_connections() {
+    let regions = regions();
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    let _idle: Vec<Connection> =
+        (0..20).map(|_| Connection::open(gateway.listen, PATIENCE).unwrap()).collect();
+    let (code, took) = gateway.terminate();
+    assert_eq!(code, Some(0), "{}", gateway.said());
+    println!("stopped after {took:?}");
+    assert!(took < Duration::from_secs(5), "idle connections held it up for {took:?}");
+}
+
+#[test]
+fn sigterm_does_not_wait_for_a_region_that_is_down() {
+    let mut regions = regions();
+    regions[0].set(Mode::Hang);
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    send_for(&load(&gateway, 0), Duration::from_millis(300));
+    let (code, took) = gateway.terminate();
+    assert_eq!(code, Some(0), "{}", gateway.said());
+    assert!(took < STOP_WITHIN, "{took:?}");
+}
+
+#[test]
+fn alive_and_ready_are_told_apart_on_the_admin_listener() {
+    let regions = regions();
+    let gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    assert_eq!(gateway.admin_get("/healthz").status(), 200);
+    assert_eq!(gateway.admin_get("/readyz").status(), 200);
+    assert_eq!(gateway.admin_get("/nothing-here").status(), 404);
+}
+
+#[test]
+fn bad_configuration_ends_with_78_and_names_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = Settings::new(&regions(), &PREFIXES).toml(&folder.path().join("data"), 20_000, 20_001);
+    let path = folder.path().join("penstock.toml");
+    let file = path.to_str().unwrap();
+    let check = |command: &str, text: &str| {
+        fs::write(&path, text).unwrap();
+        run(&[command, "--config", file])
+    };
+    let (code, _, stderr) = check("check", &good);
+    assert_eq!(code, Some(0), "{stderr}");
+
+    let cases = [
+        (good.replace("[admin]\naddress", "[admin]\nadress"), vec!["adress", "address"]),
+        (good.replace("segment = \"16MiB\"", "segment = \"16 apples\""), vec!["segment", "16 apples"]),
+        (good.replace("default = \"us\"", "default = \"mars\""), vec!["mars"]),
+        (
+            good.replace("kind = \"wasender\"", "kind = \"telegraph\"")
+                .replace("prefixes = [\"91\"]", "prefixes = [\"9x\"]"),
+            vec!["telegraph", "9x"],
+        ),
+        ("[gateway".to_owned(), vec!["gateway"]),
+    ];
+    for (text, named) in cases {
+        assert_ne!(text, good, "the case changes nothing: {named:?}");
+        for command in ["check", "serve"] {
+            let (code, stdout, stderr) = check(command, &text);
+            assert_eq!(code, Some(78), "{command} {named:?}: {stdout}{stderr}");
+            for name in &named {
+                assert!(stderr.contains(name), "{command}: the cause should name {name}: {stderr}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_64() {
+    for arguments in [&["--no-such-flag"][..], &["no-such-command"], &["serve"]] {
+        let (code, _, stderr) = run(arguments);
+        assert_eq!(code, Some(64), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty());
+    }
+}
+
+#[test]
+fn full_disk_is_503_and_heals_by_itself() {
+    let _alone = alone();
+    let Some(disk) = Disk::tmpfs("160m") else { return };
+    let mut regions = regions();
+    regions.iter_mut().for_each(|region| region.set(Mode::Refuse));
+    let gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &disk.folder.join("data"));
+    let ballast = disk.folder.join("ballast");
+    // Ends when nothing more fits, which is its purpose.
+    Command::new("dd")
+        .arg("if=/dev/zero")
+        .arg(format!("of={}", ballast.display()))
+        .arg("bs=1M")
+        .output()
+        .unwrap();
+
+    let sender = Sender::start(&load(&gateway, 256 << 10));
+    eventually("readiness goes off", Duration::from_secs(60), || !gateway.is_ready());
+    let body = b"one more";
+    let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+    connection.send(&post("/webhook", ("x-hub-signature-256", &signature(SECRET, body)), body)).unwrap();
+    let answer = connection.answer().unwrap();
+    assert_eq!(answer.status(), 503);
+    let patience = answer.header("retry-after").expect("503 says when to come again");
+    assert!(patience.parse::<u32>().is_ok(), "{patience}");
+    let mut ledger = Ledger::default();
+    ledger.add(sender.stop());
+    let refused = ledger.sent().iter().filter(|sent| matches!(sent.answered, Some((_, 503)))).count();
+    println!("{refused} webhooks were refused while the disk was full");
+
+    fs::remove_file(ballast).unwrap();
+    regions.iter_mut().for_each(|region| region.set(Mode::Ok));
+    eventually("ready again", Duration::from_secs(30), || gateway.is_ready());
+    ledger.add(send_for(&load(&gateway, 0), Duration::from_millis(500)));
+    assert!(ledger.sent().last().is_some_and(|sent| sent.acked().is_some()));
+    ledger.assert_kept(&regions, Duration::from_secs(60));
+}
+
+#[test]
+fn failed_journal_write_acks_nothing_more_and_ends_with_74() {
+    let _alone = alone();
+    let Some(disk) = Disk::ext4() else { return };
+    let regions = regions();
+    let mut gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &disk.folder.join("data"));
+    let load = load(&gateway, 0);
+    let sender = Sender::start(&load);
+    std::thread::sleep(Duration::from_millis(500));
+    let failed = Instant::now();
+    disk.fail();
+    let status = gateway.wait_exit(PATIENCE);
+    println!("ended {:?} after the disk failed", failed.elapsed());
+    assert_eq!(status.code(), Some(74), "{}", gateway.said());
+    assert!(gateway.said().contains("journal"), "the cause is told: {}", gateway.said());
+    // What was sent well after the failure cannot have been made durable.
+    let lied = sender
+        .stop()
+        .into_iter()
+        .filter(|s| s.sent > failed + Duration::from_millis(200) && s.acked().is_some());
+    assert_eq!(lied.count(), 0, "acked although the journal could not be written");
+}
+
+/// A file system of the test's own, unmounted at the end. Needs root.
+struct Disk {
+    folder: PathBuf,
+    _image: tempfile::TempDir,
+}
+
+impl Disk {
+    /// Memory with a bound.
+    fn tmpfs(size: &str) -> Option<Self> {
+        Self::mount(|_, folder| {
+            command("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "penstock-test", folder])
+        })
+    }
+
+    /// Real ext4 on a loop device, read-only at the first error.
+    fn ext4() -> Option<Self> {
+        Self::mount(|image, folder| {
+            command("truncate", &["-s", "512M", image])?;
+            command("mkfs.ext4", &["-q", image])?;
+            command("mount", &["-o", "loop,errors=remount-ro", image, folder])
+        })
+    }
+
+    fn mount(make: impl FnOnce(&str, &str) -> Result<(), String>) -> Option<Self> {
+        let image = tempfile::tempdir().unwrap();
+        let folder = image.path().join("mount");
+        fs::create_dir(&folder).unwrap();
+        match make(image.path().join("image").to_str().unwrap(), folder.to_str().unwrap()) {
+            Ok(()) => Some(Self { folder, _image: image }),
+            Err(why) => {
+                println!("SKIPPED: this test mounts a file system of its own, which failed here: {why}");
+                None
+            }
+        }
+    }
+
+    /// Every write from now on fails: the kernel's own switch for testing, which puts the file system
+    /// into the state that a real error of the device leaves it in.
+    fn fail(&self) {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let folder = self.folder.to_str().unwrap();
+        let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(folder)).unwrap();
+        let device = Path::new(line.split(' ').next().unwrap()).file_name().unwrap().to_str().unwrap();
+        fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "test").unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazy: a gateway that is just being ended may hold it a moment longer.
+        command("umount", &["-l", self.folder.to_str().unwrap_or_default()]).ok();
+    }
+}
+
+fn command(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}

@@ -1,0 +1,203 @@
+//! A real gateway process with a data folder of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::http::{self, Message};
+use super::metrics::Metrics;
+use super::settings::Settings;
+use super::{free_port, loopback};
+
+/// From the start of the process to `/readyz`, recovery of a loaded journal included.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+pub struct Gateway {
+    pub settings: Settings,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    data: PathBuf,
+    folder: TempDir,
+}
+
+impl Gateway {
+    /// Starts and waits until webhooks are taken.
+    pub fn start(settings: Settings) -> Self {
+        let folder = TempDir::new().unwrap();
+        let data = folder.path().join("data");
+        Self::start_in(settings, folder, data)
+    }
+
+    /// The same with the data folder somewhere else, e.g. on a file system made for the test.
+    pub fn start_on(settings: Settings, data: &Path) -> Self {
+        Self::start_in(settings, TempDir::new().unwrap(), data.to_owned())
+    }
+
+    fn start_in(settings: Settings, folder: TempDir, data: PathBuf) -> Self {
+        fs::create_dir_all(&data).unwrap();
+        let (listen, admin) = (free_port(), free_port());
+        let config = folder.path().join("penstock.toml");
+        fs::write(&config, settings.toml(&data, listen, admin)).unwrap();
+        let child = spawn(&config, &folder.path().join("stderr.log"));
+        let mut gateway =
+            Self { settings, listen: loopback(listen), admin: loopback(admin), child, data, folder };
+        gateway.wait_ready();
+        gateway
+    }
+
+    /// Starts the same gateway again with another number of cores.
+    pub fn restart_with(&mut self, ingest: usize, forward: usize) {
+        assert!(self.child.try_wait().unwrap().is_some(), "the gateway still runs");
+        (self.settings.ingest, self.settings.forward) = (ingest, forward);
+        let text = self.settings.toml(&self.data, self.listen.port(), self.admin.port());
+        fs::write(self.config(), text).unwrap();
+        self.child = spawn(&self.config(), &self.stderr());
+        self.wait_ready();
+    }
+
+    pub fn restart(&mut self) {
+        self.restart_with(self.settings.ingest, self.settings.forward);
+    }
+
+    /// A second process with the same data folder and other ports; its end and what it said.
+    pub fn start_rival(&self) -> (ExitStatus, String) {
+        let config = self.folder.path().join("rival.toml");
+        let log = self.folder.path().join("rival.log");
+        fs::write(&config, self.settings.toml(&self.data, free_port(), free_port())).unwrap();
+        let mut rival = spawn(&config, &log);
+        let status = wait(&mut rival, READY_WITHIN);
+        if status.is_none() {
+            rival.kill().unwrap();
+            rival.wait().unwrap();
+        }
+        let said = fs::read_to_string(log).unwrap();
+        (status.unwrap_or_else(|| panic!("a second process runs on the same data folder:\n{said}")), said)
+    }
+
+    /// kill -9; returns the moment just before.
+    pub fn kill9(&mut self) -> Instant {
+        let at = Instant::now();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        at
+    }
+
+    /// Starts again and kills after `pause`, ready or not.
+    pub fn start_and_kill_after(&mut self, pause: Duration) {
+        self.child = spawn(&self.config(), &self.stderr());
+        std::thread::sleep(pause);
+        self.kill9();
+    }
+
+    /// Asks for a clean end.
+    pub fn send_term(&self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// SIGTERM; the exit code (`None` after a signal) and how long it took.
+    pub fn terminate(&mut self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        self.send_term();
+        let status = self.wait_exit(Duration::from_secs(30));
+        (status.code(), start.elapsed())
+    }
+
+    pub fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        wait(&mut self.child, limit).unwrap_or_else(|| panic!("the gateway still runs after {limit:?}"))
+    }
+
+    pub fn is_ready(&self) -> bool {
+        http::get(self.admin, "/readyz").is_ok_and(|answer| answer.status() == 200)
+    }
+
+    pub fn admin_get(&self, target: &str) -> Message {
+        http::get(self.admin, target).unwrap_or_else(|e| panic!("GET {target} on the admin listener: {e}"))
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        let answer = self.admin_get("/metrics");
+        assert_eq!(answer.status(), 200);
+        Metrics::parse(&String::from_utf8(answer.body).unwrap())
+    }
+
+    /// What the process wrote to stderr, all starts together.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.stderr()).unwrap_or_default()
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + READY_WITHIN;
+        while !self.is_ready() {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the gateway ended with {status} before it was ready");
+            }
+            assert!(Instant::now() < deadline, "not ready within {READY_WITHIN:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("penstock.toml")
+    }
+
+    fn stderr(&self) -> PathBuf {
+        self.folder.path().join("stderr.log")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Already ended is fine.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().collect();
+            println!("--- last lines of the gateway's stderr ---");
+            lines[lines.len().saturating_sub(60)..].iter().for_each(|line| println!("{line}"));
+        }
+    }
+}
+
+/// Runs the program to its end with `arguments`; exit code, stdout, stderr.
+pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The program built with the tests, or the one that `PENSTOCK_BIN` names, e.g. a release build.
+fn program() -> OsString {
+    std::env::var_os("PENSTOCK_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_penstock").into())
+}
+
+fn spawn(config: &Path, log: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(log).unwrap();
+    Command::new(program())
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            status => return status,
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The judge: compares what was sent and answered with what the regions were given.
+//!
+//! It knows the promise, not the gateway. After quiescence it demands of every webhook answered 200
+//! that each of its events was delivered to its own region, unaltered and properly signed; that where B
+//! was sent after A was answered and both are of one conversation, A's first delivery was over before
+//! B's began; and that nothing was delivered twice but for a kill in between, or an answer cut off.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::body::ids;
+use super::http::find;
+use super::region::{Parcel, Region};
+use super::sender::Sent;
+use super::{SECRET, signature};
+
+/// A kill may undo the knowledge of deliveries this long before it: marks are written in batches
+/// at most 100 ms apart; the rest is a loaded test machine.
+const UNMARKED: Duration = Duration::from_secs(1);
+/// An attempt counts as open at the kill if its answer left at most this long before it.
+const IN_FLIGHT: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    sent: Vec<Sent>,
+    kills: Vec<Instant>,
+    /// Event id to (webhook, event in it).
+    index: HashMap<String, (usize, usize)>,
+}
+
+/// What was found wrong, each by its event ids; and the sums.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub sent: usize,
+    pub acked: usize,
+    /// Events of acked webhooks.
+    pub due: usize,
+    /// Events delivered at least once.
+    pub delivered: usize,
+    /// Deliveries of events beyond the first.
+    pub repeats: usize,
+    pub lost: Vec<String>,
+    pub out_of_order: Vec<String>,
+    pub unexcused: Vec<String>,
+    pub altered: Vec<String>,
+    pub unsigned: Vec<String>,
+    pub misrouted: Vec<String>,
+    pub unknown: Vec<String>,
+}
+
+/// A delivery of one event.
+#[derive(Debug, Clone, Copy)]
+struct Delivery {
+    began: Instant,
+    done: Instant,
+    flagged: bool,
+}
+
+impl Ledger {
+    pub fn add(&mut self, sent: Vec<Sent>) {
+        for webhook in sent {
+            let at = self.sent.len();
+            for (n, event) in webhook.webhook.events.iter().enumerate() {
+                self.index.insert(event.id.clone(), (at, n));
+            }
+            self.sent.push(webhook);
+        }
+    }
+
+    pub fn killed(&mut self, at: Instant) {
+        self.kills.push(at);
+    }
+
+    pub fn sent(&self) -> &[Sent] {
+        &self.sent
+    }
+
+    /// Waits until every event of an acked webhook was delivered, and then a little for what should
+    /// not come any more. Gives up at `limit`; [`Ledger::audit`] then names what is missing.
+    pub fn settle(&self, regions: &[Region], limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut missing: HashMap<&str, ()> = HashMap::new();
+        for sent in self.sent.iter().filter(|sent| sent.acked().is_some()) {
+            missing.extend(sent.webhook.events.iter().map(|event| (event.id.as_str(), ())));
+        }
+        let mut read = vec![0; regions.len()];
+        while !missing.is_empty() && Instant::now() < deadline {
+            for (region, read) in regions.iter().zip(&mut read) {
+                for parcel in region.parcels_from(*read) {
+                    *read += 1;
+                    if parcel.delivered() {
+                        ids(parcel.body()).unwrap_or_default().iter().for_each(|id| {
+                            missing.remove(id.as_str());
+                        });
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+
+    /// Settles, judges, prints the table and fails the test if a promise was broken.
+    pub fn assert_kept(&self, regions: &[Region], limit: Duration) -> Report {
+        self.settle(regions, limit);
+        let report = self.audit(regions);
+        println!("{report}");
+        assert!(report.is_clean(), "a promise was broken: {report}");
+        assert!(report.acked > 0, "nothing was acked: the test tested nothing");
+        report
+    }
+
+    pub fn audit(&self, regions: &[Region]) -> Report {
+        let mut report = Report { sent: self.sent.len(), ..Report::default() };
+        let mut deliveries: HashMap<(usize, usize), Vec<Delivery>> = HashMap::new();
+        for (at, region) in regions.iter().enumerate() {
+            for parcel in region.parcels() {
+                self.look_into(at, &parcel, &mut deliveries, &mut report);
+            }
+        }
+        for list in deliveries.values_mut() {
+            list.sort_by_key(|delivery| delivery.began);
+        }
+        report.delivered = deliveries.len();
+        for (at, sent) in self.sent.iter().enumerate().filter(|(_, sent)| sent.acked().is_some()) {
+            report.acked += 1;
+            for (n, event) in sent.webhook.events.iter().enumerate() {
+                report.due += 1;
+                if !deliveries.contains_key(&(at, n)) {
+                    report.lost.push(event.id.clone());
+                }
+            }
+        }
+        let cuts: Vec<Vec<Instant>> = regions.iter().map(Region::cuts).collect();
+        for (&(at, n), list) in &deliveries {
+            report.repeats += list.len() - 1;
+            let event = &self.sent[at].webhook.events[n];
+            if list.windows(2).any(|pair| !self.excused(pair[0], pair[1], &cuts[event.region])) {
+                report.unexcused.push(event.id.clone());
+            }
+        }
+        self.check_order(&deliveries, &mut report);
+        report
+    }
+
+    /// How long events of acked webhooks sent within `[from, to)` took from the answer to the delivery.
+    pub fn delays(&self, regions: &[Region], region: usize, from: Instant, to: Instant) -> Vec<Duration> {
+        let mut first: HashMap<(usize, usize), Instant> = HashMap::new();
+        for parcel in regions[region].parcels().iter().filter(|parcel| parcel.delivered()) {
+            for id in ids(parcel.body()).unwrap_or_default() {
+                if let Some(event) = self.index.get(&id) {
+                    first.entry(*event).or_insert(parcel.done);
+                }
+            }
+        }
+        let delay = |(&(at, _), done): (&(usize, usize), &Instant)| {
+            let sent = &self.sent[at];
+            let acked = sent.acked().filter(|_| (from..to).contains(&sent.sent))?;
+            Some(done.saturating_duration_since(acked))
+        };
+        first.iter().filter_map(delay).collect()
+    }
+
+    /// How long answers took to webhooks sent within `[from, to)`; whatever was not a 200 is a failure.
+    pub fn ack_times(&self, from: Instant, to: Instant) -> Vec<Duration> {
+        let within = self.sent.iter().filter(|sent| (from..to).contains(&sent.sent));
+        within
+            .map(|sent| {
+                let at = sent.acked().unwrap_or_else(|| panic!("not acked: {:?}", sent.answered));
+                at - sent.sent
+            })
+            .collect()
+    }
+
+    fn look_into(
+        &self,
+        region: usize,
+        parcel: &Arc<Parcel>,
+        deliveries: &mut HashMap<(usize, usize), Vec<Delivery>>,
+        report: &mut Report,
+    ) {
+        let body = parcel.body();
+        let name = || format!("{} in {}", parcel.header("webhook-id"), parcel.header("penstock-region"));
+        if parcel.head.header("x-hub-signature-256") != Some(signature(SECRET, body).as_str()) {
+            report.unsigned.push(name());
+        }
+        let found = ids(body).unwrap_or_default();
+        if found.is_empty() {
+            return report.altered.push(name());
+        }
+        let mut webhooks = Vec::new();
+        for id in &found {
+            let Some(&(at, n)) = self.index.get(id) else {
+                report.unknown.push(id.clone());
+                continue;
+            };
+            let webhook = &self.sent[at].webhook;
+            let event = &webhook.events[n];
+            if event.region != region {
+                report.misrouted.push(id.clone());
+            }
+            if find(body, &webhook.body[event.range.clone()]).is_none() {
+                report.altered.push(id.clone());
+            }
+            webhooks.push(at);
+            if parcel.delivered() {
+                let flagged = parcel.head.header("penstock-possible-duplicate") == Some("true");
+                let delivery = Delivery { began: parcel.head.began, done: parcel.done, flagged };
+                deliveries.entry((at, n)).or_default().push(delivery);
+            }
+        }
+        webhooks.dedup();
+        // A parcel with all events of one webhook is that webhook, byte for byte.
+        if let [at] = webhooks[..] {
+            let webhook = &self.sent[at].webhook;
+            if webhook.events.len() == found.len() && webhook.body != body {
+                report.altered.push(name());
+            }
+        }
+    }
+
+    fn excused(&self, first: Delivery, again: Delivery, cuts: &[Instant]) -> bool {
+        let between = |at: &&Instant| first.began < **at && **at < again.began;
+        let killed = self.kills.iter().filter(between).any(|kill| {
+            let age = kill.saturating_duration_since(first.done);
+            age <= IN_FLIGHT || again.flagged && age <= UNMARKED
+        });
+        // The region's answer may have been lost with the connection; then the repeat must say so.
+        let cut = |at: &Instant| at.saturating_duration_since(first.done) <= IN_FLIGHT;
+        killed || again.flagged && cuts.iter().filter(between).any(cut)
+    }
+
+    fn check_order(&self, deliveries: &HashMap<(usize, usize), Vec<Delivery>>, report: &mut Report) {
+        struct Step<'a> {
+            id: &'a str,
+            sent: Instant,
+            acked: Option<Instant>,
+            first: Option<Delivery>,
+        }
+        let mut conversations: HashMap<usize, Vec<Step<'_>>> = HashMap::new();
+        for (at, sent) in self.sent.iter().enumerate() {
+            for (n, event) in sent.webhook.events.iter().enumerate() {
+                let first = deliveries.get(&(at, n)).map(|list| list[0]);
+                let step = Step { id: &event.id, sent: sent.sent, acked: sent.acked(), first };
+                conversations.entry(event.conversation).or_default().push(step);
+            }
+        }
+        for steps in conversations.values_mut() {
+            steps.sort_by_key(|step| step.sent);
+            let mut acked: Vec<(Instant, Instant)> =
+                steps.iter().filter_map(|step| Some((step.acked?, step.first?.done))).collect();
+            acked.sort_unstable();
+            // Walking in the order of sending, `over` is when the last delivery of what was answered before ended.
+            let mut before = acked.into_iter().peekable();
+            let mut over: Option<Instant> = None;
+            for step in steps {
+                while let Some((_, done)) = before.next_if(|(answered, _)| *answered < step.sent) {
+                    over = over.max(Some(done));
+                }
+                if step.first.is_some_and(|first| over.is_some_and(|over| over > first.began)) {
+                    report.out_of_order.push(step.id.to_owned());
+                }
+            }
+        }
+    }
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.faults().iter().all(|(_, list)| list.is_empty())
+    }
+
+    pub fn faults(&self) -> [(&'static str, &[String]); 7] {
+        [
+            ("lost", &self.lost),
+            ("out of order", &self.out_of_order),
+            ("repeated without excuse", &self.unexcused),
+            ("altered", &self.altered),
+            ("wrong signature", &self.unsigned),
+            ("wrong region", &self.misrouted),
+            ("never sent", &self.unknown),
+        ]
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, acked, due, delivered, repeats, .. } = self;
+        writeln!(f, "webhooks sent {sent}, acked {acked} with {due} events")?;
+        writeln!(f, "events delivered {delivered}, and again {repeats}")?;
+        for (name, list) in self.faults() {
+            write!(f, "{name:<24}{:>8}", list.len())?;
+            match list.first() {
+                Some(first) => writeln!(f, "   e.g. {first}")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The configuration file of a gateway under test.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::region::Region;
+use super::{SECRET, VERIFY_TOKEN, WASENDER_SECRET};
+
+/// What a test may want different.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub ingest: usize,
+    pub forward: usize,
+    /// The first is the default region.
+    pub regions: Vec<Rule>,
+    /// Lines of `[listen.limits]`.
+    pub limits: String,
+    pub segment: &'static str,
+}
+
+/// One region: where it is and the lines that lead to it.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub name: String,
+    pub endpoint: String,
+    /// More lines of its table, e.g. `prefixes = ["1"]`.
+    pub lines: String,
+}
+
+impl Rule {
+    pub fn new(region: &Region, lines: &str) -> Self {
+        let endpoint = format!("http://{}/webhook", region.address);
+        Self { name: region.name.clone(), endpoint, lines: lines.to_owned() }
+    }
+}
+
+impl Settings {
+    /// One core each; the regions get the prefixes in order.
+    pub fn new(regions: &[Region], prefixes: &[&str]) -> Self {
+        let rule = |(region, prefix)| Rule::new(region, &format!("prefixes = [\"{prefix}\"]"));
+        Self::of(regions.iter().zip(prefixes).map(rule).collect())
+    }
+
+    pub fn of(regions: Vec<Rule>) -> Self {
+        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB" }
+    }
+
+    pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
+        let Self { ingest, forward, regions, limits, segment } = self;
+        let mut text = format!(
+            r#"[gateway]
+id = "edge-test"
+data_dir = "{data}"
+
+[cores]
+ingest = {ingest}
+forward = {forward}
+pin = false
+
+[listen]
+address = "127.0.0.1:{listen}"
+
+[listen.limits]
+{limits}
+
+[admin]
+address = "127.0.0.1:{admin}"
+
+[journal]
+segment = "{segment}"
+
+[[source]]
+name = "main"
+kind = "whatsapp"
+path = "/webhook"
+secrets = ["{SECRET}", "the-secret-before"]
+verify_tokens = ["{VERIFY_TOKEN}"]
+
+[[source]]
+name = "sessions"
+kind = "wasender"
+path = "/wasender"
+secrets = ["{WASENDER_SECRET}"]
+"#,
+            data = data.display()
+        );
+        for Rule { name, endpoint, lines } in regions {
+            write!(text, "\n[[region]]\nname = \"{name}\"\nendpoint = \"{endpoint}\"\n{lines}\n").unwrap();
+        }
+        write!(text, "\n[routing]\ndefault = \"{}\"\n", regions[0].name).unwrap();
+        text
+    }
+}

@@ -1,0 +1,303 @@
+//! Rules about the source that no compiler checks: who may import whom, which files are pure, sizes,
+//! where `unsafe` and printing may be. The rules are the tables below; a breach names file and line.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What a module may use of the others. `a::b` allows only that part of `a`.
+/// Order is the way of a webhook: nothing earlier knows anything later.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("config", &["route::countries"]),
+    ("metrics", &["parse"]),
+    ("deadline", &[]),
+    ("http1", &[]),
+    ("side", &[]),
+    ("listen", &["config", "http1", "metrics", "deadline"]),
+    ("verify", &["config"]),
+    ("parse", &["config", "route::number"]),
+    ("route", &["config"]),
+    // Bodies are opaque to it: never parse, route or forward.
+    ("journal", &["config", "metrics"]),
+    ("handoff", &["journal", "metrics"]),
+    // Past the answer is not its business: never forward.
+    ("intake", &["listen", "http1", "verify", "parse", "route", "journal", "handoff", "metrics", "config"]),
+    (
+        "forward",
+        &["config", "metrics", "deadline", "http1", "side", "verify", "parse", "route", "journal", "handoff"],
+    ),
+    (
+        "shard",
+        &[
+            "config", "metrics", "deadline", "http1", "side", "listen", "verify", "parse", "route",
+            "journal", "handoff", "intake", "forward",
+        ],
+    ),
+    ("admin", &["metrics"]),
+];
+
+/// May use everything: they put the program together.
+const WIRING: &[&str] = &["cli", "lib", "main"];
+
+/// Files and folders that decide without the world: `now` and a seed are arguments, so that all of
+/// recovery and delivery runs under a seeded simulation.
+const PURE: &[&str] = &[
+    "src/journal/frame.rs",
+    "src/journal/record.rs",
+    "src/journal/commit.rs",
+    "src/journal/recover.rs",
+    "src/journal/marks.rs",
+    "src/forward/lane.rs",
+    "src/forward/retry.rs",
+    "src/forward/parcel.rs",
+    "src/route/",
+    "src/parse/",
+    "src/http1/",
+];
+const IMPURE: &[&str] =
+    &["std::fs", "std::net", "Instant::now", "SystemTime::now", "monoio", "tokio", "getrandom"];
+
+/// The only files with `unsafe`.
+const UNSAFE: &[&str] = &["src/journal/buffer.rs"];
+
+/// Where printing is the purpose; everything else logs.
+const PRINTING: &[&str] = &["src/cli/", "src/main.rs"];
+
+/// A file has one subject; past this it has two.
+const LINES_MAX: usize = 500;
+
+/// What the top level may show; beside it only dotfiles and the build's own folder.
+const TOP: &[&str] =
+    &["Cargo.toml", "Cargo.lock", "README.md", "src", "benches", "loadtest", "config", "tests", "target"];
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let mut breaches = Vec::new();
+    for file in sources("src") {
+        let module = file.module();
+        if file.is_test() || WIRING.contains(&module) {
+            continue;
+        }
+        let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
+            breaches.push(format!("{}: module {module} has no row in IMPORTS", file.name));
+            continue;
+        };
+        for (line, path) in file.imports() {
+            let own = path == module || path.starts_with(&format!("{module}::"));
+            let covered = |rule: &str| path == rule || path.starts_with(&format!("{rule}::"));
+            if !own && !allowed.iter().any(|rule| covered(rule)) {
+                breaches.push(format!("{}:{line}: {module} may not use crate::{path}", file.name));
+            }
+        }
+    }
+    report(&breaches, "imports against the way of a webhook");
+}
+
+#[test]
+fn pure_files_know_no_file_socket_clock_or_runtime() {
+    let mut breaches = Vec::new();
+    for file in sources("src") {
+        let pure =
+            PURE.iter().any(|path| file.name == *path || path.ends_with('/') && file.name.starts_with(path));
+        if pure && !file.is_test() {
+            breaches.extend(file.find(IMPURE).map(|(line, word)| format!("{}:{line}: {word}", file.name)));
+        }
+    }
+    report(&breaches, "decisions that depend on the world");
+}
+
+#[test]
+fn unsafe_stands_only_where_it_is_listed() {
+    let mut breaches = Vec::new();
+    for file in ["src", "tests", "benches", "loadtest"].into_iter().flat_map(sources) {
+        if !UNSAFE.contains(&file.name.as_str()) && file.name != "tests/tidy.rs" {
+            let found = file.find(&["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code"]);
+            breaches.extend(found.map(|(line, word)| format!("{}:{line}: {word}", file.name)));
+        }
+    }
+    report(&breaches, "unsafe outside the listed files");
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut breaches = Vec::new();
+    for file in sources("src") {
+        if !file.is_test() && !PRINTING.iter().any(|path| file.name.starts_with(path)) {
+            let found = file.find(&["println!", "print!(", "eprintln!", "eprint!(", "dbg!("]);
+            breaches.extend(found.map(|(line, word)| format!("{}:{line}: {word}", file.name)));
+        }
+    }
+    report(&breaches, "printing outside src/cli");
+}
+
+#[test]
+fn no_file_is_too_long() {
+    let all = ["src", "tests", "benches", "loadtest"].into_iter().flat_map(sources);
+    let long = all.filter(|file| file.lines.len() > LINES_MAX);
+    let breaches: Vec<String> =
+        long.map(|file| format!("{}: {} lines, at most {LINES_MAX}", file.name, file.lines.len())).collect();
+    report(&breaches, "files with more than one subject");
+}
+
+#[test]
+fn top_level_holds_only_what_belongs_there() {
+    let names = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let breaches: Vec<String> =
+        names.filter(|name| !name.starts_with('.') && !TOP.contains(&name.as_str())).collect();
+    report(&breaches, "names on the top level that are not in TOP");
+}
+
+#[test]
+fn rules_name_what_exists_or_will() {
+    // A rule about a folder or file that was renamed would silently check nothing.
+    for (module, _) in IMPORTS {
+        let there =
+            ["src/{}.rs", "src/{}/mod.rs"].iter().any(|p| root().join(p.replace("{}", module)).exists());
+        assert!(there, "IMPORTS has a row for {module}, which is no module");
+    }
+    assert!(sources("src").iter().any(|file| !file.imports().is_empty()), "no import was found at all");
+}
+
+#[test]
+fn checker_sees_what_it_should() {
+    let text = "//! crate::forward in a doc\nuse crate::{config::Config, journal};\nlet x = crate::route::number::Digits;\n\
+                let s = \"crate::cli\"; // crate::admin\nfn f() { super::listen::go() }\n#[cfg(test)]\nmod tests { use crate::forward; }\n";
+    let file = Source::new("src/intake.rs".into(), text);
+    let found: Vec<(usize, String)> = file.imports();
+    let expected = [(2, "config::Config"), (2, "journal"), (3, "route::number::Digits"), (5, "listen::go")];
+    assert_eq!(found, expected.map(|(line, path)| (line, path.to_owned())));
+    let nested = Source::new(
+        "src/forward/lane.rs".into(),
+        "use crate::{\n    journal::{Lsn, frame::Frame},\n    route,\n};\n",
+    );
+    assert_eq!(
+        nested.imports().iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>(),
+        ["journal::Lsn", "journal::frame::Frame", "route"]
+    );
+    assert_eq!(file.find(&["mod tests"]).count(), 0, "unit tests are not held to the rules of the code");
+}
+
+/// A source file without comments, string contents and unit tests; line numbers stay.
+struct Source {
+    /// From the top level, with `/`.
+    name: String,
+    code: String,
+    lines: Vec<String>,
+}
+
+impl Source {
+    fn new(name: String, text: &str) -> Self {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let body = lines.iter().take_while(|line| line.trim() != "#[cfg(test)]");
+        let code = body.map(|line| strip(line)).collect::<Vec<_>>().join("\n");
+        Self { name, code, lines }
+    }
+
+    /// The top-level module it belongs to.
+    fn module(&self) -> &str {
+        let path = self.name.strip_prefix("src/").unwrap_or(&self.name);
+        path.split(['/', '.']).next().unwrap()
+    }
+
+    fn is_test(&self) -> bool {
+        self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
+    }
+
+    fn find<'a>(&'a self, words: &'a [&'a str]) -> impl Iterator<Item = (usize, &'a str)> {
+        self.code.lines().enumerate().flat_map(move |(at, line)| {
+            words.iter().filter(move |word| line.contains(**word)).map(move |word| (at + 1, *word))
+        })
+    }
+
+    /// Every path into the crate with its line: `crate::...`, and `super::...` in a top-level module's own file.
+    fn imports(&self) -> Vec<(usize, String)> {
+        let top = self.name.ends_with("/mod.rs") || self.name.matches('/').count() == 1;
+        let starts: &[&str] = if top { &["crate::", "super::"] } else { &["crate::"] };
+        let mut found = Vec::new();
+        for start in starts {
+            for (at, _) in self.code.match_indices(start) {
+                let line = self.code[..at].matches('\n').count() + 1;
+                expand(&self.code[at + start.len()..], "", &mut |path| found.push((line, path)));
+            }
+        }
+        found.sort_by_key(|(line, _)| *line);
+        found
+    }
+}
+
+/// Reads `a::b` or `{a::b, c::{d, e}}` and gives out each whole path; returns the rest.
+fn expand<'a>(text: &'a str, prefix: &str, out: &mut impl FnMut(String)) -> &'a str {
+    let text = text.trim_start();
+    let Some(mut inner) = text.strip_prefix('{') else {
+        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
+        let (path, rest) = text.split_at(end);
+        return match path.strip_suffix("::") {
+            Some(parent) if rest.starts_with('{') => expand(rest, &format!("{prefix}{parent}::"), out),
+            _ => {
+                out(format!("{prefix}{}", path.trim_end_matches(':')));
+                rest
+            }
+        };
+    };
+    loop {
+        inner = inner.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+        match inner.strip_prefix('}') {
+            Some(rest) => return rest,
+            None if inner.is_empty() => return inner,
+            None => {
+                let rest = expand(inner, prefix, out);
+                // `as name`, `*` and the like belong to the path just given out.
+                inner = &rest[rest.find([',', '}']).unwrap_or(rest.len())..];
+            }
+        }
+    }
+}
+
+/// A line without its comment and without what is inside plain string literals.
+fn strip(line: &str) -> String {
+    let mut out = String::new();
+    let mut inside = false;
+    let mut characters = line.chars().peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' if inside => drop(characters.next()),
+            '"' => {
+                inside = !inside;
+                out.push(c);
+            }
+            '/' if !inside && characters.peek() == Some(&'/') => break,
+            _ if inside => {}
+            // A quote as a character literal opens no string.
+            '\'' if characters.clone().take(2).eq(['"', '\'']) => drop(characters.nth(1)),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+fn report(breaches: &[String], what: &str) {
+    assert!(breaches.is_empty(), "{what}:\n  {}", breaches.join("\n  "));
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust files under a folder; none if it is not there.
+fn sources(folder: &str) -> Vec<Source> {
+    fn walk(folder: &Path, found: &mut Vec<Source>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                found.push(Source::new(name, &fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root().join(folder), &mut found);
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
