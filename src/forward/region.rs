@@ -233,13 +233,14 @@ impl Region {
             if self.stopping.get() {
                 return Poll::Ready(None);
             }
-            if (!self.down.get() || self.may_probe())
-                && let Some(id) = self.lanes.borrow_mut().pop_ready()
-                && let Some(item) = self.lanes.borrow().get(id)
-            {
-                self.busy.set(self.busy.get() + 1);
-                self.cells().in_flight.set(self.busy.get() as u64);
-                return Poll::Ready(Some((id, item.clone())));
+            if !self.down.get() || self.may_probe() {
+                let mut lanes = self.lanes.borrow_mut();
+                let id = lanes.pop_ready();
+                if let Some((id, item)) = id.and_then(|id| Some((id, lanes.get(id)?.clone()))) {
+                    self.busy.set(self.busy.get() + 1);
+                    self.cells().in_flight.set(self.busy.get() as u64);
+                    return Poll::Ready(Some((id, item)));
+                }
             }
             self.idle.borrow_mut().push(cx.waker().clone());
             Poll::Pending
