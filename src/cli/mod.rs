@@ -1,1 +1,5 @@
 //! (to be written)
+
+pub mod exit;
+pub mod check;
+pub mod route;

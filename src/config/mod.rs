@@ -1,18 +1,47 @@
 //! What an operator may write and what it means.
 //!
-//! `file` mirrors the TOML (unknown keys refused), `resolve` turns it into [`Config`] and reports
-//! every problem at once, `value` holds sizes, durations and secrets. Imports nothing of ours
-//! but the calling-code table of `route`.
+//! `config/penstock.toml` shows every key and is compiled in as the defaults. `section` reads the
+//! operator's file over it (unknown keys refused), `resolve` turns it into [`Config`], `cross`
+//! checks what settings mean together; every problem is reported at once (`problem`). `value`,
+//! `endpoint` and `cores` hold what a single value means. Imports nothing of ours but `route`'s
+//! tables of countries and numbers.
+//!
+//! A [`Config`] leaves nothing undecided: secrets are read, CPUs chosen, URLs taken apart. A key
+//! whose feature is not built yet is refused unless it has its default, and never ignored.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod cores;
+mod cross;
+mod endpoint;
+mod problem;
+mod resolve;
+mod section;
+#[cfg(test)]
+mod tests;
 pub mod value;
 
+pub use cores::Cpus;
+pub use problem::{Invalid, Problem, Warning};
 pub use value::Secret;
+
+/// Every key with its default, remarked for operators.
+pub const MANUAL: &str = include_str!("../../config/penstock.toml");
+
+/// What a configuration means depends on: an argument, so that tests can choose it.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Folder that relative paths start at.
+    pub base: PathBuf,
+    pub cpus: Cpus,
+    /// Looks an environment variable up.
+    pub env: fn(&str) -> Option<OsString>,
+}
 
 /// A configuration in which nothing is left undecided.
 #[derive(Debug, Clone)]
@@ -26,6 +55,32 @@ pub struct Config {
     /// Index into `regions` of the region that gets what no rule claims.
     pub default_region: usize,
     pub journal: Journal,
+}
+
+impl Config {
+    /// Reads a file. That it cannot be read is a problem like any other.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Invalid> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Invalid(vec![Problem {
+                key: path.display().to_string(),
+                found: error.to_string(),
+                expected: "a configuration in TOML".to_owned(),
+                hint: "Name a file that this user may read; config/penstock.toml shows every key.".to_owned(),
+            }])
+        })?;
+        Self::from_toml(&text, path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Reads a text on this machine; relative paths in it start at `base`.
+    pub fn from_toml(text: &str, base: &Path) -> Result<(Self, Vec<Warning>), Invalid> {
+        let env = |name: &str| std::env::var_os(name);
+        Self::resolve(text, &Host { base: base.to_owned(), cpus: Cpus::of_this_process(), env })
+    }
+
+    /// Reads a text as it would be read on `host`.
+    pub fn resolve(text: &str, host: &Host) -> Result<(Self, Vec<Warning>), Invalid> {
+        resolve::resolve(text, host)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -108,7 +163,7 @@ pub struct Region {
 }
 
 /// An `http://` URL, taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// Name or address literal, without brackets.
     pub host: String,
