@@ -5,7 +5,7 @@ use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 
 use super::exit;
-use crate::config::{Config, Source, SourceKind};
+use crate::config::{Config, Invalid, Source, SourceKind, Warning};
 
 /// Check a configuration: every problem at once, each with what to do
 #[derive(Debug, clap::Args)]
@@ -30,33 +30,26 @@ Example:
   penstock check --config /etc/penstock/penstock.toml && systemctl reload penstock";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    match load(&args.config)? {
-        Some(config) => {
-            write!(stdout().lock(), "{}", Summary(&config))?;
+    match Config::load(&args.config) {
+        Ok((config, warnings)) => {
+            tell_warnings(&warnings)?;
+            write!(stdout(), "{}", Summary(&config))?;
             Ok(exit::OK)
         }
-        None => Ok(exit::BAD_CONFIGURATION),
+        Err(invalid) => Ok(refuse(&args.config, &invalid)?),
     }
 }
 
-/// Loads a configuration for a command and tells its warnings on standard error; or tells its
-/// problems there and returns none: the command then ends with [`exit::BAD_CONFIGURATION`].
-pub fn load(path: &Path) -> std::io::Result<Option<Config>> {
-    let mut err = stderr().lock();
-    match Config::load(path) {
-        Ok((config, warnings)) => {
-            for warning in warnings {
-                writeln!(err, "warning: {warning}")?;
-            }
-            Ok(Some(config))
-        }
-        Err(invalid) => {
-            let count = invalid.0.len();
-            let problems = if count == 1 { "problem" } else { "problems" };
-            writeln!(err, "{count} {problems} in {}:\n\n{invalid}", path.display())?;
-            Ok(None)
-        }
-    }
+/// Tells what works and is probably not meant, on standard error.
+pub fn tell_warnings(warnings: &[Warning]) -> std::io::Result<()> {
+    warnings.iter().try_for_each(|warning| writeln!(stderr(), "warning: {warning}"))
+}
+
+/// Tells every problem of a configuration on standard error; the exit code to end with.
+pub fn refuse(path: &Path, invalid: &Invalid) -> std::io::Result<u8> {
+    let count = counted(invalid.0.len(), "problem", "problems");
+    writeln!(stderr(), "{count} in {}:\n\n{invalid}", path.display())?;
+    Ok(exit::BAD_CONFIGURATION)
 }
 
 /// What a configuration comes to, on a few lines.
@@ -155,7 +148,7 @@ mod tests {
     #[test]
     fn summary_tells_what_the_configuration_comes_to() {
         let cpus = Cpus { allowed: vec![0, 1, 2], quota: 3 };
-        let host = Host { base: PathBuf::from("/"), cpus, env: |_| None };
+        let host = Host { base: PathBuf::from("/"), cpus, env: |_| None, read_secrets: true };
         let (config, _) = Config::resolve(CONFIG, &host).unwrap();
         let expected = "\
 ok

@@ -28,7 +28,7 @@ const HELP: &str = "\
 The first rule that answers decides: the user's phone; if there is none, the country of the
 business-scoped user id; a rule on the business number (phone_number_ids); a rule on the WhatsApp
 business account (accounts); routing.default. For a phone the longest match wins, over the prefixes
-that regions list and the calling codes of the countries that they list.
+that regions list and the calling codes of the countries that they list. Secrets are not looked up.
 
 Exit codes:
   0   the region is told
@@ -42,7 +42,10 @@ Examples:
   penstock route --config penstock.toml @body.json";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let Some(config) = check::load(&args.config)? else { return Ok(exit::BAD_CONFIGURATION) };
+    let config = match Config::load_without_secrets(&args.config) {
+        Ok((config, _)) => config,
+        Err(invalid) => return Ok(check::refuse(&args.config, &invalid)?),
+    };
     let router = Router::new(&config.regions, config.default_region);
     match args.what.strip_prefix('@') {
         Some(path) => route_body(args, path, &config, &router),
