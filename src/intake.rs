@@ -29,7 +29,7 @@ use crate::journal::{Journal, Ticket};
 use crate::listen::{Answer, Handler, Reply};
 use crate::metrics::{IngestCells, WebhookOutcome};
 use crate::parse::{Event, Parsed, Parser, conversations};
-use crate::route::Router;
+use crate::route::{Routed, Router, Rule};
 use crate::verify::Verifier;
 
 /// Headers that are kept with the webhook, in lower case: what an audit may ask for. The header of a
@@ -66,7 +66,6 @@ struct Desk {
 pub struct Intake {
     desks: Vec<Desk>,
     router: Router,
-    default_region: usize,
     /// Id of each region, and the forwarding core that owns it.
     regions: Vec<(u32, u16)>,
     allow_from: Vec<IpNet>,
@@ -109,7 +108,6 @@ impl Intake {
         Self {
             desks: config.sources.iter().map(desk).collect(),
             router: Router::new(&config.regions, config.default_region),
-            default_region: config.default_region,
             regions: config.regions.iter().zip(owners).map(|(r, owner)| (name_id(&r.name), *owner)).collect(),
             allow_from: config.listen.allow_from.clone(),
             trusted_proxies: config.listen.trusted_proxies.clone(),
@@ -167,10 +165,10 @@ impl Intake {
         let mut owners = 0u64;
         let counted = &self.cells.sources[desk];
         let parsed = parser.parse(self.desks[desk].kind, body, &mut |event: &Event<'_>| {
-            let region = self.region_of(event).unwrap_or_else(|| {
+            let Routed { region, rule } = self.router.route_event(event);
+            if rule == Rule::UsersDisagree {
                 counted.mixed_elements.add(1);
-                self.default_region
-            });
+            }
             let (id, owner) = self.regions[region];
             owners |= 1 << owner;
             let slot = verdict.slot(id);
@@ -194,14 +192,6 @@ impl Intake {
                 self.cells.parcels[region].add(1);
             }
         }
-    }
-
-    /// `None` if the event names users of several regions.
-    fn region_of(&self, event: &Event<'_>) -> Option<usize> {
-        let route = |phone, bsuid| self.router.route(phone, bsuid, event.number, event.account).region;
-        let mut users = event.users.iter().map(|user| route(user.phone, user.bsuid));
-        let Some(first) = users.next() else { return Some(route(None, None)) };
-        (!event.more_users && users.all(|region| region == first)).then_some(first)
     }
 }
 

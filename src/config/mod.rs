@@ -41,6 +41,17 @@ pub struct Host {
     pub cpus: Cpus,
     /// Looks an environment variable up.
     pub env: fn(&str) -> Option<OsString>,
+    /// False: secrets are not looked up and something else stands in their place. For commands that
+    /// need the rules alone and may run where the secrets are not.
+    pub read_secrets: bool,
+}
+
+impl Host {
+    /// This machine and this process.
+    pub fn here(base: &Path) -> Self {
+        let env = |name: &str| std::env::var_os(name);
+        Self { base: base.to_owned(), cpus: Cpus::of_this_process(), env, read_secrets: true }
+    }
 }
 
 /// A configuration in which nothing is left undecided.
@@ -60,27 +71,38 @@ pub struct Config {
 impl Config {
     /// Reads a file. That it cannot be read is a problem like any other.
     pub fn load(path: &Path) -> Result<(Self, Vec<Warning>), Invalid> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Invalid(vec![Problem {
-                key: path.display().to_string(),
-                found: error.to_string(),
-                expected: "a configuration in TOML".to_owned(),
-                hint: "Name a file that this user may read; config/penstock.toml shows every key.".to_owned(),
-            }])
-        })?;
-        Self::from_toml(&text, path.parent().unwrap_or(Path::new(".")))
+        Self::resolve(&read(path)?, &Host::here(folder(path)))
+    }
+
+    /// Reads a file for its rules alone, on a machine that may lack the secrets.
+    pub fn load_without_secrets(path: &Path) -> Result<(Self, Vec<Warning>), Invalid> {
+        Self::resolve(&read(path)?, &Host { read_secrets: false, ..Host::here(folder(path)) })
     }
 
     /// Reads a text on this machine; relative paths in it start at `base`.
     pub fn from_toml(text: &str, base: &Path) -> Result<(Self, Vec<Warning>), Invalid> {
-        let env = |name: &str| std::env::var_os(name);
-        Self::resolve(text, &Host { base: base.to_owned(), cpus: Cpus::of_this_process(), env })
+        Self::resolve(text, &Host::here(base))
     }
 
     /// Reads a text as it would be read on `host`.
     pub fn resolve(text: &str, host: &Host) -> Result<(Self, Vec<Warning>), Invalid> {
         resolve::resolve(text, host)
     }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+fn read(path: &Path) -> Result<String, Invalid> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Invalid(vec![Problem {
+            key: path.display().to_string(),
+            found: error.to_string(),
+            expected: "a configuration in TOML".to_owned(),
+            hint: "Name a file that this user may read; config/penstock.toml shows every key.".to_owned(),
+        }])
+    })
 }
 
 #[derive(Debug, Clone)]

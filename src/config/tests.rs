@@ -25,7 +25,7 @@ fn resolve(text: &str) -> Result<(Config, Vec<Warning>), Invalid> {
     let env =
         |name: &str| matches!(name, "SECRET" | "TOKEN").then(|| OsString::from(format!("value of {name}")));
     let cpus = Cpus { allowed: vec![0, 1, 2, 3], quota: 4 };
-    Config::resolve(text, &Host { base: PathBuf::from("/etc/penstock"), cpus, env })
+    Config::resolve(text, &Host { base: PathBuf::from("/etc/penstock"), cpus, env, read_secrets: true })
 }
 
 /// [`SMALLEST`] with the key at `path` (steps between dots, elements of lists by number) set to `value`.
@@ -397,6 +397,15 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     check("archive.level", "1", "3", "archive.level");
     check("archive.mask", "[]", "[\"phone\"]", "archive.mask");
     check("archive.lock.mode", "\"\"", "\"compliance\"", "archive.lock.mode");
+}
+
+#[test]
+fn rules_can_be_read_where_the_secrets_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("penstock.toml");
+    std::fs::write(&path, SMALLEST.replace("env:", "env:PENSTOCK_TEST_NOT_SET_")).unwrap();
+    assert!(Config::load(&path).is_err());
+    assert_eq!(Config::load_without_secrets(&path).unwrap().0.regions.len(), 2);
 }
 
 #[test]

@@ -14,11 +14,13 @@
 //!   its own prefixes, if it is one. A rule narrower than a row (`9180`) cannot be decided from an
 //!   id and does not count.
 //!
-//! Asking costs no allocation and takes no lock. Imports `config` for the rules and nothing else.
+//! Asking costs no allocation and takes no lock. Imports `config` for the rules, `parse`
+//! for the event, and nothing else.
 
 use std::collections::HashMap;
 
 use crate::config::Region;
+use crate::parse::Event;
 
 pub mod countries;
 pub mod number;
@@ -53,6 +55,8 @@ pub enum Rule {
     Number,
     /// The region lists the WhatsApp business account.
     Account,
+    /// The event names users of several regions: it goes to the default region, whole.
+    UsersDisagree,
     /// Nothing else did.
     Default,
 }
@@ -123,6 +127,17 @@ impl Router {
             .or_else(|| listed(&self.numbers, number, Rule::Number))
             .or_else(|| listed(&self.accounts, account, Rule::Account))
             .unwrap_or(Routed { region: self.default, rule: Rule::Default })
+    }
+
+    /// The region of an event: that of its users if they agree on one, else the default region.
+    pub fn route_event(&self, event: &Event<'_>) -> Routed {
+        let Event { number, account, .. } = event;
+        let mut users = event.users.iter().map(|user| self.route(user.phone, user.bsuid, number, account));
+        match users.next() {
+            None => self.route(None, None, number, account),
+            Some(first) if users.all(|other| other.region == first.region) => first,
+            Some(_) => Routed { region: self.default, rule: Rule::UsersDisagree },
+        }
     }
 
     fn by_phone(&self, digits: &[u8]) -> Option<Routed> {
