@@ -135,7 +135,9 @@ fn person(from: &str) -> Result<Person<'_>, Failure> {
         }
         _ => Err(Failure::new(
             USAGE,
-            format!("--from {from:?}; expected a number of 7 to 15 digits (+491713920099) or a user id (DE.7201004056848118)"),
+            format!(
+                "--from {from:?}; expected a number of 7 to 15 digits (+491713920099) or a user id (DE.7201004056848118)"
+            ),
         )),
     }
 }

@@ -110,7 +110,10 @@ fn bounded(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::new(IO, format!("read {name}")).because(error))?;
     if bytes.len() as u64 > BODY_MAX {
-        return Err(Failure::new(USAGE, format!("{name} is larger than {BODY_MAX} bytes; Meta sends 3 MB at most")));
+        return Err(Failure::new(
+            USAGE,
+            format!("{name} is larger than {BODY_MAX} bytes; Meta sends 3 MB at most"),
+        ));
     }
     Ok(bytes)
 }
@@ -125,7 +128,11 @@ mod tests {
             let made = signature(b"test-app-secret", body.as_bytes());
             assert_eq!(made, format!("sha256={digits}"));
             assert!(verifies(b"test-app-secret", body.as_bytes(), &made));
-            assert!(verifies(b"test-app-secret", body.as_bytes(), &format!("sha256={}", digits.to_uppercase())));
+            assert!(verifies(
+                b"test-app-secret",
+                body.as_bytes(),
+                &format!("sha256={}", digits.to_uppercase())
+            ));
             assert!(!verifies(b"another secret", body.as_bytes(), &made));
             assert!(!verifies(b"test-app-secret", body.as_bytes(), digits), "the prefix is part of it");
             assert!(!verifies(b"test-app-secret", body.as_bytes(), &made[..70]));
