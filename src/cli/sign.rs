@@ -25,15 +25,17 @@ pub struct Args {
 }
 
 const MANUAL: &str = "\
-Prints what Meta puts into X-Hub-Signature-256: sha256= and the HMAC-SHA256 of the body's bytes with
-the app secret. A newline at the end of the file counts; one at the end of a file:PATH secret does not.
+Prints what Meta puts into X-Hub-Signature-256: sha256= and the HMAC-SHA256 of
+the body's bytes with the app secret. A newline at the end of the body counts;
+one at the end of a file:PATH secret does not.
 
 Examples:
   penstock sign --secret env:WHATSAPP_APP_SECRET body.json
-  printf '{\"entry\":[]}' | penstock sign --secret file:/run/secrets/app-secret -
+  printf '{\"entry\":[]}' | penstock sign --secret file:app-secret -
 
-  curl -H \"x-hub-signature-256: $(penstock sign --secret env:S body.json)\" \\
-       --data-binary @body.json http://127.0.0.1:8443/webhook";
+  S=$(penstock sign --secret file:app-secret body.json)
+  curl -H \"x-hub-signature-256: $S\" --data-binary @body.json \\
+      http://127.0.0.1:8443/webhook";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let secret = read_secret(&args.secret)?;

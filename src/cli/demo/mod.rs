@@ -47,15 +47,16 @@ pub struct Args {
 }
 
 const MANUAL: &str = "\
-Starts a gateway and three regions on loopback, sends webhooks shaped like Meta's, and shows where each
-went, why, and when. One region fails for a few seconds and comes back. At the end the ledger tells
-whether everything that was answered with 200 arrived once, in order and unaltered.
-Without --once gentle traffic goes on until Ctrl-C. Nothing is left behind.
+Starts a gateway and three regions on loopback, sends webhooks shaped like
+Meta's, and shows where each went, why, and when. One region fails for a few
+seconds and comes back. At the end the ledger tells whether everything that
+was answered with 200 arrived once, in order and unaltered. Without --once
+gentle traffic goes on until Ctrl-C. Nothing is left behind.
 
 Examples:
   penstock demo
   penstock demo --once && echo balanced
-  penstock demo --once --keep ./try        then look into ./try/penstock.toml";
+  penstock demo --once --keep ./try     then look into ./try/penstock.toml";
 
 /// The regions and whom they serve; the first is the default.
 const TERRITORIES: [Territory<'static>; 3] = [
