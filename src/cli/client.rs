@@ -149,11 +149,7 @@ impl Client {
         }
     }
 
-    fn read_answer(
-        &self,
-        stream: &mut TcpStream,
-        deadline: Instant,
-    ) -> Result<(Answer, bool), ClientError> {
+    fn read_answer(&self, stream: &mut TcpStream, deadline: Instant) -> Result<(Answer, bool), ClientError> {
         let mut bytes = Vec::new();
         loop {
             let Some((head, length)) = self.head(&bytes)? else {
@@ -283,9 +279,9 @@ mod tests {
     fn addresses_are_taken_apart_or_refused() {
         let check = |text: &str, expected: Option<(&str, &str, &str)>| {
             let parsed = Url::parse(text).ok();
-            let parsed = parsed.as_ref().map(|url| {
-                (url.address.as_str(), url.authority.as_str(), url.target.as_str())
-            });
+            let parsed = parsed
+                .as_ref()
+                .map(|url| (url.address.as_str(), url.authority.as_str(), url.target.as_str()));
             assert_eq!(parsed, expected, "{text}");
         };
         check("http://127.0.0.1:8443/webhook", Some(("127.0.0.1:8443", "127.0.0.1:8443", "/webhook")));
@@ -293,7 +289,8 @@ mod tests {
         check("http://gate?a=b", Some(("gate:80", "gate", "/?a=b")));
         check("http://[::1]/x", Some(("[::1]:80", "[::1]", "/x")));
         check("http://[::1]:90/x", Some(("[::1]:90", "[::1]:90", "/x")));
-        for wrong in ["https://gate/", "gate:80", "http://", "http:///x", "http://u:p@gate/", "http://gate:99999/"]
+        for wrong in
+            ["https://gate/", "gate:80", "http://", "http:///x", "http://u:p@gate/", "http://gate:99999/"]
         {
             check(wrong, None);
         }

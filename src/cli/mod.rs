@@ -30,7 +30,7 @@ pub const CONFIG: u8 = 78;
 
 /// The gate between WhatsApp and a company's regional back ends.
 #[derive(Debug, clap::Parser)]
-#[command(name = "penstock", version, propagate_version = true, after_long_help = MANUAL)]
+#[command(name = "penstock", version, after_long_help = MANUAL)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -70,7 +70,8 @@ Examples:
   penstock serve --config penstock.toml       the gateway
 
 Exit codes:
-  0 ok, 1 a check failed, 64 usage, 69 a dependency is missing, 74 I/O, 78 bad configuration";
+  0 ok, 1 a check failed, 64 usage, 69 a dependency is missing, 74 I/O,
+  78 bad configuration";
 
 /// Runs one command; the number is the exit code.
 pub fn run(cli: &Cli) -> anyhow::Result<u8> {

@@ -16,11 +16,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[command(after_long_help = MANUAL)]
 pub struct Args {
     /// The gateway's webhook address
-    #[arg(long, value_name = "URL")]
-    pub to: String,
+    #[arg(long, value_name = "URL", required_unless_present = "print")]
+    pub to: Option<String>,
     /// The app secret: env:NAME, file:PATH or the secret itself
-    #[arg(long, value_name = "SECRET")]
-    pub secret: String,
+    #[arg(long, value_name = "SECRET", required_unless_present = "print")]
+    pub secret: Option<String>,
     /// Send a made-up text message
     #[arg(long, conflicts_with_all = ["status", "file"], requires = "from")]
     pub text: Option<String>,
@@ -39,25 +39,29 @@ pub struct Args {
 }
 
 const MANUAL: &str = "\
-Signs a body as Meta does, posts it and prints the answer, its time and the body's SHA-256.
-Ends with 0 if the gateway answered 200, 1 if it answered anything else, 69 if it cannot be reached.
+Signs a body as Meta does, posts it and prints the answer, its time and the
+body's SHA-256. Ends with 0 if the gateway answered 200, 1 if it answered
+anything else, 69 if it cannot be reached.
 
 Examples:
-  penstock send --to http://127.0.0.1:8443/webhook --secret env:WHATSAPP_APP_SECRET \\
-      --text hi --from +491713920099
-  penstock send --to http://127.0.0.1:8443/webhook --secret file:app-secret \\
-      --status read --from JP.9043317725601182
-  penstock send --to http://127.0.0.1:8443/webhook --secret file:app-secret body.json";
+  penstock send --to http://127.0.0.1:8443/webhook \\
+      --secret env:WHATSAPP_APP_SECRET --text hi --from +491713920099
+  penstock send --to http://127.0.0.1:8443/webhook \\
+      --secret file:app-secret --status read --from JP.9043317725601182
+  penstock send --to http://127.0.0.1:8443/webhook \\
+      --secret file:app-secret body.json
+  penstock send --print --text hi --from +491713920099 > body.json";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let url = Url::parse(&args.to).map_err(|error| Failure::new(USAGE, format!("--to: {error}")))?;
-    let secret = read_secret(&args.secret)?;
     let body = body(args)?;
     let mut out = io::stdout();
     if args.print {
         out.write_all(&body)?;
         return Ok(0);
     }
+    let to = args.to.as_deref().unwrap_or_default();
+    let url = Url::parse(to).map_err(|error| Failure::new(USAGE, format!("--to: {error}")))?;
+    let secret = read_secret(args.secret.as_deref().unwrap_or_default())?;
 
     let signature = signature(&secret, &body);
     let headers = [("content-type", "application/json"), ("x-hub-signature-256", signature.as_str())];
@@ -135,7 +139,9 @@ fn person(from: &str) -> Result<Person<'_>, Failure> {
         }
         _ => Err(Failure::new(
             USAGE,
-            format!("--from {from:?}; expected a number of 7 to 15 digits (+491713920099) or a user id (DE.7201004056848118)"),
+            format!(
+                "--from {from:?}; expected a number of 7 to 15 digits (+491713920099) or a user id (DE.7201004056848118)"
+            ),
         )),
     }
 }

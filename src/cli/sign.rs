@@ -25,15 +25,17 @@ pub struct Args {
 }
 
 const MANUAL: &str = "\
-Prints what Meta puts into X-Hub-Signature-256: sha256= and the HMAC-SHA256 of the body's bytes with
-the app secret. A newline at the end of the file counts; one at the end of a file:PATH secret does not.
+Prints what Meta puts into X-Hub-Signature-256: sha256= and the HMAC-SHA256 of
+the body's bytes with the app secret. A newline at the end of the body counts;
+one at the end of a file:PATH secret does not.
 
 Examples:
   penstock sign --secret env:WHATSAPP_APP_SECRET body.json
-  printf '{\"entry\":[]}' | penstock sign --secret file:/run/secrets/app-secret -
+  printf '{\"entry\":[]}' | penstock sign --secret file:app-secret -
 
-  curl -H \"x-hub-signature-256: $(penstock sign --secret env:S body.json)\" \\
-       --data-binary @body.json http://127.0.0.1:8443/webhook";
+  S=$(penstock sign --secret file:app-secret body.json)
+  curl -H \"x-hub-signature-256: $S\" --data-binary @body.json \\
+      http://127.0.0.1:8443/webhook";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let secret = read_secret(&args.secret)?;
@@ -110,7 +112,10 @@ fn bounded(from: impl Read, name: &str) -> Result<Vec<u8>, Failure> {
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::new(IO, format!("read {name}")).because(error))?;
     if bytes.len() as u64 > BODY_MAX {
-        return Err(Failure::new(USAGE, format!("{name} is larger than {BODY_MAX} bytes; Meta sends 3 MB at most")));
+        return Err(Failure::new(
+            USAGE,
+            format!("{name} is larger than {BODY_MAX} bytes; Meta sends 3 MB at most"),
+        ));
     }
     Ok(bytes)
 }
@@ -125,7 +130,11 @@ mod tests {
             let made = signature(b"test-app-secret", body.as_bytes());
             assert_eq!(made, format!("sha256={digits}"));
             assert!(verifies(b"test-app-secret", body.as_bytes(), &made));
-            assert!(verifies(b"test-app-secret", body.as_bytes(), &format!("sha256={}", digits.to_uppercase())));
+            assert!(verifies(
+                b"test-app-secret",
+                body.as_bytes(),
+                &format!("sha256={}", digits.to_uppercase())
+            ));
             assert!(!verifies(b"another secret", body.as_bytes(), &made));
             assert!(!verifies(b"test-app-secret", body.as_bytes(), digits), "the prefix is part of it");
             assert!(!verifies(b"test-app-secret", body.as_bytes(), &made[..70]));

@@ -1,9 +1,281 @@
+//! `penstock demo`: what Penstock does, in half a minute, with no configuration and no services.
+//!
+//! The gateway is a child process; Meta and three regions are played in this one. The acts are on
+//! this page. At the end stands the ledger: what was answered with 200 against what arrived.
+//! Receivers, webhooks and ledger know nothing of the gateway's code, and serve its tests too.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+
+use self::child::{Folder, Gateway, Territory};
+use self::ledger::Balance;
+use self::receiver::{Mode, Receiver};
+use self::screen::Screen;
+use self::sender::Sender;
+use self::stage::Stage;
+use self::stop::Stop;
+use self::webhooks::{Mint, PEOPLE, Person, WITHOUT_PHONE};
+use super::FAILED;
+
+pub mod child;
 pub mod events;
 pub mod ledger;
 pub mod receiver;
+pub mod screen;
 pub mod sender;
+pub mod stage;
+pub mod stop;
+#[cfg(test)]
+mod tests;
 pub mod webhooks;
+pub mod why;
+
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Example:")]
-pub struct Args {}
-pub fn run(_: &Args) -> anyhow::Result<u8> { Ok(0) }
+#[command(after_long_help = MANUAL)]
+pub struct Args {
+    /// Play the acts, print the ledger and end: 0 if it balances
+    #[arg(long)]
+    pub once: bool,
+    /// Keep the gateway's configuration and journal in this new folder
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+}
+
+const MANUAL: &str = "\
+Starts a gateway and three regions on loopback, sends webhooks shaped like
+Meta's, and shows where each went, why, and when. One region fails for a few
+seconds and comes back. At the end the ledger tells whether everything that
+was answered with 200 arrived once, in order and unaltered. Without --once
+gentle traffic goes on until Ctrl-C. Nothing is left behind.
+
+Examples:
+  penstock demo
+  penstock demo --once && echo balanced
+  penstock demo --once --keep ./try     then look into ./try/penstock.toml";
+
+/// The regions and whom they serve; the first is the default.
+const TERRITORIES: [Territory<'static>; 3] = [
+    Territory { name: "europe", countries: &["DE", "FR", "GB", "ES", "IT", "NL", "PL", "SE", "CH", "AT"] },
+    Territory { name: "americas", countries: &["US", "CA", "BR", "MX", "AR", "CO", "CL", "PE"] },
+    Territory { name: "asia", countries: &["IN", "JP", "SG", "ID", "KR", "TH", "PH", "MY", "VN"] },
+];
+
+/// `--once` must end within 30 s; the ledger is closed by then.
+const ONCE_LIMIT: Duration = Duration::from_secs(22);
+/// After Ctrl-C, for what is still under way.
+const LAST_CALL: Duration = Duration::from_secs(10);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let stop = Stop::on_signals()?;
+    let folder = match &args.keep {
+        Some(path) => Folder::kept(path)?,
+        None => Folder::temporary()?,
+    };
+    let secret = format!("{:016x}", getrandom::u64().context("draw a random number")?);
+    let (deliveries, arrivals) = mpsc::channel();
+    let receivers = TERRITORIES
+        .iter()
+        .map(|territory| Receiver::start(territory.name, secret.as_bytes(), deliveries.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("start the regions")?;
+    let mut gateway = Gateway::start(folder.path(), &TERRITORIES, &receivers, secret.as_bytes())?;
+
+    let mut screen = Screen::stdout();
+    introduce(&mut screen, gateway.address, gateway.admin, folder.path())?;
+    let sender = Sender::new(gateway.webhook().clone(), secret.as_bytes());
+    let mut stage = Stage::new(screen, sender, receivers, arrivals, home, stop, 1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut mint = Mint::new(now.as_micros() as u64, now.as_secs());
+
+    let balance = match play(&mut stage, &mut mint, args.once) {
+        Ok(balance) => balance,
+        Err(error) => {
+            // If the gateway is gone, that is the cause.
+            gateway.check()?;
+            return Err(error);
+        }
+    };
+    let address = gateway.address;
+    gateway.stop()?;
+    say_what_is_next(&mut stage.screen, address, args.keep.as_deref())?;
+    Ok(if balance.is_balanced() { 0 } else { FAILED })
+}
+
+fn introduce<W: Write>(
+    screen: &mut Screen<W>,
+    gateway: SocketAddr,
+    admin: SocketAddr,
+    folder: &Path,
+) -> io::Result<()> {
+    screen.title(
+        "Penstock: one address for Meta, every message to its region, nothing lost.",
+        &[
+            ("gateway", format!("http://{gateway}/webhook")),
+            ("metrics", format!("http://{admin}/metrics")),
+            ("regions", "europe (the default), americas, asia: small servers of the demo".to_owned()),
+            ("journal", folder.join("data").display().to_string()),
+        ],
+    )
+}
+
+fn say_what_is_next<W: Write>(
+    screen: &mut Screen<W>,
+    gateway: SocketAddr,
+    kept: Option<&Path>,
+) -> io::Result<()> {
+    let in_folder = |file: &str| kept.unwrap_or(Path::new("")).join(file).display().to_string();
+    let (start, address) = match kept {
+        Some(_) => ("A gateway of your own, from the demo's configuration:", gateway.to_string()),
+        None => (
+            "A gateway of your own (demo --once --keep try writes a first penstock.toml):",
+            "127.0.0.1:8443".to_owned(),
+        ),
+    };
+    screen.next_steps(&[
+        (start, &[&format!("penstock serve --config {}", in_folder("penstock.toml"))]),
+        (
+            "A signed webhook for it:",
+            &[
+                &format!("penstock send --to http://{address}/webhook \\"),
+                &format!("    --secret file:{} --text hi --from +491713920099", in_folder("app-secret")),
+            ],
+        ),
+    ])
+}
+
+/// All acts, then the ledger.
+fn play<W: Write>(stage: &mut Stage<W>, mint: &mut Mint, once: bool) -> anyhow::Result<Balance> {
+    let acts = [
+        messages_find_their_region,
+        statuses_stay_in_order,
+        user_without_a_phone,
+        nobodys_event,
+        batch_is_cut,
+        forgery_is_refused,
+        region_goes_down,
+        region_catches_up,
+    ];
+    for act in acts {
+        if stage.stop.asked() {
+            break;
+        }
+        act(stage, mint)?;
+        stage.pause(SECOND.mul_f64(0.8))?;
+    }
+    if !once && !stage.stop.asked() {
+        gentle_traffic(stage, mint)?;
+    }
+    let limit = if once { ONCE_LIMIT.saturating_sub(stage.elapsed()) } else { LAST_CALL };
+    stage.close(limit.max(SECOND))
+}
+
+fn messages_find_their_region<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage
+        .screen
+        .headline("1. A message from Germany goes to europe, Brazil's to americas, India's to asia")?;
+    for person in &PEOPLE[..3] {
+        stage.send(&mint.message(*person, "Hello! Is the blue one still there?"))?;
+        stage.pause(SECOND.mul_f64(0.3))?;
+    }
+    Ok(())
+}
+
+fn statuses_stay_in_order<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("2. What becomes of a message you sent arrives in order")?;
+    let [.., reader, _, _, _, _] = PEOPLE;
+    let id = mint.sent_message(reader);
+    for status in ["sent", "delivered", "read"] {
+        stage.send(&mint.status(reader, &id, status))?;
+        stage.pause(SECOND.mul_f64(0.2))?;
+    }
+    Ok(())
+}
+
+fn user_without_a_phone<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("3. A user who hides the phone number is known by the user id's country")?;
+    stage.send(&mint.message(WITHOUT_PHONE, "Do you ship to Osaka?"))
+}
+
+fn nobodys_event<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("4. What concerns no user goes to the default region")?;
+    stage.send(&mint.account_change())
+}
+
+fn batch_is_cut<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("5. One webhook for two regions is cut in two, and each part signed")?;
+    let [jurgen, ana, ..] = PEOPLE;
+    stage.send(&mint.messages(&[(jurgen, "And in green?"), (ana, "Obrigada!"), (jurgen, "Or red?")]))
+}
+
+fn forgery_is_refused<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("6. A forged webhook is refused and nothing of it is kept")?;
+    stage.forge(&mint.message(PEOPLE[3], "Please pay to this account instead"))
+}
+
+fn region_goes_down<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("7. asia is down (503): Meta still gets its 200, the others notice nothing")?;
+    stage.set_mode("asia", Mode::Unavailable);
+    let [_, _, priya, zoe, grace, haruto, tom, ..] = PEOPLE;
+    let callers = [priya, haruto, zoe, priya, grace, haruto, tom, priya];
+    for (number, person) in callers.into_iter().enumerate() {
+        if stage.stop.asked() {
+            break;
+        }
+        stage.send(&mint.message(person, &format!("Message {}", number + 1)))?;
+        stage.pause(SECOND.mul_f64(0.2))?;
+    }
+    Ok(())
+}
+
+fn region_catches_up<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("8. asia is back: it gets what was kept for it, in each conversation's order")?;
+    stage.set_mode("asia", Mode::Healthy);
+    let others = [PEOPLE[0], PEOPLE[1], PEOPLE[3], PEOPLE[4]];
+    for person in others.into_iter().cycle().take(12) {
+        if !stage.is_waiting() || stage.stop.asked() || stage.elapsed() > ONCE_LIMIT {
+            break;
+        }
+        stage.pause(SECOND)?;
+        if stage.is_waiting() {
+            stage.send(&mint.message(person, "And meanwhile, elsewhere"))?;
+        }
+    }
+    Ok(())
+}
+
+fn gentle_traffic<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("Traffic goes on. Ctrl-C ends it and shows the ledger")?;
+    for (turn, person) in PEOPLE.into_iter().cycle().enumerate() {
+        let next = PEOPLE[(turn + 1) % PEOPLE.len()];
+        match turn % 10 {
+            4 => stage.send(&mint.messages(&[(person, "One"), (next, "Two")]))?,
+            6 => {
+                let id = mint.sent_message(person);
+                stage.send(&mint.status(person, &id, "delivered"))?;
+            }
+            8 => stage.send(&mint.message(WITHOUT_PHONE, "Still there?"))?,
+            9 => stage.forge(&mint.message(person, "Let me in"))?,
+            _ => stage.send(&mint.message(person, "Hello again"))?,
+        }
+        stage.pause(SECOND.mul_f64(0.7))?;
+        if stage.stop.asked() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The region that a person belongs to: by country, and nobody to the default.
+fn home(person: Option<Person<'_>>) -> &'static str {
+    let serves = |territory: &&Territory<'static>| {
+        person.is_some_and(|person| territory.countries.contains(&person.country))
+    };
+    TERRITORIES.iter().find(serves).unwrap_or(&TERRITORIES[0]).name
+}

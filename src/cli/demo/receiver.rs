@@ -179,7 +179,7 @@ fn serve(mut stream: TcpStream, shared: &Shared, deliveries: &Sender<Delivery>) 
     stream.set_read_timeout(Some(TICK))?;
     let mut bytes = Vec::new();
     loop {
-        let request = match read_request(&mut stream, &mut bytes, shared)? {
+        let request = match read_request(&mut stream, &mut bytes, &|| shared.open())? {
             Incoming::Request(request) if shared.open() => request,
             Incoming::Refused(status) => return answer(&mut stream, status, "close"),
             Incoming::Request(_) | Incoming::End => return Ok(()),
@@ -208,20 +208,26 @@ fn answer(stream: &mut TcpStream, status: u16, connection: &str) -> io::Result<(
     stream.write_all(head.as_bytes())
 }
 
-struct Request {
-    headers: HashMap<String, String>,
-    body: Vec<u8>,
+/// A request with a body.
+pub(super) struct Request {
+    pub(super) headers: HashMap<String, String>,
+    pub(super) body: Vec<u8>,
 }
 
-enum Incoming {
+pub(super) enum Incoming {
     Request(Request),
     Refused(u16),
     /// The peer closed between two requests, or the region went away.
     End,
 }
 
-/// Reads one request; what follows it stays in `bytes`.
-fn read_request(stream: &mut TcpStream, bytes: &mut Vec<u8>, shared: &Shared) -> io::Result<Incoming> {
+/// Reads one request; what follows it stays in `bytes`. Needs a read time-out on the stream, at which it asks
+/// whether the connection is still `open`.
+pub(super) fn read_request(
+    stream: &mut TcpStream,
+    bytes: &mut Vec<u8>,
+    open: &dyn Fn() -> bool,
+) -> io::Result<Incoming> {
     let mut begun = None;
     loop {
         match parse(bytes) {
@@ -241,7 +247,7 @@ fn read_request(stream: &mut TcpStream, bytes: &mut Vec<u8>, shared: &Shared) ->
                 bytes.extend_from_slice(&chunk[..count]);
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                if !shared.open() {
+                if !open() {
                     return Ok(Incoming::End);
                 }
                 if begun.is_some_and(|begun: Instant| begun.elapsed() > REQUEST_TIMEOUT) {

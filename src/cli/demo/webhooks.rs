@@ -28,10 +28,20 @@ pub struct Person<'a> {
 
 /// Two or more from each of the demo's regions.
 pub const PEOPLE: [Person<'static>; 9] = [
-    Person { name: "J\u{fc}rgen", country: "DE", phone: Some("491713920099"), bsuid: Some("DE.7201004056848118") },
+    Person {
+        name: "J\u{fc}rgen",
+        country: "DE",
+        phone: Some("491713920099"),
+        bsuid: Some("DE.7201004056848118"),
+    },
     Person { name: "Ana", country: "BR", phone: Some("5511987650001"), bsuid: Some("BR.1502576394655843") },
     Person { name: "Priya", country: "IN", phone: Some("919876500001"), bsuid: Some("IN.9131506428720012") },
-    Person { name: "Zo\u{eb}", country: "FR", phone: Some("33639980012"), bsuid: Some("FR.4410028837716205") },
+    Person {
+        name: "Zo\u{eb}",
+        country: "FR",
+        phone: Some("33639980012"),
+        bsuid: Some("FR.4410028837716205"),
+    },
     Person { name: "Grace", country: "US", phone: Some("12025550143"), bsuid: Some("US.8830172645519027") },
     Person { name: "Haruto", country: "JP", phone: Some("819012345678"), bsuid: Some("JP.2290415573306618") },
     Person { name: "Tom", country: "GB", phone: Some("447700900123"), bsuid: Some("GB.6617203948820154") },
@@ -84,7 +94,11 @@ impl Mint {
             messages.push(object([
                 text_member("from", from.phone),
                 text_member("id", Some(&self.id(*from, Direction::Inbound))),
-                format!(r#""timestamp":"{}","text":{{"body":{}}},"type":"text""#, self.unix_seconds, quoted(text)),
+                format!(
+                    r#""timestamp":"{}","text":{{"body":{}}},"type":"text""#,
+                    self.unix_seconds,
+                    quoted(text)
+                ),
                 text_member("from_user_id", from.bsuid),
             ]));
         }
@@ -95,9 +109,12 @@ impl Mint {
                 format!("{} batch", countries.join("+"))
             }
         };
-        let value =
-            format!(r#""contacts":[{}],"messages":[{}]"#, contacts.join(","), messages.join(","));
-        Webhook { label, body: about_number(&value), users: sent.iter().map(|(from, _)| Some(*from)).collect() }
+        let value = format!(r#""contacts":[{}],"messages":[{}]"#, contacts.join(","), messages.join(","));
+        Webhook {
+            label,
+            body: about_number(&value),
+            users: sent.iter().map(|(from, _)| Some(*from)).collect(),
+        }
     }
 
     /// The id of a message that the business sent to `to`: all its statuses carry it.
@@ -113,10 +130,15 @@ impl Mint {
             format!(r#""timestamp":"{}""#, self.unix_seconds),
             text_member("recipient_id", to.phone),
             text_member("recipient_user_id", to.bsuid),
-            r#""pricing":{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}"#.to_owned(),
+            r#""pricing":{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}"#
+                .to_owned(),
         ]);
         let value = format!(r#""contacts":[{}],"statuses":[{status_object}]"#, contact(&to));
-        Webhook { label: format!("{} status {status}", to.country), body: about_number(&value), users: vec![Some(to)] }
+        Webhook {
+            label: format!("{} status {status}", to.country),
+            body: about_number(&value),
+            users: vec![Some(to)],
+        }
     }
 
     /// A change of the business account itself: nobody's conversation.
@@ -163,10 +185,8 @@ enum Direction {
 
 fn contact(person: &Person<'_>) -> String {
     let username = person.phone.is_none().then(|| format!("@{}", person.name.to_ascii_lowercase()));
-    let profile = object([
-        format!(r#""name":{}"#, quoted(person.name)),
-        text_member("username", username.as_deref()),
-    ]);
+    let profile =
+        object([format!(r#""name":{}"#, quoted(person.name)), text_member("username", username.as_deref())]);
     object([
         format!(r#""profile":{profile}"#),
         text_member("wa_id", person.phone),
@@ -236,7 +256,11 @@ mod tests {
         for _ in 0..1000 {
             assert!(seen.insert(mint.id(PEOPLE[0], Direction::Inbound)));
         }
-        assert!(seen.iter().all(|id| id.starts_with("wamid.HBgMNDkxNzEzOTIwMDk5FQIAEhgU")), "{:?}", seen.iter().next());
+        assert!(
+            seen.iter().all(|id| id.starts_with("wamid.HBgMNDkxNzEzOTIwMDk5FQIAEhgU")),
+            "{:?}",
+            seen.iter().next()
+        );
         assert!(!seen.contains(&Mint::new(8, 0).id(PEOPLE[0], Direction::Inbound)), "seeds differ");
     }
 

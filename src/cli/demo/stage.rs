@@ -1,0 +1,255 @@
+//! Where the acts are played: posts a webhook, waits for its parcels, keeps the books, prints the rows.
+//!
+//! Everything happens on one thread; what the regions tell comes in over one channel. A parcel that
+//! is not taken soon gets its row as it stands, and another one when it arrives.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver as Channel, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use super::events::{digest_of, events_in};
+use super::ledger::{Arrived, Balance, Ledger, Posted};
+use super::receiver::{Delivery, Mode, Receiver};
+use super::screen::{Fate, Row, Screen};
+use super::sender::{Outcome, Sender};
+use super::stop::Stop;
+use super::webhooks::{ACCOUNT, NUMBER, Person, Webhook};
+use super::why::why;
+use crate::parse::User;
+
+/// How long a row waits for its parcel: a healthy region takes it within a few milliseconds.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// After the last parcel: a double would come now.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// The gateway's both sides and the books.
+#[derive(Debug)]
+pub struct Stage<W> {
+    pub screen: Screen<W>,
+    pub stop: Stop,
+    sender: Sender,
+    receivers: Vec<Receiver>,
+    arrivals: Channel<Delivery>,
+    ledger: Ledger,
+    /// Parcels under way.
+    parcels: Vec<Parcel>,
+    answers: Vec<Duration>,
+    start: Instant,
+    /// 1 = for people, less = for tests.
+    pace: f64,
+    home: fn(Option<Person<'_>>) -> &'static str,
+}
+
+/// What one region is to get from one webhook.
+#[derive(Debug)]
+struct Parcel {
+    label: String,
+    region: &'static str,
+    /// The id of its first event.
+    id: String,
+    why: String,
+    begun: Instant,
+    fate: Fate,
+    /// Its row is out.
+    shown: bool,
+}
+
+impl<W: Write> Stage<W> {
+    /// `home` is the demo's own word on who belongs where: the gateway is held against it.
+    pub fn new(
+        screen: Screen<W>,
+        sender: Sender,
+        receivers: Vec<Receiver>,
+        arrivals: Channel<Delivery>,
+        home: fn(Option<Person<'_>>) -> &'static str,
+        stop: Stop,
+        pace: f64,
+    ) -> Self {
+        let names: Vec<_> = receivers.iter().map(Receiver::name).collect();
+        Self {
+            ledger: Ledger::new(&names),
+            screen,
+            stop,
+            sender,
+            receivers,
+            arrivals,
+            parcels: Vec::new(),
+            answers: Vec::new(),
+            start: Instant::now(),
+            pace,
+            home,
+        }
+    }
+
+    /// Posts a webhook as Meta does and shows what becomes of it.
+    pub fn send(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
+        let outcome = self.sender.post(&webhook.body);
+        self.answers.push(outcome.answered - outcome.begun);
+        self.follow(webhook, outcome, true)
+    }
+
+    /// Posts a webhook with a wrong signature.
+    pub fn forge(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
+        let outcome = self.sender.forge(&webhook.body);
+        self.follow(webhook, outcome, false)
+    }
+
+    /// Changes how a region behaves.
+    pub fn set_mode(&self, region: &str, mode: Mode) {
+        for receiver in self.receivers.iter().filter(|receiver| receiver.name() == region) {
+            receiver.set_mode(mode);
+        }
+    }
+
+    /// Lets time pass for the reader; what arrives meanwhile is shown.
+    pub fn pause(&mut self, duration: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + duration.mul_f64(self.pace);
+        self.watch(end, |stage| stage.stop.asked())
+    }
+
+    /// True while accepted events have not arrived.
+    pub fn is_waiting(&self) -> bool {
+        self.ledger.outstanding() > 0
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Waits for what is still under way, then shows the ledger.
+    pub fn close(&mut self, limit: Duration) -> anyhow::Result<Balance> {
+        for receiver in &self.receivers {
+            receiver.set_mode(Mode::Healthy);
+        }
+        self.watch(Instant::now() + limit, |stage| !stage.is_waiting() || stage.stop.urgent())?;
+        self.watch(Instant::now() + AFTERMATH, |stage| stage.stop.urgent())?;
+        let balance = self.ledger.balance();
+        self.answers.sort_unstable();
+        let median = self.answers.get(self.answers.len() / 2);
+        let answers = median.copied().zip(self.answers.last().copied());
+        self.screen.ledger(&balance, answers)?;
+        Ok(balance)
+    }
+
+    fn follow(&mut self, webhook: &Webhook<'_>, outcome: Outcome, genuine: bool) -> anyhow::Result<()> {
+        if let Some(error) = outcome.error {
+            return Err(error.into());
+        }
+        let took = outcome.answered - outcome.begun;
+        let events = events_in(&webhook.body).context("read the webhook that was just made")?;
+        let homes = webhook.users.iter().map(|user| (self.home)(*user));
+        let mut mine: Vec<Parcel> = Vec::new();
+        for ((event, user), region) in events.iter().zip(&webhook.users).zip(homes.clone()) {
+            if !mine.iter().any(|parcel| parcel.region == region) {
+                let user = user.map(|person| User { phone: person.phone, bsuid: person.bsuid });
+                mine.push(Parcel {
+                    label: webhook.label.clone(),
+                    region,
+                    id: event.id.clone(),
+                    why: why(user.unwrap_or_default(), NUMBER, ACCOUNT),
+                    begun: outcome.begun,
+                    fate: Fate::Waits,
+                    shown: false,
+                });
+            }
+        }
+        self.ledger.post(Posted {
+            events: events.into_iter().zip(homes.map(str::to_owned)).collect(),
+            digest: digest_of(&webhook.body),
+            genuine,
+            status: outcome.status,
+            begun: outcome.begun - self.start,
+            answered: outcome.answered - self.start,
+        });
+
+        let answer = Some((outcome.status, took));
+        if outcome.status != 200 {
+            let why = if outcome.status == 401 { "wrong signature" } else { "not accepted" };
+            let row = Row {
+                what: if genuine { webhook.label.clone() } else { format!("{}, forged", webhook.label) },
+                answer,
+                region: "-".to_owned(),
+                why: why.to_owned(),
+                fate: Fate::Nothing,
+            };
+            self.screen.row(&row)?;
+            return Ok(());
+        }
+        self.parcels.append(&mut mine);
+        let end = Instant::now() + PATIENCE.mul_f64(self.pace);
+        self.watch(end, |stage| {
+            stage.parcels.iter().all(|parcel| parcel.shown || parcel.fate != Fate::Waits)
+        })?;
+        self.show(answer)
+    }
+
+    /// The rows of the webhook that was just sent: the first with the answer, the others below it.
+    fn show(&mut self, mut answer: Option<(u16, Duration)>) -> anyhow::Result<()> {
+        for parcel in self.parcels.iter_mut().filter(|parcel| !parcel.shown) {
+            let answer = answer.take();
+            self.screen.row(&Row {
+                what: if answer.is_some() { parcel.label.clone() } else { String::new() },
+                answer,
+                region: parcel.region.to_owned(),
+                why: parcel.why.clone(),
+                fate: parcel.fate.clone(),
+            })?;
+            parcel.shown = true;
+        }
+        self.parcels.retain(|parcel| !matches!(parcel.fate, Fate::Delivered { .. }));
+        Ok(())
+    }
+
+    /// Takes in what the regions tell until `end` or until it is `enough`.
+    fn watch(&mut self, end: Instant, enough: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        /// How soon a Ctrl-C is noticed.
+        const LOOK_UP: Duration = Duration::from_millis(20);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || enough(self) {
+                return Ok(());
+            }
+            match self.arrivals.recv_timeout(left.min(LOOK_UP)) {
+                Ok(delivery) => self.take(&delivery)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => anyhow::bail!("the regions have ended"),
+            }
+        }
+    }
+
+    /// One attempt at a region's door.
+    fn take(&mut self, delivery: &Delivery) -> anyhow::Result<()> {
+        if delivery.answered == 200 {
+            self.ledger.arrive(Arrived {
+                region: delivery.region.clone(),
+                events: delivery.events.clone(),
+                digest: delivery.digest,
+                signed: delivery.signed,
+                announced: delivery.possible_duplicate(),
+            });
+        }
+        let first = self.parcels.iter_mut().find(|parcel| {
+            parcel.region == delivery.region && delivery.events.iter().any(|event| event.id == parcel.id)
+        });
+        let Some(parcel) = first else { return Ok(()) };
+        if delivery.answered != 200 {
+            parcel.fate = Fate::Refused(delivery.answered);
+            return Ok(());
+        }
+        let after = delivery.at.saturating_duration_since(parcel.begun);
+        parcel.fate = Fate::Delivered { attempt: delivery.attempt(), after };
+        if parcel.shown {
+            self.screen.row(&Row {
+                what: parcel.label.clone(),
+                answer: None,
+                region: parcel.region.to_owned(),
+                why: "caught up".to_owned(),
+                fate: parcel.fate.clone(),
+            })?;
+            self.parcels.retain(|parcel| !matches!(parcel.fate, Fate::Delivered { .. }) || !parcel.shown);
+        }
+        Ok(())
+    }
+}

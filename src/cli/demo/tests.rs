@@ -1,0 +1,256 @@
+//! The whole demo against a fake gateway that can be told to make the mistakes a real one must not make.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender as Tx};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::receiver::{Incoming, read_request};
+use super::*;
+use crate::cli::client::{Client, Url};
+use crate::cli::sign::{signature, verifies};
+
+const SECRET: &[u8] = b"demo secret";
+
+/// What the fake does to the third parcel of europe (or, for a forgery, to all).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    Lose,
+    Double,
+    Alter,
+    SignWrongly,
+    /// Holds it back until the next one has gone.
+    Swap,
+    Misroute,
+    TakeForgeries,
+}
+
+/// Verifies, answers, cuts by country and forwards in order: everything but durable.
+struct Fake {
+    url: Url,
+    closed: Arc<AtomicBool>,
+}
+
+impl Fake {
+    fn start(receivers: &[Receiver], fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/webhook", listener.local_addr().unwrap())).unwrap();
+        let closed = Arc::new(AtomicBool::new(false));
+        let lanes: HashMap<String, Tx<Vec<u8>>> = receivers
+            .iter()
+            .map(|receiver| {
+                let (tx, parcels) = mpsc::channel::<Vec<u8>>();
+                let (url, closed) = (Url::parse(&receiver.endpoint()).unwrap(), Arc::clone(&closed));
+                let fault = if receiver.name() == "europe" { fault } else { Fault::None };
+                thread::spawn(move || forward(url, parcels.into_iter(), fault, &closed));
+                (receiver.name().to_owned(), tx)
+            })
+            .collect();
+        let theirs = Arc::clone(&closed);
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            intake(stream, &lanes, fault, &theirs);
+        });
+        Self { url, closed }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+}
+
+fn intake(mut stream: TcpStream, lanes: &HashMap<String, Tx<Vec<u8>>>, fault: Fault, closed: &AtomicBool) {
+    stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let mut bytes = Vec::new();
+    let mut europeans = 0;
+    while let Ok(Incoming::Request(request)) =
+        read_request(&mut stream, &mut bytes, &|| !closed.load(Ordering::SeqCst))
+    {
+        let right = verifies(SECRET, &request.body, &request.headers["x-hub-signature-256"]);
+        let status = if right || fault == Fault::TakeForgeries { 200 } else { 401 };
+        write!(stream, "HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n").unwrap();
+        if status == 200 {
+            for (region, parcel) in cut(std::str::from_utf8(&request.body).unwrap()) {
+                europeans += usize::from(region == "europe");
+                let astray = fault == Fault::Misroute && region == "europe" && europeans == 3;
+                lanes[if astray { "asia" } else { region }].send(parcel).unwrap();
+            }
+        }
+    }
+}
+
+/// One body per region, every event byte for byte.
+fn cut(body: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let of = |json: &str| {
+        let country = json.split_once("_user_id\":\"").and_then(|(_, id)| id.get(..2));
+        home(country.map(|country| Person { name: "", country, phone: None, bsuid: None }))
+    };
+    const LIST: &str = "\"messages\":[";
+    let Some(at) = body.find(LIST).map(|at| at + LIST.len()) else {
+        return vec![(of(body), body.into())];
+    };
+    let end = body.rfind("]},\"field\"").unwrap();
+    let messages: Vec<&RawValue> = serde_json::from_str(&body[at - 1..=end]).unwrap();
+    let mut parcels: Vec<(&'static str, Vec<&str>)> = Vec::new();
+    for message in messages {
+        match parcels.iter_mut().find(|(region, _)| *region == of(message.get())) {
+            Some((_, list)) => list.push(message.get()),
+            None => parcels.push((of(message.get()), vec![message.get()])),
+        }
+    }
+    let parcel = |list: Vec<&str>| format!("{}{}{}", &body[..at], list.join(","), &body[end..]).into_bytes();
+    parcels.into_iter().map(|(region, list)| (region, parcel(list))).collect()
+}
+
+/// One parcel after the other, each until it is taken.
+fn forward(url: Url, parcels: impl Iterator<Item = Vec<u8>>, fault: Fault, closed: &AtomicBool) {
+    let mut client = Client::new(url, Duration::from_secs(5));
+    let mut deliver = |body: &[u8], secret: &[u8]| {
+        for attempt in 1_u32.. {
+            let (signature, attempt) = (signature(secret, body), attempt.to_string());
+            let headers =
+                [("x-hub-signature-256", signature.as_str()), ("penstock-attempt", attempt.as_str())];
+            let taken = client.request("POST", &headers, body).is_ok_and(|answer| answer.status == 200);
+            if taken || closed.load(Ordering::SeqCst) {
+                return;
+            }
+            #[allow(clippy::disallowed_methods, reason = "a test's thread")]
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let mut held: Option<Vec<u8>> = None;
+    for (number, mut body) in (1..).zip(parcels) {
+        match fault {
+            Fault::Lose if number == 3 => continue,
+            Fault::Double if number == 3 => deliver(&body, SECRET),
+            Fault::Alter if number == 3 => body.insert(1, b' '),
+            Fault::SignWrongly if number == 3 => {
+                deliver(&body, b"another secret");
+                continue;
+            }
+            Fault::Swap if number == 3 => {
+                held = Some(body);
+                continue;
+            }
+            _ => {}
+        }
+        deliver(&body, SECRET);
+        if let Some(body) = held.take() {
+            deliver(&body, SECRET);
+        }
+    }
+}
+
+/// Plays the demo's acts in short against the fake; returns the books and what was printed.
+fn played(
+    fault: Fault,
+    acts: fn(&mut Stage<&mut Vec<u8>>, &mut Mint) -> anyhow::Result<()>,
+) -> (Balance, String) {
+    let (deliveries, arrivals) = mpsc::channel();
+    let receivers: Vec<_> = TERRITORIES
+        .iter()
+        .map(|territory| Receiver::start(territory.name, SECRET, deliveries.clone()).unwrap())
+        .collect();
+    let fake = Fake::start(&receivers, fault);
+    let mut out = Vec::new();
+    let sender = Sender::new(fake.url.clone(), SECRET);
+    let screen = Screen::plain(&mut out);
+    let mut stage = Stage::new(screen, sender, receivers, arrivals, home, Stop::default(), 0.1);
+    acts(&mut stage, &mut Mint::new(1, 1_789_400_000)).unwrap();
+    let balance = stage.close(Duration::from_secs(if fault == Fault::None { 10 } else { 1 })).unwrap();
+    (balance, String::from_utf8(out).unwrap())
+}
+
+/// Three events of one conversation in europe, and a forgery.
+fn short(stage: &mut Stage<&mut Vec<u8>>, mint: &mut Mint) -> anyhow::Result<()> {
+    nobodys_event(stage, mint)?;
+    for text in ["one", "two", "three"] {
+        stage.send(&mint.message(PEOPLE[0], text))?;
+    }
+    forgery_is_refused(stage, mint)
+}
+
+fn europe(fault: Fault) -> Balance {
+    let (balance, text) = played(fault, short);
+    assert_eq!(balance.is_balanced(), fault == Fault::None, "{fault:?}\n{text}");
+    assert_eq!(text.contains("DOES NOT BALANCE"), fault != Fault::None, "{text}");
+    balance
+}
+
+#[test]
+fn all_acts_balance_with_an_honest_gateway() {
+    let (balance, text) = played(Fault::None, |stage, mint| play(stage, mint, true).map(drop));
+    assert!(balance.is_balanced(), "{text}");
+    assert_eq!(balance.forged, 1);
+    assert!(balance.parcels > balance.whole, "a batch was cut:\n{text}");
+    assert!(balance.lines.iter().all(|line| line.expected > 0), "{text}");
+    assert!(text.contains("503, waits") && text.contains("caught up"), "asia was down:\n{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn first_and_last_words_fit_a_plain_terminal() {
+    let mut out = Vec::new();
+    let mut screen = Screen::plain(&mut out);
+    let address = SocketAddr::from(([127, 0, 0, 1], 54321));
+    introduce(&mut screen, address, address, Path::new("/tmp/penstock-demo-0123456789abcdef")).unwrap();
+    say_what_is_next(&mut screen, address, None).unwrap();
+    say_what_is_next(&mut screen, address, Some(Path::new("./try"))).unwrap();
+    for line in String::from_utf8(out).unwrap().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn honest_gateway_balances_in_short() {
+    assert_eq!(europe(Fault::None).lines[0].delivered, 4);
+}
+
+#[test]
+fn lost_parcel_breaks_the_balance() {
+    assert_eq!(europe(Fault::Lose).lines[0].lost, 1);
+}
+
+#[test]
+fn doubled_parcel_breaks_the_balance() {
+    assert_eq!(europe(Fault::Double).lines[0].doubled, 1);
+}
+
+#[test]
+fn altered_body_breaks_the_balance() {
+    assert_eq!(europe(Fault::Alter).lines[0].altered, 1);
+}
+
+#[test]
+fn wrong_signature_breaks_the_balance() {
+    let balance = europe(Fault::SignWrongly);
+    assert_eq!(balance.parcels - balance.signed, 1);
+}
+
+#[test]
+fn changed_order_breaks_the_balance() {
+    assert_eq!(europe(Fault::Swap).lines[0].disordered, 1);
+}
+
+#[test]
+fn wrong_region_breaks_the_balance() {
+    let balance = europe(Fault::Misroute);
+    assert_eq!((balance.lines[0].lost, balance.lines[2].strangers), (1, 1));
+}
+
+#[test]
+fn accepted_forgery_breaks_the_balance() {
+    let balance = europe(Fault::TakeForgeries);
+    assert_eq!((balance.forged_accepted, balance.forged_delivered), (1, 1));
+}
