@@ -328,7 +328,9 @@ mod tests {
             cells.sources[1].webhooks[WebhookOutcome::BadSignature as usize].add(10 + n as u64);
             cells.ack_seconds.observe_ns(2_000_000);
         }
-        registry.forward[1].regions[0].backlog.add(7);
+        registry.forward[1].regions[0].recovered.set(5);
+        registry.ingest[0].parcels[0].add(3);
+        registry.forward[1].regions[0].delivered.add(1);
         let samples = lint(&registry.render()).unwrap();
         let source = "source=\"od\\\"d\\\\\\n\"";
         assert_eq!(samples[&format!("penstock_webhooks_total{{{source},outcome=\"bad_signature\"}}")], 21.0);
