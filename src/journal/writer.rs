@@ -122,6 +122,8 @@ pub struct Journal {
     pool: BufferPool,
     notify: Rc<Notify>,
     poisoned: Cell<bool>,
+    /// A new segment is being taken into use.
+    rolling: Cell<bool>,
     stopping: Cell<bool>,
     /// Whether the stop ends in a seal.
     seal: Cell<bool>,
@@ -162,6 +164,7 @@ impl Journal {
             pool,
             notify: Rc::new(Notify::default()),
             poisoned: Cell::new(false),
+            rolling: Cell::new(false),
             stopping: Cell::new(false),
             seal: Cell::new(true),
             cells,
@@ -236,11 +239,12 @@ impl Journal {
     /// Whether `more` bytes of entries can be stored: in the segment in use or in one made ahead.
     fn room(&self, more: usize) -> bool {
         let pending = self.pending.borrow().buf.len() + more;
-        if pending > FRAME_BYTES_MAX.min(self.segment_bytes as usize / 2) {
+        // Two frames fit in a fresh segment: the one that opens it and the one that waits meanwhile.
+        if pending > FRAME_BYTES_MAX.min((self.segment_bytes / 2 - RESERVED) as usize) {
             return false;
         }
         let left = self.segment_bytes.saturating_sub(self.active.borrow().offset);
-        left >= frame::padded_len(pending) as u64 + RESERVED || self.spares_ready() > 0
+        left >= frame::padded_len(pending) as u64 + RESERVED || self.rolling.get() || self.spares_ready() > 0
     }
 
     fn spares_ready(&self) -> usize {
@@ -466,6 +470,7 @@ impl Journal {
                 Err(_) => return Ok(false),
             },
         };
+        self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
         let file = Rc::new(File::from_std(spare.file)?);
         let mut salt = Salt::default();
@@ -491,6 +496,7 @@ impl Journal {
         self.pool.put(buf);
         self.previous.set((last_segment, last_end));
         *self.active.borrow_mut() = Active { file: Some(file), segment: spare.number, salt, offset: FIRST_FRAME };
+        self.rolling.set(false);
         self.keep_ahead();
         Ok(true)
     }
