@@ -134,7 +134,7 @@ fn bad_configuration_ends_with_78_and_names_every_problem() {
                 .replace("prefixes = [\"91\"]", "prefixes = [\"9x\"]"),
             vec!["telegraph", "9x"],
         ),
-        ("[gateway".to_owned(), vec!["gateway"]),
+        ("[gateway".to_owned(), vec!["line 1", "unclosed table"]),
     ];
     for (text, named) in cases {
         assert_ne!(text, good, "the case changes nothing: {named:?}");
