@@ -3,9 +3,9 @@
 //! Extensions are skipped, trailers are checked and dropped. What the framing may cost is bounded,
 //! so that a million chunks of one byte are refused long before they are all read.
 
+use super::Refusal;
 use super::fields::{is_end_to_end, is_lookalike};
 use super::scan::Scan;
-use super::Refusal;
 
 /// Bytes of all chunk extensions of one message.
 const EXTENSIONS_MAX: usize = 1 << 10;
@@ -189,7 +189,12 @@ mod tests {
         for cuts in bytes.iter().map(std::slice::from_ref).chain([&[][..], &bytes[..]]) {
             let found = decode(input, cuts, 100);
             let body = found.as_ref().map(|done| done.as_ref().map(|(body, _)| body.as_slice()));
-            assert_eq!(body.map_err(|status| *status), expected, "{:?} cut at {cuts:?}", input.escape_ascii());
+            assert_eq!(
+                body.map_err(|status| *status),
+                expected,
+                "{:?} cut at {cuts:?}",
+                input.escape_ascii()
+            );
         }
     }
 
@@ -201,7 +206,11 @@ mod tests {
         check(b"A\r\n0123456789\r\n00\r\n\r\n", Ok(Some(b"0123456789")));
         check(b"5\r\nhello\r\n0\r\n", Ok(None));
         check(b"64\r\n", Ok(None));
-        assert_eq!(decode(b"1\r\nx\r\n0\r\n\r\nGET /", &[], 9), Ok(Some((b"x".to_vec(), 11))), "the rest stays");
+        assert_eq!(
+            decode(b"1\r\nx\r\n0\r\n\r\nGET /", &[], 9),
+            Ok(Some((b"x".to_vec(), 11))),
+            "the rest stays"
+        );
     }
 
     #[test]
@@ -213,7 +222,15 @@ mod tests {
         check(b"FFFFFFFFFFFFFFFD\r\n", Err(400));
         check(b"65\r\n", Err(413));
         check(b"60\r\n", Ok(None));
-        for text in ["5\nhello\r\n", "5\r\nhelloX\n", "5\r\nhello\n", "5\r\nhello\rX", "5;a\rb\r\n", "5;a\nb", "5;\0\r\n"] {
+        for text in [
+            "5\nhello\r\n",
+            "5\r\nhelloX\n",
+            "5\r\nhello\n",
+            "5\r\nhello\rX",
+            "5;a\rb\r\n",
+            "5;a\nb",
+            "5;\0\r\n",
+        ] {
             check(text.as_bytes(), Err(400));
         }
         for name in ["Content-Length", "transfer-encoding", "Host", "X-Hub-Signature-256", "content_length"] {

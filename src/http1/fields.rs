@@ -120,7 +120,10 @@ pub(super) fn is_lookalike(name: &[u8]) -> bool {
         && name.contains(&b'_')
         && TRUSTED.iter().any(|trusted| {
             trusted.len() == name.len()
-                && trusted.iter().zip(name).all(|(t, n)| *t == if *n == b'_' { b'-' } else { n.to_ascii_lowercase() })
+                && trusted
+                    .iter()
+                    .zip(name)
+                    .all(|(t, n)| *t == if *n == b'_' { b'-' } else { n.to_ascii_lowercase() })
         })
 }
 
@@ -135,7 +138,8 @@ mod tests {
 
     #[test]
     fn lengths_are_digits_only() {
-        let check = |value: &str, expected| assert_eq!(content_length(value.as_bytes()), expected, "{value:?}");
+        let check =
+            |value: &str, expected| assert_eq!(content_length(value.as_bytes()), expected, "{value:?}");
         check("0", Some(0));
         check("0005", Some(5));
         check("9223372036854775807", Some(i64::MAX as u64));
@@ -155,11 +159,21 @@ mod tests {
         check(&[], Coding::Absent);
         check(&[b"chunked"], Coding::Chunked);
         check(&[b"CHUNKED"], Coding::Chunked);
-        for unknown in [&b"gzip"[..], b"identity", b"xchunked", b"\"chunked\"", b"gzip, chunked", b"chunked;q=1"] {
+        for unknown in
+            [&b"gzip"[..], b"identity", b"xchunked", b"\"chunked\"", b"gzip, chunked", b"chunked;q=1"]
+        {
             check(&[unknown], Coding::Unknown);
         }
         check(&[b"identity", b"chunked"], Coding::Unknown);
-        for bad in [&b""[..], b"chunked, gzip", b"chunked, chunked", b",chunked", b"chunked,", b"\xa0chunked", b"chunked\x85"] {
+        for bad in [
+            &b""[..],
+            b"chunked, gzip",
+            b"chunked, chunked",
+            b",chunked",
+            b"chunked,",
+            b"\xa0chunked",
+            b"chunked\x85",
+        ] {
             check(&[bad], Coding::Invalid);
         }
         check(&[b"chunked", b"chunked"], Coding::Invalid);
@@ -171,7 +185,9 @@ mod tests {
         for good in ["a", "a.example:8443", "127.0.0.1", "[::1]", "[::1]:80", "a:", "x_y.example"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in ["", ":80", "a b", "a/b", "u@a", "a:b", "a:1:2", "[::1", "[]", "::1]", "[::1]x", "a?b", "a:123456"] {
+        for bad in [
+            "", ":80", "a b", "a/b", "u@a", "a:b", "a:1:2", "[::1", "[]", "::1]", "[::1]x", "a?b", "a:123456",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }

@@ -2,7 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::fields::{Coding, Codings, content_length, is_end_to_end, is_host, is_lookalike, is_token, members};
+use super::fields::{
+    Coding, Codings, content_length, is_end_to_end, is_host, is_lookalike, is_token, members,
+};
 use super::{FIELDS_MAX, Framing, Refusal, RequestHead, Scan};
 
 /// Room for the fields of one head, on the caller's stack; start from [`NO_HEADERS`].
@@ -47,7 +49,11 @@ pub fn parse_request<'a>(
         return if buf.len() < limits.head { Ok(None) } else { Err(LONG_TARGET) };
     };
     let Some(end) = scan.head_end(window).map_err(|_| BARE_LINE_END)? else {
-        return if buf.len() < limits.head { Ok(None) } else { Err(Refusal::new(431, "The head is too large.")) };
+        return if buf.len() < limits.head {
+            Ok(None)
+        } else {
+            Err(Refusal::new(431, "The head is too large."))
+        };
     };
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(&window[start..end], headers) {
@@ -101,7 +107,9 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
     };
     match version {
         b"HTTP/1.1" | b"HTTP/1.0" => {}
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             return Err(Refusal::new(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here."));
         }
         _ => return Err(BAD_LINE),
@@ -137,7 +145,8 @@ fn interpret<'a>(
 ) -> Result<RequestHead<'a>, Refusal> {
     let mut length = None;
     let mut codings = Codings::default();
-    let (mut hosts, mut close, mut expect_continue, mut expects_more, mut lookalikes) = (0, false, false, false, 0);
+    let (mut hosts, mut close, mut expect_continue, mut expects_more, mut lookalikes) =
+        (0, false, false, false, 0);
     for header in headers {
         let (name, value) = (header.name.as_bytes(), header.value);
         if name.len() + value.len() > FIELD_MAX {
@@ -159,7 +168,9 @@ fn interpret<'a>(
                 for option in members(value) {
                     close |= option.eq_ignore_ascii_case(b"close");
                     if is_end_to_end(option) {
-                        return Err(Refusal::bad("Connection names a field that must not be dropped on the way."));
+                        return Err(Refusal::bad(
+                            "Connection names a field that must not be dropped on the way.",
+                        ));
                     }
                 }
             }
@@ -197,7 +208,13 @@ fn interpret<'a>(
 }
 
 /// RFC 9112 6.3, without its leniencies.
-fn framing(method: &str, version: u8, length: Option<u64>, coding: Coding, limits: Limits) -> Result<Framing, Refusal> {
+fn framing(
+    method: &str,
+    version: u8,
+    length: Option<u64>,
+    coding: Coding,
+    limits: Limits,
+) -> Result<Framing, Refusal> {
     let framing = match (coding, length) {
         (Coding::Absent, None) => Framing::None,
         (Coding::Absent, Some(bytes)) => match usize::try_from(bytes) {
@@ -209,7 +226,9 @@ fn framing(method: &str, version: u8, length: Option<u64>, coding: Coding, limit
         (_, None) if version == 0 => return Err(Refusal::bad("HTTP/1.0 knows no Transfer-Encoding.")),
         (Coding::Chunked, None) => Framing::Chunked,
         (Coding::Invalid, None) => return Err(Refusal::bad("The Transfer-Encoding is malformed.")),
-        (Coding::Unknown, None) => return Err(Refusal::new(501, "Chunked is the only transfer coding known here.")),
+        (Coding::Unknown, None) => {
+            return Err(Refusal::new(501, "Chunked is the only transfer coding known here."));
+        }
     };
     match (method, framing) {
         ("GET" | "HEAD", Framing::Chunked | Framing::Length(1..)) => Err(BODY_OF_GET),

@@ -29,8 +29,14 @@ enum State {
     #[default]
     Start,
     /// In the head that starts at `start`.
-    Head { start: usize, scan: Scan },
-    Body { response: Response, rest: Rest },
+    Head {
+        start: usize,
+        scan: Scan,
+    },
+    Body {
+        response: Response,
+        rest: Rest,
+    },
 }
 
 /// What is left of a body.
@@ -147,13 +153,16 @@ fn interpret(head: &[u8], end: usize) -> Result<Option<(Response, Rest)>, BadAns
         200..=599 => {}
         _ => return Err(BadAnswer::Malformed("its status is not between 100 and 599")),
     }
-    let (mut length, mut codings, mut close, mut retry_after) = (None, Codings::default(), version == 0, None);
+    let (mut length, mut codings, mut close, mut retry_after) =
+        (None, Codings::default(), version == 0, None);
     for header in &*parsed.headers {
         match header.name.len() {
             10 if header.name.eq_ignore_ascii_case("connection") => {
                 close |= members(header.value).any(|option| option.eq_ignore_ascii_case(b"close"));
             }
-            11 if header.name.eq_ignore_ascii_case("retry-after") => retry_after = read_retry_after(header.value),
+            11 if header.name.eq_ignore_ascii_case("retry-after") => {
+                retry_after = read_retry_after(header.value)
+            }
             14 if header.name.eq_ignore_ascii_case("content-length") => {
                 let bytes = content_length(header.value);
                 let bytes = bytes.ok_or(BadAnswer::Malformed("its Content-Length is no number"))?;

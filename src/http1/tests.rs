@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod answers;
+mod mutants;
+
 const LIMITS: Limits = Limits { head: 16 << 10, body: 4 << 20 };
 
 /// What a head came to: method, target, framing, keep-alive, expect, bytes; or the status of its refusal.
@@ -71,7 +74,10 @@ fn good_heads_are_taken() {
     check("GET /webhook?hub.mode=subscribe HTTP/1.1\r\nhost: [::1]:80\r\n\r\n", Ok(Framing::None));
     check("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", Ok(Framing::Length(0)));
     check("GET /%00/../x//y HTTP/1.0\r\n\r\n", Ok(Framing::None));
-    check("DELETE / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade, te\r\n\r\n", Ok(Framing::None));
+    check(
+        "DELETE / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade, te\r\n\r\n",
+        Ok(Framing::None),
+    );
     check(&post("Content-Length: 1\r\nX: \u{e9}\r\nEmpty:\r\n"), Ok(Framing::Length(1)));
     check(&post(&format!("Content-Length: 1\r\n{}", "A: b\r\n".repeat(62))), Ok(Framing::Length(1)));
     check(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(8191)), Ok(Framing::None));
@@ -85,10 +91,30 @@ fn request_lines_in_doubt_are_refused() {
         line(&format!("{method} / HTTP/1.1"), 405);
     }
     line("CONNECT a:443 HTTP/1.1", 405);
-    for target in ["*", "webhook", "ftp://a/", "http://", "http://u@a/", "http://a?q", "/a#b", "/\u{e9}", "/a\tb", "/\0"] {
+    for target in [
+        "*",
+        "webhook",
+        "ftp://a/",
+        "http://",
+        "http://u@a/",
+        "http://a?q",
+        "/a#b",
+        "/\u{e9}",
+        "/a\tb",
+        "/\0",
+    ] {
         line(&format!("GET {target} HTTP/1.1"), 400);
     }
-    for text in ["GET  / HTTP/1.1", "GET /  HTTP/1.1", "GET\t/ HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.1 ", "GET /", "GET", "/"] {
+    for text in [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET /",
+        "GET",
+        "/",
+    ] {
         line(text, 400);
     }
     for version in ["HTTP/1.32", "HTTP/1.1x", "http/1.1", "HTTP/1,1", "HTTP/1", "HTTPS/1.1", "XXXX/1.1"] {
@@ -111,8 +137,24 @@ fn request_lines_in_doubt_are_refused() {
 #[test]
 fn field_lines_in_doubt_are_refused() {
     for fields in [
-        "X : y\r\n", "X\t: y\r\n", " X: y\r\n", "X: y\r\n z\r\n", ": y\r\n", "no colon\r\n", "X\u{e9}: y\r\n", "X(: y\r\n", "X\0: y\r\n",
-        "X: \0\r\n", "X: a\x01b\r\n", "X: a\rb\r\n", "X: a\nb\r\n", "X: y\n", "\n", "X: y\r\r\n", "X\r\n: y\r\n", "X: a\x7fb\r\n",
+        "X : y\r\n",
+        "X\t: y\r\n",
+        " X: y\r\n",
+        "X: y\r\n z\r\n",
+        ": y\r\n",
+        "no colon\r\n",
+        "X\u{e9}: y\r\n",
+        "X(: y\r\n",
+        "X\0: y\r\n",
+        "X: \0\r\n",
+        "X: a\x01b\r\n",
+        "X: a\rb\r\n",
+        "X: a\nb\r\n",
+        "X: y\n",
+        "\n",
+        "X: y\r\r\n",
+        "X\r\n: y\r\n",
+        "X: a\x7fb\r\n",
     ] {
         check(&post(&format!("Content-Length: 1\r\n{fields}")), Err(400));
     }
@@ -139,7 +181,19 @@ fn hosts_in_doubt_are_refused() {
 #[test]
 fn framing_in_doubt_is_refused() {
     let fields = |fields: &str, status| check(&post(fields), Err(status));
-    for length in ["+5", "-1", "0x10", "5_0", "1e3", "5 5", "", "5x", "5, 5", "9223372036854775808", "99999999999999999999"] {
+    for length in [
+        "+5",
+        "-1",
+        "0x10",
+        "5_0",
+        "1e3",
+        "5 5",
+        "",
+        "5x",
+        "5, 5",
+        "9223372036854775808",
+        "99999999999999999999",
+    ] {
         fields(&format!("Content-Length: {length}\r\n"), 400);
     }
     fields("Content-Length: 5\r\nContent-Length: 5\r\n", 400);
@@ -153,7 +207,9 @@ fn framing_in_doubt_is_refused() {
         fields(&format!("Transfer-Encoding: {coding}\r\n"), 501);
     }
     fields("Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", 501);
-    for coding in ["chunked, gzip", "chunked, chunked", ", chunked", "chunked,", "", "\u{b}chunked", "chunked\u{a0}"] {
+    for coding in
+        ["chunked, gzip", "chunked, chunked", ", chunked", "chunked,", "", "\u{b}chunked", "chunked\u{a0}"]
+    {
         fields(&format!("Transfer-Encoding: {coding}\r\n"), 400);
     }
     fields("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400);
@@ -181,7 +237,8 @@ fn heads_say_what_becomes_of_the_connection() {
 
 #[test]
 fn absolute_targets_are_reduced_to_their_path() {
-    for (target, path) in [("http://a.example/x?y", "/x?y"), ("HTTPS://[::1]:8443/", "/"), ("http://a", "/")] {
+    for (target, path) in [("http://a.example/x?y", "/x?y"), ("HTTPS://[::1]:8443/", "/"), ("http://a", "/")]
+    {
         let head = format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n");
         assert_eq!(same_however_cut(head.as_bytes()).unwrap().unwrap().1, path);
     }
@@ -189,195 +246,12 @@ fn absolute_targets_are_reduced_to_their_path() {
 
 #[test]
 fn fields_are_found_once_and_doubles_reported() {
-    let text = post("Content-Length: 1\r\nX-Hub-Signature-256: a\r\nTwo: 1\r\ntwo: 2\r\nx_hub_signature_256: b\r\n");
+    let text =
+        post("Content-Length: 1\r\nX-Hub-Signature-256: a\r\nTwo: 1\r\ntwo: 2\r\nx_hub_signature_256: b\r\n");
     let mut headers = NO_HEADERS;
-    let (head, _) = parse_request(text.as_bytes(), &mut headers, &mut Scan::default(), LIMITS).unwrap().unwrap();
+    let (head, _) =
+        parse_request(text.as_bytes(), &mut headers, &mut Scan::default(), LIMITS).unwrap().unwrap();
     assert_eq!(head.header("x-hub-signature-256"), Field::One(b"a"));
     assert_eq!((head.header("TWO"), head.header("three")), (Field::Several, Field::Missing));
     assert_eq!(head.lookalikes, 1);
-}
-
-/// Feeds `buf` in pieces that end at `cuts`, then the end of the stream.
-fn answer(buf: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Response, BadAnswer> {
-    let mut decoder = ResponseDecoder::default();
-    for end in cuts.into_iter().chain([buf.len()]) {
-        if let Step::Done(response) = decoder.decode(&buf[..end], false)? {
-            return Ok(response);
-        }
-    }
-    match decoder.decode(buf, true)? {
-        Step::Done(response) => Ok(response),
-        Step::NeedMore => panic!("asks for more after the end"),
-    }
-}
-
-fn check_answer(text: &str, expected: Option<(u16, bool, usize)>) -> Option<Response> {
-    let buf = text.as_bytes();
-    let whole = answer(buf, []);
-    let found = whole.as_ref().ok().map(|response| (response.status, response.reusable, response.consumed));
-    assert_eq!(found, expected, "{whole:?}: {}", text[..text.len().min(200)].escape_debug());
-    assert_eq!(answer(buf, offsets(buf.len())), whole, "in small pieces: {}", text.escape_debug());
-    for cut in offsets(buf.len()) {
-        assert_eq!(answer(buf, [cut]), whole, "cut at {cut}: {}", text.escape_debug());
-    }
-    whole.ok()
-}
-
-#[test]
-fn answers_are_read_to_their_end() {
-    let all = |text: &str, status, reusable| check_answer(text, Some((status, reusable, text.len()))).unwrap();
-    all("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, true);
-    all("HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, true);
-    all("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", 200, true);
-    all("HTTP/1.1 204 No Content\r\n\r\n", 204, true);
-    all("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", 204, false);
-    all("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, true);
-    all("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 202 A\r\nContent-Length: 0\r\n\r\n", 202, true);
-    all("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", 200, false);
-    all("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, false);
-    assert_eq!(all("HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, false).body, 19..32);
-    all("HTTP/1.1 500 Oops\r\nContent-Length: 9\r\n\r\ncut", 500, false);
-    all("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe", 200, false);
-    let busy = all("HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n", 503, true);
-    assert_eq!(busy.retry_after, Some(RetryAfter::After(std::time::Duration::from_secs(120))));
-    let busy = all("HTTP/1.1 503 Busy\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n", 503, true);
-    let date = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(784_111_777);
-    assert_eq!(busy.retry_after, Some(RetryAfter::At(date)));
-    let vague = all("HTTP/1.1 503 Busy\r\nRetry-After: soon\r\nContent-Length: 0\r\n\r\n", 503, true);
-    assert_eq!(vague.retry_after, None);
-    let head = "HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n";
-    check_answer(head, Some((200, false, head.len())));
-    let first = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-    check_answer(&format!("{first}HTTP/1.1 200 OK\r\n"), Some((200, true, first.len())));
-}
-
-#[test]
-fn endless_bodies_are_cut() {
-    let endless = |fields: &str, part: &str| {
-        let mut decoder = ResponseDecoder::default();
-        let mut buf = format!("HTTP/1.1 200 OK\r\n{fields}\r\n").into_bytes();
-        loop {
-            assert!(buf.len() < 100_000, "read far enough");
-            if let Step::Done(response) = decoder.decode(&buf, false).unwrap() {
-                return (response.status, response.reusable);
-            }
-            buf.extend_from_slice(part.as_bytes());
-        }
-    };
-    assert_eq!(endless("", "some text "), (200, false));
-    assert_eq!(endless("Transfer-Encoding: chunked\r\n", "8\r\n12345678\r\n"), (200, false));
-}
-
-#[test]
-fn garbage_is_no_answer() {
-    let interim = "HTTP/1.1 100 Continue\r\n\r\n";
-    for text in [
-        "", "HTTP/1.1 200", "hello", "\r\nHTTP/1.1 200 OK\r\n\r\n", "HTTP/2 200\r\n\r\n", "HTTP/1.1 99 X\r\n\r\n", "HTTP/1.1 600 X\r\n\r\n",
-        "HTTP/1.1 101 Switching\r\n\r\n", "HTTP/1.1 200 OK\nContent-Length: 0\n\n", "HTTP/1.1 200 OK\r\nX : y\r\n\r\n", interim,
-        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
-        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX",
-    ] {
-        check_answer(text, None);
-    }
-    let last = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    check_answer(&format!("{}{last}", interim.repeat(9)), None);
-    check_answer(&format!("{}{last}", interim.repeat(8)), Some((200, true, 8 * interim.len() + last.len())));
-    check_answer(&format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(70_000)), None);
-    check_answer(&format!("HTTP/1.1 200 OK\r\n{}: x\r\n\r\n", "x".repeat(70_000)), None);
-    assert_eq!(answer(b"", []), Err(BadAnswer::Closed));
-    assert_eq!(answer(b"HTTP/1.1 2", []), Err(BadAnswer::Truncated));
-}
-
-/// A small generator with a printable seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-
-    /// `buf` with up to four changes that tend to hurt parsers.
-    fn mutate(&mut self, mut buf: Vec<u8>) -> Vec<u8> {
-        const TOKENS: [&[u8]; 18] = [
-            b"\r", b"\n", b"\r\n", b"\r\n\r\n", b"\n\n", b" ", b"\t", b":", b"\0", b"\x85", b",", b";", b"Content-Length: 3\r\n",
-            b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"HTTP/1.1", b"Host: b\r\n", b"0\r\n\r\n",
-        ];
-        for _ in 0..=self.below(4) {
-            let at = self.below(buf.len() + 1);
-            match self.below(4) {
-                0 if at < buf.len() => buf[at] = self.below(256) as u8,
-                1 if at < buf.len() => drop(buf.drain(at..buf.len().min(at + 1 + self.below(8)))),
-                2 => {
-                    let part = buf[at..buf.len().min(at + self.below(40))].to_vec();
-                    let to = self.below(buf.len() + 1);
-                    buf.splice(to..to, part);
-                }
-                _ => drop(buf.splice(at..at, TOKENS[self.below(TOKENS.len())].iter().copied())),
-            }
-        }
-        buf
-    }
-}
-
-#[test]
-fn mutants_are_never_taken_more_loosely_than_by_httparse() {
-    let seeds = [
-        post("Content-Length: 5\r\nUser-Agent: facebookexternalua\r\nX-Hub-Signature-256: sha256=0a\r\n") + "hello",
-        post("Transfer-Encoding: chunked\r\nConnection: keep-alive\r\nExpect: 100-continue\r\n") + "5\r\nhello\r\n0\r\n\r\n",
-        "\r\nGET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n".to_owned(),
-    ];
-    let mut taken = 0;
-    for seed in 0..6000 {
-        let mut random = Random(seed);
-        let text = &seeds[random.below(seeds.len())];
-        let buf = random.mutate(text.clone().into_bytes());
-        let whole = in_pieces(&buf, []);
-        let cut = random.below(buf.len() + 1);
-        assert_eq!(in_pieces(&buf, [cut]), whole, "seed {seed} cut at {cut}: {}", buf.escape_ascii());
-        assert_eq!(in_pieces(&buf, 0..buf.len()), whole, "seed {seed} bytewise: {}", buf.escape_ascii());
-        let Ok(Some((method, .., used))) = whole else { continue };
-        taken += 1;
-        let mut headers = [httparse::EMPTY_HEADER; FIELDS_MAX];
-        let mut request = httparse::Request::new(&mut headers);
-        let other = request.parse(&buf);
-        assert_eq!(other, Ok(httparse::Status::Complete(used)), "seed {seed}: {}", buf.escape_ascii());
-        assert_eq!(request.method, Some(method.as_str()), "seed {seed}");
-    }
-    assert!(taken > 500, "the mutants are too wild to prove anything: {taken}");
-}
-
-#[test]
-fn mutated_bodies_and_answers_give_one_verdict() {
-    let chunks = b"5;x=y\r\nhello\r\n0a\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n";
-    let answers = b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
-    for seed in 0..6000 {
-        let mut random = Random(seed);
-        let buf = random.mutate(chunks.to_vec());
-        let decode = |cuts: &mut dyn Iterator<Item = usize>| {
-            let (mut decoder, mut body, mut start) = (Chunked::new(100), Vec::new(), 0);
-            for end in cuts.chain([buf.len()]) {
-                let progress = decoder.decode(&buf[start..end], |data| body.extend_from_slice(data))?;
-                start += progress.consumed;
-                if progress.done {
-                    return Ok(Some((body, start)));
-                }
-            }
-            Ok::<_, Refusal>(None)
-        };
-        let cut = random.below(buf.len() + 1);
-        let whole = decode(&mut std::iter::empty());
-        assert_eq!(decode(&mut std::iter::once(cut)), whole, "seed {seed} cut at {cut}: {}", buf.escape_ascii());
-        assert_eq!(decode(&mut (0..buf.len())), whole, "seed {seed} bytewise: {}", buf.escape_ascii());
-
-        let buf = random.mutate(answers.to_vec());
-        let cut = random.below(buf.len() + 1);
-        let whole = answer(&buf, []);
-        assert_eq!(answer(&buf, [cut]), whole, "seed {seed} cut at {cut}: {}", buf.escape_ascii());
-        assert_eq!(answer(&buf, 0..buf.len()), whole, "seed {seed} bytewise: {}", buf.escape_ascii());
-    }
 }

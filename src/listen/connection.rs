@@ -18,7 +18,7 @@ use super::roster::Member;
 use super::shared::{Grant, Seat};
 use super::{Answer, Handler};
 use crate::deadline::Watch;
-use crate::http1::Limits;
+use crate::http1::{Limits, Refusal};
 
 /// Below this a body is too slow, bytes per second.
 const BODY_RATE_MIN: usize = 1 << 10;
@@ -55,7 +55,13 @@ enum Waiting {
 struct Gone;
 
 impl<H: Handler> Connection<H> {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, seat: Seat, core: Rc<Core>, handler: Rc<H>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        seat: Seat,
+        core: Rc<Core>,
+        handler: Rc<H>,
+    ) -> Self {
         let fd = stream.as_raw_fd();
         Self {
             watch: core.deadlines.watch(fd),
@@ -155,7 +161,7 @@ impl<H: Handler> Connection<H> {
     }
 
     /// Answers for the last time.
-    async fn give_up(&mut self, refusal: crate::http1::Refusal) -> Result<(), Gone> {
+    async fn give_up(&mut self, refusal: Refusal) -> Result<(), Gone> {
         if self.requests.is_answered() {
             return Err(Gone);
         }
@@ -232,6 +238,8 @@ impl<H: Handler> Connection<H> {
         // The peer may have gone already; then the read below says so.
         nix::sys::socket::shutdown(self.stream.as_raw_fd(), nix::sys::socket::Shutdown::Write).ok();
         self.watch.set(Instant::now() + self.core.shared.patience.linger, Shutdown::Both);
+        self.requests.abandon();
+        self.grant.resize(self.requests.held());
         let mut left = LINGER_MAX;
         while left > 0 {
             self.requests.input.clear();

@@ -80,7 +80,8 @@ mod tests {
         let check = |reply: Reply, close, bodiless, expected: &str| {
             let mut out = Vec::new();
             encode(&mut out, &reply, &date, close, bodiless);
-            let expected = expected.replace('\n', "\r\n").replace("D\r", "date: Sun, 06 Nov 1994 08:49:37 GMT\r");
+            let expected =
+                expected.replace('\n', "\r\n").replace("D\r", "date: Sun, 06 Nov 1994 08:49:37 GMT\r");
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         let reply = |status, body: &'static str| Reply {

@@ -60,7 +60,9 @@ pub(super) enum Phase {
     Idle,
     Head,
     /// So many bytes of the body were received.
-    Body { received: usize },
+    Body {
+        received: usize,
+    },
 }
 
 /// A body that is being read.
@@ -72,9 +74,15 @@ struct Body<P> {
 }
 
 enum Rest {
-    Length { bytes: usize, received: usize },
+    Length {
+        bytes: usize,
+        received: usize,
+    },
     /// `used`: bytes of the buffer behind the head that are decoded.
-    Chunks { decoder: Chunked, used: usize },
+    Chunks {
+        decoder: Chunked,
+        used: usize,
+    },
 }
 
 impl<H: Handler> Requests<H> {
@@ -137,7 +145,8 @@ impl<H: Handler> Requests<H> {
                 Ok(pass) => Some(pass),
                 Err(reply) => {
                     // It may wait for our 100 or send the body unasked (RFC 9110 10.1.1): then nobody knows what comes next.
-                    let keep = parsed.keep_alive && !parsed.expect_continue && !reply.close && fits(parsed.framing);
+                    let keep =
+                        parsed.keep_alive && !parsed.expect_continue && !reply.close && fits(parsed.framing);
                     self.pending.push(Pending::new(Answer::Now(reply), &parsed, !keep));
                     if !keep {
                         return Ok(One::Taken { used: head_len, last: true });
@@ -159,7 +168,8 @@ impl<H: Handler> Requests<H> {
         let began_empty = buf.len() == body.head_len;
         let Some(used) = body.fill(buf, &mut self.chunks)? else {
             let want = body.head_len + body.room();
-            let next = if wants_continue && began_empty { Next::Continue { want } } else { Next::Read { want } };
+            let next =
+                if wants_continue && began_empty { Next::Continue { want } } else { Next::Read { want } };
             return Ok(One::Partial(next));
         };
         let Some(pass) = body.pass.take() else { return Ok(One::Taken { used, last: false }) };
@@ -190,7 +200,9 @@ impl<H: Handler> Requests<H> {
     pub(super) fn phase(&self) -> Phase {
         match &self.body {
             Some(Body { rest: Rest::Length { received, .. }, .. }) => Phase::Body { received: *received },
-            Some(Body { rest: Rest::Chunks { decoder, .. }, .. }) => Phase::Body { received: decoder.announced() },
+            Some(Body { rest: Rest::Chunks { decoder, .. }, .. }) => {
+                Phase::Body { received: decoder.announced() }
+            }
             // An empty line after a body is no beginning of a request.
             None if matches!(self.input.as_slice(), b"" | b"\r" | b"\r\n") => Phase::Idle,
             None => Phase::Head,
@@ -215,6 +227,14 @@ impl<H: Handler> Requests<H> {
         }
     }
 
+    /// Forgets everything that was read, and the memory for it.
+    pub(super) fn abandon(&mut self) {
+        self.body = None;
+        self.input.clear();
+        self.chunks.clear();
+        self.shrink();
+    }
+
     /// Moves what is left to the front of the buffer.
     fn drop_used(&mut self, at: usize) {
         self.input.drain(..at);
@@ -227,7 +247,10 @@ impl<H: Handler> Requests<H> {
 /// What [`Requests::one`] found.
 enum One {
     /// A request of so many bytes; after the last one the rest of the input is ignored.
-    Taken { used: usize, last: bool },
+    Taken {
+        used: usize,
+        last: bool,
+    },
     Partial(Next),
 }
 

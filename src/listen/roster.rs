@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn longest_idle_end_first_and_busy_ones_stay() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peers: Vec<_> = (0..4).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        let peers: Vec<_> =
+            (0..4).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
         let mut sockets: Vec<_> = peers.iter().map(|_| listener.accept().unwrap().0).collect();
         let roster = Rc::new(Roster::default());
         let members: Vec<_> = sockets.iter().map(|socket| roster.join(socket.as_raw_fd())).collect();

@@ -86,7 +86,11 @@ impl Shared {
     }
 
     /// Counts a connection in. `make_room` is asked when the total is reached; true if it closed another one.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr, make_room: impl FnOnce() -> bool) -> Result<Seat, Turned> {
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        make_room: impl FnOnce() -> bool,
+    ) -> Result<Seat, Turned> {
         let peer = peer.to_canonical();
         if !self.allow_from.is_empty() && !self.allow_from.iter().any(|net| net.contains(&peer)) {
             return Err(Turned::NotAllowed);
@@ -220,7 +224,9 @@ mod tests {
     #[test]
     fn only_listed_networks_may_connect() {
         let shared = shared(9, 0, &["10.0.0.0/8", "2001:db8::/32"]);
-        for (peer, expected) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("2001:db8::9", true), ("11.0.0.1", false)] {
+        for (peer, expected) in
+            [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("2001:db8::9", true), ("11.0.0.1", false)]
+        {
             assert_eq!(enter(&shared, peer).is_ok(), expected, "{peer}");
         }
     }
