@@ -1,1 +1,53 @@
-fn main() {}
+//! How much CPU does a webhook cost? Load generator, floor server, sink, and the driver that measures with them.
+//!
+//! Without arguments it measures the floor; with `--gateway PATH` the floor and the gateway in one run, in
+//! alternating blocks, because ratios inside one run hold on a noisy machine and absolute times do not.
+//! The server has CPU 0 to itself, generator and sink share CPU 1, and what is reported is the server's CPU
+//! time by the number of answers, not what the machine could push through in all.
+#![deny(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "only the driver's own threads sleep, never a core")]
+
+use clap::{Parser, Subcommand};
+
+mod child;
+mod cpu;
+mod floor;
+mod gateway;
+mod generator;
+mod http;
+mod measure;
+mod pool;
+mod server;
+mod sink;
+mod table;
+
+#[derive(Parser)]
+#[command(version, about = "Measures what a webhook costs", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    measure: measure::Args,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Floor and gateway in alternating blocks (the default)
+    Measure(measure::Args),
+    /// A bare monoio server that reads requests and answers 200: the least that a webhook can cost
+    Floor(floor::Args),
+    /// Signed webhooks against a server that runs already
+    Load(generator::Args),
+    /// A region: answers 200 to every parcel and counts them
+    Sink(sink::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Measure(cli.measure)) {
+        Command::Measure(args) => measure::run(&args),
+        Command::Floor(args) => floor::run(&args),
+        Command::Load(args) => generator::run(&args),
+        Command::Sink(args) => sink::run(&args),
+    }
+}

@@ -1,0 +1,134 @@
+//! Where a process's CPU time went, and which CPU a thread may use.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::Context;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+/// Nanoseconds of a tick in `/proc/<pid>/stat`: USER_HZ is 100.
+const TICK_NS: u64 = 10_000_000;
+
+/// Lets the calling thread run on `cpu` only.
+pub fn pin(cpu: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .with_context(|| format!("pin to CPU {cpu}"))
+}
+
+/// Nanoseconds of CPU time so far.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// By thread name without its number: `ingest`, `forward`, ... A kernel worker of a ring counts for the
+    /// thread that the ring belongs to.
+    pub threads: BTreeMap<String, u64>,
+    /// All threads, those that have ended too; in steps of 10 ms.
+    pub process: u64,
+    /// Times that a thread went to sleep.
+    pub sleeps: u64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let mut tasks = BTreeMap::new();
+        for task in fs::read_dir(format!("/proc/{pid}/task")).context("read the server's threads")? {
+            let task = task?.path();
+            // A thread may end between the listing and the reading.
+            let (Ok(name), Ok(times)) =
+                (fs::read_to_string(task.join("comm")), fs::read_to_string(task.join("schedstat")))
+            else {
+                continue;
+            };
+            let sleeps = fs::read_to_string(task.join("status")).ok().and_then(|status| {
+                status.lines().find_map(|line| {
+                    line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok()
+                })
+            });
+            let busy: u64 = times.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+            let id = task.file_name().map(|id| id.to_string_lossy().into_owned()).unwrap_or_default();
+            tasks.insert(id, (name.trim().to_owned(), busy, sleeps.unwrap_or(0)));
+        }
+        let mut usage = Self { process: process_ns(pid)?, ..Self::default() };
+        for (name, busy, sleeps) in tasks.values() {
+            let owner = name.strip_prefix("iou-wrk-").and_then(|id| Some(&tasks.get(id)?.0)).unwrap_or(name);
+            let kind = owner.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+            *usage.threads.entry(kind.to_owned()).or_default() += busy;
+            usage.sleeps += sleeps;
+        }
+        Ok(usage)
+    }
+
+    /// What was used since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before = |name: &str| earlier.threads.get(name).copied().unwrap_or(0);
+        Self {
+            threads: self
+                .threads
+                .iter()
+                .map(|(name, ns)| (name.clone(), ns.saturating_sub(before(name))))
+                .collect(),
+            process: self.process.saturating_sub(earlier.process),
+            sleeps: self.sleeps.saturating_sub(earlier.sleeps),
+        }
+    }
+
+    pub fn thread(&self, name: &str) -> u64 {
+        self.threads.get(name).copied().unwrap_or(0)
+    }
+
+    /// The finer of the two readings: the steps of the process's own can hide up to 20 ms.
+    pub fn all(&self) -> u64 {
+        let threads: u64 = self.threads.values().sum();
+        if self.process > threads + 2 * TICK_NS { self.process } else { threads }
+    }
+}
+
+fn process_ns(pid: u32) -> anyhow::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .context("read the server's CPU time: it has ended")?;
+    // The name may hold blanks; user and system time are the 12th and 13th field after it.
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let ticks =
+        |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).context("read /proc/<pid>/stat");
+    Ok((ticks(11)? + ticks(12)?) * TICK_NS)
+}
+
+/// Share of all CPU time that the hypervisor gave to others since boot, as (stolen, total) ticks.
+pub fn steal() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks: Vec<u64> =
+        stat.lines().next().unwrap_or("").split(' ').filter_map(|text| text.parse().ok()).collect();
+    (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn busy_thread_is_found_under_its_name() {
+        let pid = std::process::id();
+        let before = Usage::of(pid).unwrap();
+        let (busy, used) = std::sync::mpsc::channel();
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().name("busy-7".into()).spawn(move || {
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_millis(50) {
+                std::hint::spin_loop();
+            }
+            busy.send(()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        used.recv().unwrap();
+        let usage = Usage::of(pid).unwrap().since(&before);
+        drop(done);
+        thread.unwrap().join().unwrap();
+        assert!(usage.thread("busy") > 10_000_000, "{usage:?}");
+        assert!(usage.all() >= usage.thread("busy"), "{usage:?}");
+    }
+}

@@ -1,0 +1,105 @@
+//! The regions: one server that answers 200 to every parcel and counts by `webhook-id`.
+//!
+//! The id is stable over retries, so distinct ids are parcels delivered and the rest are repeats.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Context;
+use monoio::io::AsyncWriteRentExt;
+use monoio::net::TcpStream;
+
+use crate::http::{self, Incoming};
+use crate::server;
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// CPU to run on
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+/// What came. The sink writes, anyone reads.
+#[derive(Debug, Default)]
+pub struct Received {
+    pub parcels: AtomicU64,
+    /// Parcels by `webhook-id`; one without counts each time.
+    pub distinct: AtomicU64,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let sink = start(args.listen, args.cpu)?;
+    println!("sink listens on {}", sink.address);
+    let mut last = 0;
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let (parcels, distinct) = (sink.received.parcels.load(Relaxed), sink.received.distinct.load(Relaxed));
+        println!("{parcels} parcels, {distinct} distinct, {}/s", parcels - last);
+        last = parcels;
+    }
+}
+
+/// A running sink; it runs until the process ends.
+pub struct Sink {
+    pub address: SocketAddr,
+    pub received: Arc<Received>,
+}
+
+pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
+    let received = Arc::new(Received::default());
+    let shared = Arc::clone(&received);
+    let (bound, address) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("sink".into()).spawn(move || {
+        let ended = server::on_core(cpu, async {
+            let listener = server::bind(listen)?;
+            bound.send(listener.local_addr()?).context("tell the address")?;
+            let counter =
+                Rc::new(Counter { received: shared, seen: RefCell::default(), hash: RandomState::new() });
+            Ok(server::accept(listener, |stream| connection(stream, Rc::clone(&counter))).await?)
+        });
+        let ended: anyhow::Result<()> = ended.flatten();
+        if let Err(error) = ended {
+            eprintln!("the sink ended: {error:#}");
+        }
+    })?;
+    let address = address.recv().context("start the sink; its cause stands above")?;
+    Ok(Sink { address, received })
+}
+
+struct Counter {
+    received: Arc<Received>,
+    /// Hashes of ids: 8 bytes for each of some millions.
+    seen: RefCell<HashSet<u64>>,
+    hash: RandomState,
+}
+
+impl Counter {
+    fn count(&self, request: &[u8]) {
+        self.received.parcels.fetch_add(1, Relaxed);
+        let new = http::header(request, "webhook-id")
+            .is_none_or(|id| self.seen.borrow_mut().insert(self.hash.hash_one(id)));
+        self.received.distinct.fetch_add(u64::from(new), Relaxed);
+    }
+}
+
+async fn connection(mut stream: TcpStream, counter: Rc<Counter>) -> io::Result<()> {
+    let mut incoming = Incoming::new();
+    while let Some(((), length)) = incoming.message(&mut stream, http::request).await? {
+        counter.count(&incoming.bytes()[..length]);
+        incoming.take(length);
+        stream.write_all(ANSWER).await.0?;
+    }
+    Ok(())
+}
