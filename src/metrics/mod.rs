@@ -47,7 +47,8 @@ impl Gauge {
 /// Upper bounds of the histogram buckets, seconds: 100 us to 25 s, which spans a fast disk's
 /// sync and the provider's 20 s patience.
 pub const BUCKETS: [f64; 17] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    25.0,
 ];
 
 /// Durations in buckets. One writer.

@@ -51,7 +51,8 @@ impl Verifier {
             }
         }
         let present = |value: Option<_>| value.filter(|value: &&str| !value.is_empty());
-        let (Some(mode), Some(challenge), Some(token)) = (present(mode), present(challenge), present(token)) else {
+        let (Some(mode), Some(challenge), Some(token)) = (present(mode), present(challenge), present(token))
+        else {
             return Err(HandshakeRefusal::Parameters);
         };
         let challenge = decode(challenge, b'+').ok_or(HandshakeRefusal::Encoding)?;
