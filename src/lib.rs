@@ -1,5 +1,10 @@
 //! Penstock: the gate between WhatsApp and a company's regional back ends.
 //!
+//! The provider calls one URL, in bursts, and has no replay: what was answered 200 and lost is gone.
+//! The company's back ends and duties are regional. Penstock proves who called, makes the webhook
+//! durable, answers at once, and gives every message to the region it belongs to, in order, through
+//! crashes and outages.
+//!
 //! # Words
 //!
 //! | word | meaning |
@@ -11,7 +16,7 @@
 //! | region | a destination: endpoint, limits, and the rules that lead to it |
 //! | entry | a webhook in the journal: raw bytes, arrival, verdict, what was parsed; has an LSN |
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
-//! | attempt | one try to hand a parcel over; ends as delivered, again (when), or dead (why) |
+//! | attempt | one try to hand a parcel over; ends as delivered or again (when) |
 //! | core | a pinned thread with its own io_uring: an ingest core or a forwarding core |
 //!
 //! # The way of a webhook
@@ -22,23 +27,41 @@
 //!    durable > hand-over + doorbell > 200 -------->     settle
 //!    <------------------ marks: delivered ----------
 //! ```
+//!
+//! Two files show it on a page each: [`intake`] from the socket to the 200, [`forward`] from the journal
+//! to the region. The modules below stand in the order in which data flows; nothing earlier knows
+//! anything later (`tests/tidy.rs` holds the table).
+//!
+//! # Promises
+//!
+//! - A 200 leaves only when the commit that holds the webhook is durable ([`journal`]).
+//! - What was answered 200 is delivered to its regions, at least once, after any crash; what an attempt
+//!   before the crash may have delivered says `penstock-possible-duplicate`.
+//! - If webhook B arrives after A was answered 200, B's events of a conversation follow A's, over any
+//!   number of cores, through overflow ([`handoff`], [`forward::feed`]) and restart.
+//! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
+//!
+//! # Deliberately absent
+//!
+//! HTTP/2 on the listener (a balancer speaks it), scripts in the data path, replication of our own,
+//! a database.
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod metrics;
+pub mod wake;
 pub mod deadline;
 pub mod http1;
 pub mod listen;
 pub mod verify;
 pub mod parse;
 pub mod route;
-pub mod journal;
-pub mod intake;
 pub mod entry;
+pub mod journal;
 pub mod handoff;
+pub mod intake;
 pub mod forward;
-pub mod shard;
 pub mod side;
 pub mod admin;
+pub mod shard;
 pub mod cli;
-pub mod wake;

@@ -1,8 +1,7 @@
 //! A value as bytes that do not depend on white space, escapes or the order of members.
 //!
 //! Two texts with the same bytes here say the same to any reader. Members are sorted by name; of a
-//! name that occurs twice all values count, in their order, so that nothing different is ever
-//! taken for the same. Numbers count by their value as 64-bit integer or double.
+//! name that occurs twice the last value counts, as everywhere. Numbers count by their value as 64-bit integer or double.
 //! The form is never stored, only digests of it.
 
 use simd_json::{Node, StaticNode};
@@ -55,6 +54,9 @@ impl Canonical {
         out.push(b'{');
         for index in mine..self.names.len() {
             let place = self.names[index];
+            if self.names.get(index + 1).is_some_and(|next| name(next) == name(&place)) {
+                continue;
+            }
             string(name(&place), out);
             self.write(object.at(place + 1), out);
         }

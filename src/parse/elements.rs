@@ -76,7 +76,9 @@ fn known<'t>(
 ) -> Element<'t> {
     let element = Element { kind, user, may_ask_contacts: true, ..unknown(value, around) };
     match parts[0] {
-        Some(_) => Element { family, parts: parts.map(Option::unwrap_or_default), values: [None, None], ..element },
+        Some(_) => {
+            Element { family, parts: parts.map(Option::unwrap_or_default), values: [None, None], ..element }
+        }
         None => element,
     }
 }
@@ -211,11 +213,9 @@ pub(crate) fn call<'t>(value: Value<'t>, around: &Around<'t>) -> Element<'t> {
 /// A message of a history's thread: the placeholder and the media come with the same id.
 pub(crate) fn history_message<'t>(value: Value<'t>, around: &Around<'t>) -> Element<'t> {
     let outgoing = value.text_of("to").is_some();
-    let read = if outgoing { echo(value, around) } else { message(value, around) };
-    match (value.text_of("id"), value.text_of("type")) {
-        (None, _) => Element { kind: EventKind::History, ..read },
-        (id, kind) => known(EventKind::History, read.user, (Family::History, [id, kind, None]), (value, around)),
-    }
+    let user = if outgoing { echo(value, around).user } else { message(value, around).user };
+    let parts = [value.text_of("id"), value.text_of("type"), None];
+    known(EventKind::History, user, (Family::History, parts), (value, around))
 }
 
 /// The person of `history[].threads[]`.

@@ -23,7 +23,7 @@ mod emit;
 mod meta;
 mod phone;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod users;
 mod walk;
 mod wasender;
