@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use penstock::config::{Endpoint, Region};
-use penstock::route::{Router, number};
+use penstock::parse::phone;
+use penstock::route::Router;
 
 /// Regions that share the prefixes out among themselves.
 const REGIONS: usize = 50;
@@ -112,7 +113,7 @@ fn bench(c: &mut Criterion) {
         });
         group.finish();
     }
-    c.bench_function("route/canonical", |b| b.iter(|| number::canonical(black_box("+55 31 98765-4321"))));
+    c.bench_function("route/canonical", |b| b.iter(|| phone::canonical(black_box("+55 31 98765-4321"))));
 }
 
 criterion_group!(benches, bench);

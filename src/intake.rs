@@ -28,7 +28,7 @@ use crate::http1::{Field, RequestHead};
 use crate::journal::{Journal, Ticket};
 use crate::listen::{Answer, Handler, Reply};
 use crate::metrics::{IngestCells, WebhookOutcome};
-use crate::parse::{Event, Parsed, Parser, conversations};
+use crate::parse::{Event, EventKind, Parsed, Parser, conversations};
 use crate::route::{Routed, Router, Rule};
 use crate::verify::Verifier;
 
@@ -53,6 +53,9 @@ const ENCODING: Reply =
 const MEDIA_TYPE: Reply = reply(415, b"expected content-type: application/json\n", TEXT);
 const UNSIGNED: Reply = reply(401, b"expected one valid signature of the body\n", TEXT);
 const UNAVAILABLE: Reply = reply(503, b"cannot store webhooks now; repeat later\n", &[("retry-after", "5")]);
+
+/// Slot of an event whose region is not known yet.
+const LATER: u16 = u16::MAX;
 
 /// What intake needs of a source.
 struct Desk {
@@ -163,8 +166,14 @@ impl Intake {
     fn judge(&self, desk: usize, body: &[u8], work: &mut Work) -> u64 {
         let Work { parser, verdict } = work;
         let mut owners = 0u64;
+        let mut errors_region = 0;
         let counted = &self.cells.sources[desk];
         let parsed = parser.parse(self.desks[desk].kind, body, &mut |event: &Event<'_>| {
+            if event.kind == EventKind::Errors {
+                errors_region = self.router.route_event(event).region;
+                verdict.events.push(EventRow { key: event.key, slot: LATER, kind: event.kind as u8 });
+                return;
+            }
             let Routed { region, rule } = self.router.route_event(event);
             if rule == Rule::UsersDisagree {
                 counted.mixed_elements.add(1);
@@ -179,8 +188,26 @@ impl Intake {
         if verdict.opaque {
             counted.unparsed.add(1);
         }
+        owners |= self.place_errors(verdict, errors_region);
         verdict.finish();
         owners
+    }
+
+    /// Errors of a value name nobody. If all else in the webhook is for one region they go there too,
+    /// and it stays whole; otherwise to `alone`, where they go by themselves.
+    fn place_errors(&self, verdict: &mut Verdict, alone: usize) -> u64 {
+        if verdict.events.iter().all(|e| e.slot != LATER) {
+            return 0;
+        }
+        let (slot, owner) = match verdict.regions.len() {
+            1 => (0, 0),
+            _ => {
+                let (id, owner) = self.regions[alone];
+                (verdict.slot(id), 1 << owner)
+            }
+        };
+        verdict.events.iter_mut().filter(|e| e.slot == LATER).for_each(|e| e.slot = slot);
+        owner
     }
 
     fn count_stored(&self, desk: usize, verdict: &Verdict) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::check;
 use crate::config::Config;
 use crate::parse::{Event, Parser, User};
-use crate::route::number::{self, Digits};
+use crate::parse::phone::{self, Digits};
 use crate::route::{Router, Rule, country_of};
 
 /// Tell which region a phone number, a user id or a webhook goes to, and which rule decides
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 fn route_user(what: &str, config: &Config, router: &Router) -> anyhow::Result<u8> {
-    if number::lookup(what).is_none() && country_of(what).is_none() {
+    if phone::lookup(what).is_none() && country_of(what).is_none() {
         writeln!(
             stderr(),
             "{what:?} is neither a phone number (7 to 15 digits, such as +44 7700 900123) \
@@ -104,7 +104,7 @@ fn event_line(config: &Config, router: &Router, event: &Event<'_>) -> String {
 
 /// The rule in words. The region is the subject of the sentence.
 fn why(rule: Rule, user: Option<&User<'_>>, number: &str, account: &str) -> String {
-    let phone = user.and_then(|user| user.phone).and_then(number::lookup);
+    let phone = user.and_then(|user| user.phone).and_then(phone::lookup);
     let id =
         user.and_then(|user| user.bsuid.and_then(country_of).or_else(|| user.phone.and_then(country_of)));
     let digits = phone.as_ref().map_or("", Digits::as_str);

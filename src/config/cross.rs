@@ -9,7 +9,8 @@ use ipnet::IpNet;
 
 use super::problem::Report;
 use super::{Config, Endpoint, Listen, Region, Source, SourceKind};
-use crate::route::{countries, number};
+use crate::parse::phone;
+use crate::route::countries;
 
 /// Sources, and regions: each is a label of metrics, and an index in the journal and the router
 /// takes two bytes.
@@ -99,7 +100,7 @@ fn regions(regions: &[Region], report: &Report) {
             })
         })
     };
-    unique("a prefix", claims("prefixes", |region| &region.prefixes, number::lookup_prefix), report);
+    unique("a prefix", claims("prefixes", |region| &region.prefixes, phone::lookup_prefix), report);
     unique("a country", claims("countries", |region| &region.countries, str::to_owned), report);
     unique(
         "a business number",
@@ -132,7 +133,7 @@ fn rules(config: &Config, report: &Report) {
             );
         }
         for prefix in &region.prefixes {
-            let row = countries::rows().iter().find(|row| row.prefix == number::lookup_prefix(prefix));
+            let row = countries::rows().iter().find(|row| row.prefix == phone::lookup_prefix(prefix));
             let Some((row, other)) = row.and_then(|row| Some((row, *lister.get(row.country)?))) else {
                 continue;
             };

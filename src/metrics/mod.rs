@@ -104,7 +104,7 @@ impl WebhookOutcome {
 }
 
 /// Number of [`EventKind`]s.
-pub const KINDS: usize = EventKind::Session as usize + 1;
+pub const KINDS: usize = EventKind::Errors as usize + 1;
 
 /// Per source, on one ingest core.
 #[derive(Debug, Default)]

@@ -31,6 +31,7 @@ const KINDS: [(EventKind, &str); super::KINDS] = [
     (EventKind::Group, "group"),
     (EventKind::Account, "account"),
     (EventKind::Session, "session"),
+    (EventKind::Errors, "errors"),
 ];
 
 /// Label `secret` of `penstock_secret_used_total`: place in the source's list of secrets.

@@ -7,7 +7,7 @@
 use super::User;
 use super::conversation::hash;
 use super::document::Value;
-use super::phone::{Digits, same};
+use super::phone::{self, same};
 use super::users::person;
 
 /// Up to this many contacts are simply looked through; above, they are sorted once, so that
@@ -86,7 +86,7 @@ impl<'t, 'i> Contacts<'t, 'i> {
 }
 
 fn phone_hash(phone: &str) -> Option<u64> {
-    Digits::canonical(phone).map(|digits| hash(1, digits.as_bytes()))
+    phone::canonical(phone).map(|digits| hash(1, &digits))
 }
 
 fn id_hash(id: &str) -> u64 {

@@ -5,14 +5,14 @@
 //! definition must never change. Two conversations with the same number merely wait for each other.
 
 use super::User;
-use super::phone::Digits;
+use super::phone::canonical;
 
 /// One number for each identity of each user, at the business number `number`.
 pub fn conversations<'a>(number: &str, users: &'a [User<'a>]) -> impl Iterator<Item = u64> + use<'a> {
     let seed = hash(SEED, number.as_bytes());
     users.iter().flat_map(move |user| {
         let phone =
-            user.phone.and_then(Digits::canonical).map(|digits| hash(seed ^ PHONE, digits.as_bytes()));
+            user.phone.and_then(canonical).map(|digits| hash(seed ^ PHONE, &digits));
         let bsuid = user.bsuid.map(|id| hash(seed ^ BSUID, id.as_bytes()));
         phone.into_iter().chain(bsuid)
     })

@@ -178,7 +178,11 @@ impl<'w, S> Walk<'w, S> {
                     self.value(member, Around { standby: true, number, ..around });
                 }
                 // Errors stand for a message that could not be shown, and name no user.
-                Part::Errors if member.each().count_left() > 0 => self.whole(member, value, &around),
+                Part::Errors if member.each().count_left() > 0 => {
+                    let read = Element { kind: EventKind::Errors, ..elements::unknown(value, &around) };
+                    emit(self.sink, member, &read, &[], false, &around);
+                    self.events += 1;
+                }
                 Part::Errors => {}
                 _ => self.list(part, member, list, &around),
             }

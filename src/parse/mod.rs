@@ -21,7 +21,7 @@ mod document;
 mod elements;
 mod emit;
 mod meta;
-mod phone;
+pub mod phone;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
@@ -32,7 +32,6 @@ pub use conversation::conversations;
 
 pub(crate) use contacts::Index;
 pub(crate) use document::{Document, Scratch, Spans, Value};
-pub(crate) use phone::Digits;
 pub(crate) use users::person;
 pub(crate) use walk::{Found, Sink, walk};
 
@@ -63,6 +62,8 @@ pub enum EventKind {
     Account = 11,
     /// A WASenderApi session event without a user.
     Session = 12,
+    /// Errors of a value: they stand for messages that could not be shown, and name no user.
+    Errors = 13,
 }
 
 /// One person an event names; either may be missing, both may be there.

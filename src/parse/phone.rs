@@ -1,71 +1,118 @@
-//! What is a phone number, and which two are the same.
+//! Phone numbers as they come and in the one form they are looked up by. No allocation, no tables.
 //!
-//! Group ids, LIDs and business-scoped user ids stand in phone fields too: only 7 to 15 digits with
-//! the usual punctuation are a phone. Leading zeros stay (Italy needs them). The canonical form is for
-//! looking things up and comparing; what is forwarded and logged is what arrived.
+//! Three countries have numbers with and without a mobile digit for one and the same person:
+//! Mexico (`52 1 ..` and `52 ..`), Argentina (`54 9 ..` and `54 ..`) and Brazil (`55 AA 9 ..` and
+//! `55 AA ..`). There are two answers to that:
+//!
+//! - [`lookup`] drops the digit for Mexico and Argentina, where it stands between the country and
+//!   the area, so that a rule longer than the country's code (`5255`, Mexico City) meets both forms.
+//!   No area code there begins with the dropped digit, so nothing is confused.
+//! - [`canonical`] drops Brazil's too, and is who the conversation is with. Routing does not use
+//!   that form: Brazil's ninth digit stands behind the area code, so that dropping it
+//!   would let a rule such as `55119` (the mobiles of Sao Paulo) match nothing or, worse, a
+//!   landline. A short number that now looks like a neighbour's landline shares that neighbour's
+//!   order and nothing else: both still get everything.
+//!
+//! What is forwarded and stored is always what arrived.
 
-/// Digits of a phone number, without punctuation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Digits {
-    bytes: [u8; Digits::MOST],
+use std::fmt;
+
+/// The longest phone number there is (E.164), without `+`.
+pub const DIGITS_MAX: usize = 15;
+/// Shorter strings of digits are service codes, not phones.
+pub const DIGITS_MIN: usize = 7;
+
+/// The digits of a phone number. Lives on the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digits {
+    /// ASCII digits; zero behind `len`, so that equal numbers are equal bytes.
+    bytes: [u8; DIGITS_MAX],
     len: u8,
 }
 
 impl Digits {
-    /// E.164; what is longer is a group id or a LID.
-    const MOST: usize = 15;
-    const LEAST: usize = 7;
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
-    }
-
-    /// The digits of `text`, if it is a phone number.
-    pub(crate) fn of(text: &str) -> Option<Self> {
-        let mut digits = Self { bytes: [0; Self::MOST], len: 0 };
+    /// The digits in `text`, which may hold a leading `+`, blanks, `-` and `()` besides. None if
+    /// it is anything else (a group id, a LID, a business-scoped id) or not 7 to 15 digits long.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digits = Self { bytes: [0; DIGITS_MAX], len: 0 };
         for byte in text.bytes() {
             match byte {
                 b'0'..=b'9' => {
                     *digits.bytes.get_mut(usize::from(digits.len))? = byte;
                     digits.len += 1;
                 }
-                b'+' | b' ' | b'-' | b'(' | b')' => {}
+                b'+' if digits.len == 0 => {}
+                b' ' | b'-' | b'(' | b')' => {}
                 _ => return None,
             }
         }
-        (usize::from(digits.len) >= Self::LEAST).then_some(digits)
+        (usize::from(digits.len) >= DIGITS_MIN).then_some(digits)
     }
 
-    /// The digits of `text` in the one form of a number that WhatsApp writes in two:
-    /// Mexico `521` + 10 and Argentina `549` + 10 lose the third digit, Brazil `55` + area +
-    /// nine digits loses its ninth digit, which many a `wa_id` lacks.
-    pub(crate) fn canonical(text: &str) -> Option<Self> {
-        let digits = Self::of(text)?;
-        Some(match digits.as_bytes() {
-            [b'5', b'2', b'1', rest @ ..] | [b'5', b'4', b'9', rest @ ..] if rest.len() == 10 => {
-                digits.without(2)
-            }
-            [b'5', b'5', _, _, b'9', rest @ ..] if rest.len() == 8 => digits.without(4),
-            _ => digits,
-        })
+    pub fn as_str(&self) -> &str {
+        // Only ASCII digits are ever stored, so this cannot fail; checking 15 bytes costs less than
+        // the reasoning an unchecked conversion would need.
+        str::from_utf8(self).unwrap_or_default()
     }
 
     fn without(mut self, at: usize) -> Self {
-        self.bytes.copy_within(at + 1.., at);
+        let len = usize::from(self.len);
+        self.bytes.copy_within(at + 1..len, at);
+        self.bytes[len - 1] = 0;
         self.len -= 1;
-        self.bytes[usize::from(self.len)..].fill(0);
         self
     }
 }
 
+impl std::ops::Deref for Digits {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for Digits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The form that rules are matched with: Mexico's and Argentina's mobile digit dropped.
+pub fn lookup(phone: &str) -> Option<Digits> {
+    let digits = Digits::parse(phone)?;
+    Some(if digits.len == 13 && has_mobile_digit(&digits) { digits.without(2) } else { digits })
+}
+
+/// The one form of a person's number, whichever form it came in: the identity of a conversation.
+pub fn canonical(phone: &str) -> Option<Digits> {
+    let digits = lookup(phone)?;
+    // 55, two digits of area, the ninth digit, eight digits.
+    let brazilian_mobile = digits.len == 13 && digits.starts_with(b"55") && digits[4] == b'9';
+    Some(if brazilian_mobile { digits.without(4) } else { digits })
+}
+
+/// A rule's prefix in the form of [`lookup`]: somebody may write `52155` for `5255`.
+pub fn lookup_prefix(prefix: &str) -> String {
+    if has_mobile_digit(prefix.as_bytes()) {
+        format!("{}{}", &prefix[..2], &prefix[3..])
+    } else {
+        prefix.to_owned()
+    }
+}
+
+fn has_mobile_digit(digits: &[u8]) -> bool {
+    digits.starts_with(b"521") || digits.starts_with(b"549")
+}
+
 /// Whether two texts are the same phone number.
 pub(crate) fn same(a: &str, b: &str) -> bool {
-    a == b || matches!((Digits::canonical(a), Digits::canonical(b)), (Some(a), Some(b)) if a == b)
+    a == b || matches!((canonical(a), canonical(b)), (Some(a), Some(b)) if a == b)
 }
 
 /// Whether `text` is a phone number.
 pub(crate) fn is_phone(text: &str) -> bool {
-    Digits::of(text).is_some()
+    Digits::parse(text).is_some()
 }
 
 /// Whether `text` is a business-scoped user id: `CC.xxxx`, or `CC.ENT.xxxx` for a parent business.
@@ -83,41 +130,64 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_phone_numbers_are_phones() {
-        let check = |text, expected: Option<&str>| {
-            let digits = Digits::of(text);
-            assert_eq!(digits.as_ref().map(Digits::as_bytes), expected.map(str::as_bytes), "{text}");
+    fn phone_is_read_in_every_way_it_is_written() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = Digits::parse(text);
+            assert_eq!(found.as_ref().map(Digits::as_str), expected, "{text:?}");
         };
-        check("919876500001", Some("919876500001"));
-        check("+1 (555) 078-3100", Some("15550783100"));
-        check("0012345", Some("0012345"));
-        check("123456", None);
+        check("16505551234", Some("16505551234"));
+        check("+1 (650) 555-1234", Some("16505551234"));
+        check("+250 788 123 200", Some("250788123200"));
+        check("1234567", Some("1234567"));
         check("123456789012345", Some("123456789012345"));
+        check("123456", None);
         check("1234567890123456", None);
-        check("120363418770915618@g.us", None);
-        check("120363418770915618", None);
-        check("98711384416410@lid", None);
-        check("IN.1648738043044942", None);
         check("", None);
         check("+", None);
-        check("٩١٩٨٧٦٥٠٠٠٠١", None);
+        check("1+6505551234", None);
+        check("120363412345678901@g.us", None);
+        check("447700900123@s.whatsapp.net", None);
+        check("BR.1502576394655843", None);
+        check("\u{0661}\u{0662}\u{0663}\u{0664}\u{0665}\u{0666}\u{0667}", None);
     }
 
     #[test]
-    fn one_person_has_one_canonical_number() {
-        let check = |text, expected: &str| {
-            assert_eq!(Digits::canonical(text).unwrap().as_bytes(), expected.as_bytes(), "{text}");
+    fn both_forms_of_a_number_are_one_conversation() {
+        let check = |text: &str, for_rules: &str, identity: &str| {
+            assert_eq!(lookup(text).unwrap().as_str(), for_rules, "{text}: for rules");
+            assert_eq!(canonical(text).unwrap().as_str(), identity, "{text}: identity");
         };
-        check("5215500000123", "525500000123");
-        check("525500000123", "525500000123");
-        check("+54 9 11 0000-0123", "541100000123");
-        check("541100000123", "541100000123");
-        check("5561991230001", "556191230001");
-        check("556191230001", "556191230001");
-        // A Brazilian landline has twelve digits already; 521... of another length is no Mexican mobile.
-        check("551130001234", "551130001234");
-        check("52155000001", "52155000001");
-        check("390612345678", "390612345678");
+        check("5215500000123", "525500000123", "525500000123");
+        check("525500000123", "525500000123", "525500000123");
+        check("+54 9 11 0000-0123", "541100000123", "541100000123");
+        check("541100000123", "541100000123", "541100000123");
+        check("5531987654321", "5531987654321", "553187654321");
+        check("553187654321", "553187654321", "553187654321");
+        // A Brazilian landline and numbers of other lengths stay as they are.
+        check("551132345678", "551132345678", "551132345678");
+        check("52155000001", "52155000001", "52155000001");
+        check("4915212345678", "4915212345678", "4915212345678");
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_bytes() {
+        assert_eq!(canonical("5531987654321"), canonical("+55 31 8765-4321"));
+        assert_eq!(canonical("5215500000123"), Digits::parse("525500000123"));
+    }
+
+    #[test]
+    fn prefix_is_brought_to_the_form_it_is_matched_in() {
+        let check = |prefix: &str, expected: &str| assert_eq!(lookup_prefix(prefix), expected);
+        check("52155", "5255");
+        check("521", "52");
+        check("5491", "541");
+        check("52", "52");
+        check("5255", "5255");
+        check("55119", "55119");
+    }
+
+    #[test]
+    fn two_spellings_of_one_number_are_the_same() {
         assert!(same("+52 1 55 0000 0123", "525500000123"));
         assert!(!same("15550783100", "15550783101"));
     }

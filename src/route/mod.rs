@@ -20,10 +20,9 @@
 use std::collections::HashMap;
 
 use crate::config::Region;
-use crate::parse::Event;
+use crate::parse::{Event, phone};
 
 pub mod countries;
-pub mod number;
 mod trie;
 
 #[cfg(test)]
@@ -114,7 +113,7 @@ impl Router {
     /// `phone_number_id` of the business number and `account` the WhatsApp business account;
     /// what is missing is `None` or empty.
     pub fn route(&self, phone: Option<&str>, bsuid: Option<&str>, number: &str, account: &str) -> Routed {
-        let by_user = match phone.and_then(number::lookup) {
+        let by_user = match phone.and_then(phone::lookup) {
             Some(digits) => self.by_phone(&digits),
             // Some providers put the id where the phone belongs.
             None => {

@@ -40,7 +40,7 @@ fn every_row_leads_to_its_own_country() {
     let (router, regions) = every_country();
     for row in countries::rows() {
         // Zeros behind the row: the shortest phone, and the longest, that has this prefix.
-        for length in [number::DIGITS_MIN.max(row.prefix.len()), number::DIGITS_MAX] {
+        for length in [phone::DIGITS_MIN.max(row.prefix.len()), phone::DIGITS_MAX] {
             let phone = format!("{:0<length$}", row.prefix);
             let routed = router.route(Some(&phone), None, "", "");
             assert_eq!(regions[routed.region].name, row.country, "{phone}");
@@ -218,7 +218,7 @@ fn compiled_rules_answer_as_the_rules_read_aloud() {
             for _ in 0..below(4) {
                 prefix.push(char::from(b'0' + below(10) as u8));
             }
-            if number::lookup_prefix(&prefix) == prefix && taken.insert(prefix.clone()) {
+            if phone::lookup_prefix(&prefix) == prefix && taken.insert(prefix.clone()) {
                 regions[at].prefixes.push(prefix);
             }
         }
@@ -232,7 +232,7 @@ fn compiled_rules_answer_as_the_rules_read_aloud() {
             while phone.len() < length {
                 phone.push(char::from(b'0' + below(10) as u8));
             }
-            let plain = number::lookup(&phone).unwrap();
+            let plain = phone::lookup(&phone).unwrap();
             let expected = by_the_book(&regions, 0, plain.as_str());
             let routed = router.route(Some(&phone), None, "", "");
             assert_eq!(routed.region, expected, "{phone} with {regions:#?}, ROUTE_SEED={seed}");

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::countries;
-use super::number::{DIGITS_MAX, lookup_prefix};
+use crate::parse::phone::{DIGITS_MAX, lookup_prefix};
 
 /// What is known about a prefix before compiling.
 #[derive(Debug, Default, Clone, Copy)]

@@ -114,7 +114,7 @@ mod tests {
         check(&format!("{}&hub.mode=subscribe", with("1")), Err(Parameters));
         check(&format!("{}&hub.challenge=2", with("1")), Err(Parameters));
         check(&format!("{}&hub.verify_token=s3cret", with("1")), Err(Parameters));
-        check("hub.mode=subscribe&hub.verify_token=&hub.challenge=1", Err(Parameters));
+        check("hub.mode=subscribe&hub.verify_token=&hub.challenge=1", Err(Token));
         check(&with("%zz"), Err(Encoding));
         check(&with("%4"), Err(Encoding));
         check(&with("%ff"), Err(Encoding));

@@ -1,6 +1,7 @@
 //! Where the events and contacts of a body lie, and which of them stay.
 
-use crate::parse::{Digits, Found, Sink, Value, person};
+use crate::parse::phone::{self, Digits};
+use crate::parse::{Found, Sink, Value, person};
 
 use super::CutReport;
 
@@ -75,7 +76,7 @@ impl<'t, K: Fn(usize) -> bool> Sink<'t> for Layout<'t, '_, K> {
         self.marks.push(Mark { value: found.value, what: What::Event(stays) });
         if !self.scopes.is_empty() {
             self.people.extend(found.users.iter().map(|user| Person {
-                phone: user.phone.and_then(Digits::canonical),
+                phone: user.phone.and_then(phone::canonical),
                 bsuid: user.bsuid,
                 stays,
             }));
@@ -129,7 +130,7 @@ impl<'t> Directory<'t> {
     /// decides where both sides have one: a user id beside another phone is somebody else's.
     fn stays(&self, contact: Value<'t>) -> Option<bool> {
         let user = person(contact);
-        let phone = user.phone.and_then(Digits::canonical);
+        let phone = user.phone.and_then(phone::canonical);
         let by_phone = phone.and_then(|phone| find(&self.phones, &phone));
         let ids = if phone.is_some() { &self.ids_alone } else { &self.ids };
         by_phone

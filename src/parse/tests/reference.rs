@@ -327,7 +327,7 @@ fn inside(value: &Value, place: &Place<'_>, found: &mut Vec<Expected>) {
         }
     }
     if let Some(errors) = value.get("errors").filter(|errors| !each(Some(errors)).is_empty()) {
-        found.push(place.said(EventKind::Account, vec![], errors, value));
+        found.push(place.said(EventKind::Errors, vec![], errors, value));
     }
     if let Some(standby) = value.get("standby") {
         let number = number_of(standby).unwrap_or(place.number);

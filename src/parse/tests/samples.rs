@@ -128,10 +128,10 @@ fn digits_that_are_no_phone_route_nobody() {
 #[test]
 fn kinds_follow_field_and_shape() {
     use EventKind::{
-        Account, Call, Echo, Group, Handover, History, Message, Opaque, Session, StateSync, Status,
+        Account, Call, Echo, Errors, Group, Handover, History, Message, Opaque, Session, StateSync, Status,
     };
     let check = |name: &str, expected: &[EventKind]| assert_eq!(kinds(name), expected, "{name}");
-    check("own-batch-two-regions.json", &[Message, Message, Message, Account, Status, Status, Account]);
+    check("own-batch-two-regions.json", &[Message, Message, Message, Errors, Status, Status, Account]);
     check("own-history.json", &[History; 6]);
     check("own-history-media.json", &[History; 2]);
     check("own-standby.json", &[Message, Status, Echo]);
@@ -140,7 +140,7 @@ fn kinds_follow_field_and_shape() {
     check("own-handover.json", &[Handover]);
     check("own-automatic-events.json", &[Account; 2]);
     check("own-tracking-events.json", &[Account; 2]);
-    check("own-errors-only.json", &[Account]);
+    check("own-errors-only.json", &[Errors]);
     check("own-unknown-field.json", &[Account]);
     check("own-unknown-field-with-messages.json", &[Message]);
     check("own-group-lifecycle.json", &[Group]);
