@@ -81,19 +81,21 @@ impl Gateway {
         (status.unwrap_or_else(|| panic!("a second process runs on the same data folder:\n{said}")), said)
     }
 
-    /// kill -9; returns the moment just before.
+    /// kill -9. Returns a moment when nothing runs and what was on its way to the regions has reached
+    /// them: every delivery before it is the killed process's, every one after it the next one's.
     pub fn kill9(&mut self) -> Instant {
-        let at = Instant::now();
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        at
+        std::thread::sleep(Duration::from_millis(50));
+        Instant::now()
     }
 
     /// Starts again and kills after `pause`, ready or not.
     pub fn start_and_kill_after(&mut self, pause: Duration) {
         self.child = spawn(&self.config(), &self.stderr());
         std::thread::sleep(pause);
-        self.kill9();
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Asks for a clean end.
@@ -169,9 +171,23 @@ impl Drop for Gateway {
 
 /// Runs the program to its end with `arguments`; exit code, stdout, stderr.
 pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(program()).args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let folder = TempDir::new().unwrap();
+    let [stdout, stderr] = ["stdout", "stderr"].map(|name| folder.path().join(name));
+    let mut child = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(File::create(&stdout).unwrap())
+        .stderr(File::create(&stderr).unwrap())
+        .spawn()
+        .unwrap();
+    let status = wait(&mut child, READY_WITHIN);
+    if status.is_none() {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let [stdout, stderr] = [stdout, stderr].map(|path| fs::read_to_string(path).unwrap());
+    let status = status.unwrap_or_else(|| panic!("{arguments:?} did not end: {stdout}{stderr}"));
+    (status.code(), stdout, stderr)
 }
 
 /// The program built with the tests, or the one that `PENSTOCK_BIN` names, e.g. a release build.

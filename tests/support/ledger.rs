@@ -19,8 +19,9 @@ use super::{SECRET, signature};
 /// A kill may undo the knowledge of deliveries this long before it: marks are written in batches
 /// at most 100 ms apart; the rest is a loaded test machine.
 const UNMARKED: Duration = Duration::from_secs(1);
-/// An attempt counts as open at the kill if its answer left at most this long before it.
-const IN_FLIGHT: Duration = Duration::from_millis(100);
+/// An attempt counts as open at the kill if its answer left at most this long before it; 50 ms of this
+/// pass until [`super::gateway::Gateway::kill9`] calls the kill done.
+const IN_FLIGHT: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Default)]
 pub struct Ledger {
