@@ -247,7 +247,8 @@ impl Journal {
         left >= frame::padded_len(pending) as u64 + RESERVED || self.rolling.get() || self.spares_ready() > 0
     }
 
-    fn spares_ready(&self) -> usize {
+    /// Segments made ahead.
+    pub fn spares_ready(&self) -> usize {
         self.ready.borrow().len() + self.spares.len()
     }
 

@@ -145,6 +145,8 @@ pub struct IngestCells {
     pub committed_bytes: Counter,
     /// 1 while new webhooks are taken.
     pub accepting: Gauge,
+    /// Journal segments made ahead.
+    pub spare_segments: Gauge,
     /// Hand-overs that found a full channel.
     pub handoff_full: Counter,
     pub doorbells: Counter,

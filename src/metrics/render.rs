@@ -42,10 +42,8 @@ const SECRETS: [&str; 4] = ["1", "2", "3", "4+"];
 pub struct ProcessCells {
     /// Bytes of all journal files, spare ones included.
     pub journal_bytes: Gauge,
-    /// Journal files that hold entries.
+    /// Journal files, spare ones included.
     pub journal_segments: Gauge,
-    /// Journal files made ahead.
-    pub spare_segments: Gauge,
     /// Bytes free on the journal's file system.
     pub journal_free_bytes: Gauge,
     /// Log lines thrown away because their reader was too slow; many threads write it.
@@ -186,10 +184,10 @@ impl Registry {
             .sample(&[], ingest(|cells| cells.committed_bytes.get()));
         page.gauge("penstock_journal_bytes", "Bytes of all journal files, spare ones included.")
             .sample(&[], self.process.journal_bytes.get());
-        page.gauge("penstock_journal_segments", "Journal files that hold entries.")
+        page.gauge("penstock_journal_segments", "Journal files, spare ones included.")
             .sample(&[], self.process.journal_segments.get());
         page.gauge("penstock_journal_spare_segments", "Journal files made ahead.")
-            .sample(&[], self.process.spare_segments.get());
+            .sample(&[], sum(&self.ingest, |cells| cells.spare_segments.get()));
         page.gauge("penstock_journal_free_bytes", "Bytes free on the journal's file system.")
             .sample(&[], self.process.journal_free_bytes.get());
         page.counter(

@@ -68,6 +68,7 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
         monoio::spawn(async move {
             loop {
                 cells.accepting.set(u64::from(journal.accepting()));
+                cells.spare_segments.set(journal.spares_ready() as u64);
                 monoio::time::sleep(LOOK).await;
             }
         });

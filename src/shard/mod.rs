@@ -35,6 +35,7 @@ use crate::metrics::render::Registry;
 use crate::side::{self, Side};
 use crate::wake::Doorbell;
 
+mod disk;
 mod forwarding;
 mod ingest;
 mod spawn;
@@ -146,8 +147,9 @@ impl Gateway {
         // Ports first: a second gateway on this machine must fail before it waits for the data folder.
         let listeners = bind_all(&config)?;
         let side = Side::start()?;
-        let admin = Arc::new(AdminState::new(Arc::clone(&registry), Vec::new()));
+        let admin = Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config)));
         start_admin(&config, &admin, &side)?;
+        side.handle().spawn(disk::watch(config.gateway.data_dir.clone(), Arc::clone(&registry.process)));
 
         // The owner of a region: dealt out in turn.
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
@@ -293,6 +295,12 @@ fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
             listen::bind(address).map_err(|source| StartError::Bind { key: "listen.address", address, source })
         })
         .collect()
+}
+
+/// Names by which this machine may be asked for its metrics, beside addresses and localhost.
+fn own_names(config: &Config) -> Vec<String> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    vec![config.gateway.id.clone(), host.trim().to_owned()]
 }
 
 fn start_admin(config: &Config, state: &Arc<AdminState>, side: &Side) -> Result<(), StartError> {

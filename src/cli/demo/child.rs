@@ -237,7 +237,7 @@ fn config_text(
     let mut text = format!(
         "# Written by `penstock demo`. Every key there is, with its default: config/penstock.toml\n\n\
          [gateway]\nid = \"demo\"\ndata_dir = {data}\n\n\
-         [cores]\npin = false\n\n\
+         [cores]\ningest = 1\nforward = 1\npin = false\n\n\
          [listen]\naddress = \"{address}\"\n\n\
          [admin]\naddress = \"{admin}\"\n\n\
          [[source]]\nname = \"main\"\nkind = \"whatsapp\"\npath = \"/webhook\"\n\
@@ -254,7 +254,7 @@ fn config_text(
         );
     }
     let default = territories.first().map_or("", |territory| territory.name);
-    text + &format!("\n[routing]\ndefault = \"{default}\"\n")
+    text + &format!("\n[routing]\ndefault = \"{default}\"\n\n[journal]\nsegment = \"16MiB\"\n")
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

@@ -1,31 +1,44 @@
-//! Why a user's events go where they go, in words for the live table.
+//! Why a user's events go where they go, in words for the live table: what the gateway's own router says.
+
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use super::TERRITORIES;
+use crate::config::{Endpoint, Region};
 use crate::parse::User;
-
-const CALLING_CODES: &str = include_str!("../../route/calling-codes.csv");
+use crate::route::{Router, Rule, country_of};
 
 /// The rule that decides about an event of `user` at the business number `number` of `account`.
-pub fn why(user: User<'_>, _number: &str, _account: &str) -> String {
-    if let Some(phone) = user.phone {
-        let rows = CALLING_CODES.lines().skip(1).filter_map(|row| row.split_once(','));
-        let longest = rows
-            .filter(|(prefix, _)| phone.starts_with(prefix))
-            .max_by_key(|(prefix, _)| prefix.len())
-            .and_then(|(prefix, rest)| Some((prefix, rest.split(',').next()?)));
-        if let Some((prefix, country)) = longest {
-            return format!("+{prefix} is {}", named(country));
-        }
-    }
-    match user.bsuid.and_then(|bsuid| bsuid.split_once('.')) {
-        Some((country, _)) => format!("user id: {}", named(country)),
-        None => "no user: default".to_owned(),
+pub fn why(user: User<'_>, number: &str, account: &str) -> String {
+    static ROUTER: OnceLock<Router> = OnceLock::new();
+    let router = ROUTER.get_or_init(|| Router::new(&TERRITORIES.map(|t| region(t.name, t.countries)), 0));
+    let id_country = user.bsuid.and_then(country_of).unwrap_or("?");
+    match router.route(user.phone, user.bsuid, number, account).rule {
+        Rule::Country { row } => format!("+{} is {}", row.prefix, row.country),
+        Rule::IdCountry | Rule::IdPrefixes => format!("user id: {id_country}"),
+        Rule::Prefix { length } => format!("{length} digits of it"),
+        Rule::Number => "business number".to_owned(),
+        Rule::Account => "business account".to_owned(),
+        Rule::UsersDisagree => "several regions".to_owned(),
+        Rule::Default if user.phone.is_some() || user.bsuid.is_some() => "unlisted: default".to_owned(),
+        Rule::Default => "no user: default".to_owned(),
     }
 }
 
-fn named(country: &str) -> String {
-    let listed = TERRITORIES.iter().any(|territory| territory.countries.contains(&country));
-    if listed { country.to_owned() } else { format!("{country}: default") }
+/// A region as far as routing looks at it.
+fn region(name: &str, countries: &[&str]) -> Region {
+    Region {
+        name: name.to_owned(),
+        endpoint: Endpoint::default(),
+        prefixes: Vec::new(),
+        countries: countries.iter().map(|country| (*country).to_owned()).collect(),
+        phone_number_ids: Vec::new(),
+        accounts: Vec::new(),
+        signing_secret: None,
+        in_flight: 1,
+        timeout: Duration::ZERO,
+        source_address: None,
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +54,7 @@ mod tests {
         check(Some("491713920099"), Some("JP.1"), "+49 is DE");
         check(Some("12045550143"), None, "+1204 is CA");
         check(None, Some("JP.9043317725601182"), "user id: JP");
+        check(Some("77010000123"), None, "unlisted: default");
         check(None, None, "no user: default");
     }
 }

@@ -1,0 +1,40 @@
+//! What the journal takes and what is left for it, for the metrics. On the side thread.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::render::ProcessCells;
+
+/// Listing a folder costs milliseconds at most, and scrapes come every 15 s or so.
+const EVERY: Duration = Duration::from_secs(5);
+
+pub(super) async fn watch(data_dir: PathBuf, cells: Arc<ProcessCells>) {
+    loop {
+        // A folder that cannot be listed keeps its last numbers; the journal itself says what is wrong.
+        if let Ok((files, bytes)) = size(&data_dir.join("journal")) {
+            cells.journal_segments.set(files);
+            cells.journal_bytes.set(bytes);
+        }
+        if let Ok(free) = nix::sys::statvfs::statvfs(&data_dir) {
+            cells.journal_free_bytes.set(free.blocks_available() as u64 * free.fragment_size() as u64);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Number and bytes of all segment files.
+fn size(journals: &Path) -> io::Result<(u64, u64)> {
+    let (mut files, mut bytes) = (0, 0);
+    for journal in std::fs::read_dir(journals)? {
+        for segment in std::fs::read_dir(journal?.path())? {
+            let segment = segment?;
+            if segment.path().extension().is_some_and(|e| e == "seg") {
+                files += 1;
+                bytes += segment.metadata()?.len();
+            }
+        }
+    }
+    Ok((files, bytes))
+}
