@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::parse::EventKind;
+use crate::parse::tests::random::mutate;
 use crate::parse::tests::style::{Style, write};
 use crate::parse::tests::{Owned, Rng, parse, sample_bodies};
 
@@ -98,15 +100,20 @@ fn a_body_that_is_not_understood_goes_whole_or_not_at_all() {
 #[test]
 fn a_parcel_has_exactly_the_events_that_were_kept() {
     let mut rng = Rng::from_env();
-    for (name, kind, body) in sample_bodies() {
-        let value: Value = serde_json::from_slice(&body).unwrap();
-        for round in 0..30 {
+    let bodies = sample_bodies();
+    for (name, kind, body) in &bodies {
+        for round in 0..60 {
+            let mut value: Value = serde_json::from_slice(body).unwrap();
+            if round > 30 {
+                let other = serde_json::from_slice(&rng.pick(&bodies).2).unwrap();
+                (0..=rng.below(3)).for_each(|_| mutate(&mut value, &other, &mut rng));
+            }
             let style = Style { doubles: rng.one_in(4), ..Style::any(&mut rng) };
             let styled = if round == 0 { body.clone() } else { write(&value, style, &mut rng) };
-            let all = texts(kind, &styled);
+            let all = texts(*kind, &styled);
             let flags: Vec<bool> = all.iter().map(|_| round == 0 || rng.one_in(2)).collect();
             let mut out = b"before".to_vec();
-            let report = Cutter::new().cut(kind, &styled, |index| flags[index], true, &mut out);
+            let report = Cutter::new().cut(*kind, &styled, |index| flags[index], true, &mut out);
             let out = out.strip_prefix(b"before").unwrap();
             let wanted: Vec<_> =
                 all.iter().zip(&flags).filter(|(_, keep)| **keep).map(|(text, _)| text.clone()).collect();
@@ -117,8 +124,12 @@ fn a_parcel_has_exactly_the_events_that_were_kept() {
             }
             let shown =
                 || format!("{name}\n{}\n{}", String::from_utf8_lossy(&styled), String::from_utf8_lossy(out));
+            if parse(*kind, &styled).1[0].kind == EventKind::Opaque {
+                assert_eq!(out, styled, "{name}");
+                continue;
+            }
             serde_json::from_slice::<Value>(out).unwrap_or_else(|error| panic!("{error}: {}", shown()));
-            assert!(wanted == texts(kind, out), "{}", shown());
+            assert!(wanted == texts(*kind, out), "{}", shown());
         }
     }
 }

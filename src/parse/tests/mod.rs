@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 
-mod random;
+pub(crate) mod random;
 mod reference;
 mod reference_wasender;
 mod samples;

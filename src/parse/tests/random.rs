@@ -131,7 +131,7 @@ fn mutated_bytes_agree_with_the_reference() {
 }
 
 /// One random change somewhere inside.
-fn mutate(value: &mut Value, other: &Value, rng: &mut Rng) {
+pub(crate) fn mutate(value: &mut Value, other: &Value, rng: &mut Rng) {
     let deeper = !rng.one_in(6);
     match value {
         Value::Object(map) if deeper && !map.is_empty() => {
