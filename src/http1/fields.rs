@@ -1,8 +1,28 @@
 //! What single header fields mean, for requests and answers alike.
 
+/// Letters, digits and the bytes of `others`.
+const fn set(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        set[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut i = 0;
+    while i < others.len() {
+        set[others[i] as usize] = true;
+        i += 1;
+    }
+    set
+}
+
 /// RFC 9110 5.6.2 `tchar`.
+static TOKEN: [bool; 256] = set(b"!#$%&'*+-.^_`|~");
+/// RFC 3986 3.2.2 `reg-name`.
+static NAME: [bool; 256] = set(b"-._~!$&'()*+,;=%");
+
 pub(super) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|&b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !bytes.is_empty() && bytes.iter().all(|&b| TOKEN[b as usize])
 }
 
 /// The members of a comma-separated list, without blanks around them; an empty member stays.
@@ -77,26 +97,19 @@ impl Codings {
 
 /// `uri-host [ ":" port ]` (RFC 9112 3.2), not empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
-    let port_start = match value.iter().position(|&b| b == b']') {
-        Some(end) => {
-            let inside = value.first().filter(|b| **b == b'[').map(|_| &value[1..end]);
-            if !inside.is_some_and(|ip| {
-                !ip.is_empty() && ip.iter().all(|b| b.is_ascii_hexdigit() || b":.".contains(b))
-            }) {
+    let host_end = match value {
+        [b'[', rest @ ..] => {
+            let inside =
+                rest.iter().take_while(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')).count();
+            if inside == 0 || rest.get(inside) != Some(&b']') {
                 return false;
             }
-            end + 1
+            inside + 2
         }
-        None => {
-            let end = value.iter().position(|&b| b == b':').unwrap_or(value.len());
-            let is_name = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(b);
-            if end == 0 || !value[..end].iter().all(is_name) {
-                return false;
-            }
-            end
-        }
+        _ => value.iter().take_while(|b| NAME[**b as usize]).count(),
     };
-    match &value[port_start..] {
+    match &value[host_end..] {
+        _ if host_end == 0 => false,
         [] => true,
         [b':', port @ ..] => port.len() <= 5 && port.iter().all(u8::is_ascii_digit),
         _ => false,

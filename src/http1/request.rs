@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use super::fields::{
     Coding, Codings, content_length, is_end_to_end, is_host, is_lookalike, is_token, members,
 };
+use super::scan::line_ends_are_whole;
 use super::{FIELDS_MAX, Framing, Refusal, RequestHead, Scan};
 
 /// Room for the fields of one head, on the caller's stack; start from [`NO_HEADERS`].
@@ -21,10 +22,6 @@ const METHOD_MAX: usize = 16;
 const LINE_MAX: usize = METHOD_MAX + 1 + TARGET_MAX + 1 + "HTTP/1.1".len();
 /// Bytes of one field, name and value.
 const FIELD_MAX: usize = 8 << 10;
-
-/// Methods that a handler may see. What the others mean for the connection is not known (or, for
-/// CONNECT, is that this is no HTTP any more), so they are refused here.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy)]
@@ -45,32 +42,43 @@ pub fn parse_request<'a>(
     limits: Limits,
 ) -> Result<Option<(RequestHead<'a>, usize)>, Refusal> {
     let window = &buf[..buf.len().min(limits.head)];
-    let Some(start) = request_line(window, scan)? else {
-        return if buf.len() < limits.head { Ok(None) } else { Err(LONG_TARGET) };
-    };
-    let Some(end) = scan.head_end(window).map_err(|_| BARE_LINE_END)? else {
-        return if buf.len() < limits.head {
-            Ok(None)
-        } else {
-            Err(Refusal::new(431, "The head is too large."))
-        };
-    };
+    // Nearly every head arrives whole and plain: then httparse finds its end too. Anything else goes
+    // line by line, so that the first line that is wrong decides, as it does for a head that trickles in.
+    let plain = scan.is_fresh() && !matches!(window.first(), Some(b'\r' | b'\n'));
+    let start = if plain { Some(0) } else { by_lines(window, scan, limits)? };
+    let Some(start) = start else { return Ok(None) };
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&window[start..end], headers) {
-        Ok(httparse::Status::Complete(used)) if used == end - start => {}
-        Ok(_) => return Err(Refusal::bad("The head does not end where its lines say.")),
+    let used = match request.parse_with_uninit_headers(&window[start..], headers) {
+        Ok(httparse::Status::Complete(used)) if line_ends_are_whole(&window[start..start + used]) => used,
+        _ if plain && by_lines(window, scan, limits)?.is_none() => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "More than 64 header fields.")),
-        Err(_) => return Err(Refusal::bad("A header line is malformed.")),
-    }
-    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
-        return Err(Refusal::bad("The request line is malformed."));
+        _ => return Err(Refusal::bad("A header line is malformed.")),
     };
-    interpret(method, target, version, request.headers, limits).map(|head| Some((head, end)))
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return Err(BAD_LINE);
+    };
+    check_method(method.as_bytes())?;
+    check_target(target.as_bytes())?;
+    let head = interpret(method, target, version, request.headers, limits)?;
+    Ok(Some((head, start + used)))
 }
 
 const LONG_TARGET: Refusal = Refusal::new(414, "The target is longer than 8 KiB.");
 const BARE_LINE_END: Refusal = Refusal::bad("A line end is not CR LF.");
 const BAD_LINE: Refusal = Refusal::bad("The request line is malformed.");
+
+/// Where the head starts, once all its lines are there.
+fn by_lines(window: &[u8], scan: &mut Scan, limits: Limits) -> Result<Option<usize>, Refusal> {
+    let full = window.len() == limits.head;
+    let Some(start) = request_line(window, scan)? else {
+        return if full { Err(LONG_TARGET) } else { Ok(None) };
+    };
+    match scan.head_end(window).map_err(|_| BARE_LINE_END)? {
+        Some(_) => Ok(Some(start)),
+        None if full => Err(Refusal::new(431, "The head is too large.")),
+        None => Ok(None),
+    }
+}
 
 /// Checks the request line as soon as it is there; says where it starts.
 fn request_line(window: &[u8], scan: &mut Scan) -> Result<Option<usize>, Refusal> {
@@ -115,24 +123,26 @@ fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
         _ => return Err(BAD_LINE),
     }
     check_method(method)?;
+    check_target(target)
+}
+
+/// Methods that a handler may see. What the others mean for the connection is not known (or, for
+/// CONNECT, is that this is no HTTP any more), so they are refused here.
+fn check_method(method: &[u8]) -> Result<(), Refusal> {
+    match method {
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"PATCH" | b"OPTIONS" => Ok(()),
+        _ if is_token(method) => Err(Refusal::new(405, "This method is not taken here.")),
+        _ => Err(BAD_LINE),
+    }
+}
+
+fn check_target(target: &[u8]) -> Result<(), Refusal> {
     if target.len() > TARGET_MAX {
         return Err(LONG_TARGET);
     }
-    // A fragment never leaves a client (RFC 9110 7.1).
-    if target.is_empty() || !target.iter().all(|b| matches!(b, b'!'..=b'~') && *b != b'#') {
-        return Err(Refusal::bad("The target holds a byte that no target may hold."));
-    }
-    Ok(())
-}
-
-fn check_method(method: &[u8]) -> Result<(), Refusal> {
-    if METHODS.iter().any(|known| known.as_bytes() == method) {
-        Ok(())
-    } else if is_token(method) {
-        Err(Refusal::new(405, "This method is not taken here."))
-    } else {
-        Err(BAD_LINE)
-    }
+    // Without branches, for the compiler. A fragment never leaves a client (RFC 9110 7.1).
+    let bad = target.iter().fold(target.is_empty(), |bad, b| bad | !matches!(b, b'!'..=b'~') | (*b == b'#'));
+    if bad { Err(Refusal::bad("The target holds a byte that no target may hold.")) } else { Ok(()) }
 }
 
 /// What the fields say, taken together.

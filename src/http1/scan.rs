@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
 
 /// A CR without its LF, or an LF without its CR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,21 +44,16 @@ impl Scan {
 
     /// Where the head ends, its empty line included. At least one line was taken before.
     pub(super) fn head_end(&mut self, buf: &[u8]) -> Result<Option<usize>, Bare> {
-        // Nearly every head arrives whole, and then one search finds its end. Anything odd goes line by
-        // line, so that the first line that is wrong decides, as it does for a head that trickles in.
-        let before = self.line.saturating_sub(2);
-        if self.at == self.line
-            && let Some(offset) = memmem::find(&buf[before..], b"\r\n\r\n")
-            && line_ends_are_whole(&buf[before..before + offset + 4])
-        {
-            return Ok(Some(before + offset + 4));
-        }
         while let Some(line) = self.line(buf)? {
             if line.is_empty() {
                 return Ok(Some(line.end + 2));
             }
         }
         Ok(None)
+    }
+
+    pub(super) fn is_fresh(&self) -> bool {
+        self.at == 0
     }
 
     /// Whole lines so far.
@@ -68,8 +63,8 @@ impl Scan {
 }
 
 /// True if every CR in `head` is followed by an LF and every LF follows a CR. One pass without
-/// branches, which the compiler turns into vector code: 15 ns for a provider's head.
-fn line_ends_are_whole(head: &[u8]) -> bool {
+/// branches, which the compiler turns into vector code.
+pub(super) fn line_ends_are_whole(head: &[u8]) -> bool {
     let (Some(&first), Some(&last)) = (head.first(), head.last()) else { return true };
     let mut torn = u8::from(first == b'\n') | u8::from(last == b'\r');
     for (&a, &b) in head.iter().zip(&head[1..]) {

@@ -1,4 +1,9 @@
 //! The listener on loopback: rows of requests whole and cut, then time, caps, drain and panics.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests may fail loudly and wait"
+)]
 
 use std::time::{Duration, Instant};
 
@@ -83,6 +88,20 @@ fn body_at_the_limit_is_taken_and_one_byte_more_is_not() {
         assert_eq!(client.answer().unwrap().status, status, "in chunks");
     }
     drop(server);
+}
+
+#[test]
+fn refused_client_can_finish_sending_and_sees_a_clean_end() {
+    let server = Server::start(limits());
+    let mut client = server.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4194305\r\n\r\n");
+    for part in 0..20 {
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(client.send(&[b'b'; 10_000]), "reset at part {part}");
+    }
+    assert_eq!(client.answer().unwrap().status, 413);
+    client.finish_sending();
+    assert!(client.ends_cleanly());
 }
 
 #[test]

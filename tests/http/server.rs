@@ -155,9 +155,9 @@ pub(crate) struct Seen {
 }
 
 impl Client {
-    /// Sends in one piece. A server that has closed already is no error here: the answer will tell.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).ok();
+    /// Sends in one piece; false if the server has closed already, which the answer will explain.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     /// Sends in pieces that end at `cuts`, so that each arrives alone.
@@ -224,6 +224,11 @@ impl Client {
         let found = self.stream.peek(&mut [0]).is_ok();
         self.stream.set_nonblocking(false).unwrap();
         found
+    }
+
+    /// True if the server closes now, without a reset and without another byte.
+    pub(crate) fn ends_cleanly(&mut self) -> bool {
+        self.unread.is_empty() && self.stream.read(&mut [0]).is_ok_and(|bytes| bytes == 0)
     }
 
     /// Everything until the server closes.
