@@ -24,21 +24,21 @@
 //! ```
 #![deny(unsafe_code)]
 
-pub mod config;
-pub mod metrics;
-pub mod deadline;
-pub mod http1;
-pub mod listen;
-pub mod verify;
-pub mod parse;
-pub mod route;
-pub mod journal;
-pub mod intake;
-pub mod entry;
-pub mod handoff;
-pub mod forward;
-pub mod shard;
-pub mod side;
 pub mod admin;
 pub mod cli;
+pub mod config;
+pub mod deadline;
+pub mod entry;
+pub mod forward;
+pub mod handoff;
+pub mod http1;
+pub mod intake;
+pub mod journal;
+pub mod listen;
+pub mod metrics;
+pub mod parse;
+pub mod route;
+pub mod shard;
+pub mod side;
+pub mod verify;
 pub mod wake;

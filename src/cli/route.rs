@@ -165,7 +165,15 @@ mod tests {
         let (config, _) = Config::from_toml(CONFIG, Path::new("/")).unwrap();
         let router = Router::new(&config.regions, config.default_region);
         let check = |users: &[User<'_>], number: &str, account: &str, expected: &str| {
-            let event = Event { kind: EventKind::Message, key: [0; 16], users, more_users: false, number, account, range: 0..0 };
+            let event = Event {
+                kind: EventKind::Message,
+                key: [0; 16],
+                users,
+                more_users: false,
+                number,
+                account,
+                range: 0..0,
+            };
             assert_eq!(event_line(&config, &router, &event), format!("Message{expected}\n"));
         };
         let phone = |phone| User { phone: Some(phone), bsuid: None };

@@ -57,7 +57,9 @@ impl<'t, 'i> Contacts<'t, 'i> {
             }
             User { phone: Some(phone), bsuid: None } => {
                 let found = self.first(phone_hash(phone), |contact, known| {
-                    known.bsuid.is_some() && known.phone.is_some_and(|other| same(phone, other)) && contact.is_object()
+                    known.bsuid.is_some()
+                        && known.phone.is_some_and(|other| same(phone, other))
+                        && contact.is_object()
                 });
                 User { phone: Some(phone), bsuid: found.and_then(|known| known.bsuid) }
             }

@@ -11,7 +11,8 @@ use super::phone::Digits;
 pub fn conversations<'a>(number: &str, users: &'a [User<'a>]) -> impl Iterator<Item = u64> + use<'a> {
     let seed = hash(SEED, number.as_bytes());
     users.iter().flat_map(move |user| {
-        let phone = user.phone.and_then(Digits::canonical).map(|digits| hash(seed ^ PHONE, digits.as_bytes()));
+        let phone =
+            user.phone.and_then(Digits::canonical).map(|digits| hash(seed ^ PHONE, digits.as_bytes()));
         let bsuid = user.bsuid.map(|id| hash(seed ^ BSUID, id.as_bytes()));
         phone.into_iter().chain(bsuid)
     })
@@ -70,9 +71,6 @@ mod tests {
 
     #[test]
     fn numbers_on_disk_stay_what_they_are() {
-        assert_eq!(
-            all("106500000000101", &[user("919876500001", "IN.9131506428720012")]),
-            [0, 0],
-        );
+        assert_eq!(all("106500000000101", &[user("919876500001", "IN.9131506428720012")]), [0, 0],);
     }
 }

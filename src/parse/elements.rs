@@ -76,7 +76,9 @@ fn known<'t>(
 ) -> Element<'t> {
     let element = Element { kind, user, may_ask_contacts: true, ..unknown(value, around) };
     match parts[0] {
-        Some(_) => Element { family, parts: parts.map(Option::unwrap_or_default), values: [None, None], ..element },
+        Some(_) => {
+            Element { family, parts: parts.map(Option::unwrap_or_default), values: [None, None], ..element }
+        }
         None => element,
     }
 }
@@ -214,7 +216,9 @@ pub(crate) fn history_message<'t>(value: Value<'t>, around: &Around<'t>) -> Elem
     let read = if outgoing { echo(value, around) } else { message(value, around) };
     match (value.text_of("id"), value.text_of("type")) {
         (None, _) => Element { kind: EventKind::History, ..read },
-        (id, kind) => known(EventKind::History, read.user, (Family::History, [id, kind, None]), (value, around)),
+        (id, kind) => {
+            known(EventKind::History, read.user, (Family::History, [id, kind, None]), (value, around))
+        }
     }
 }
 

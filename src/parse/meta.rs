@@ -25,7 +25,11 @@ pub(crate) struct Around<'t> {
     pub(crate) standby: bool,
 }
 
-pub(crate) fn walk<'t>(root: Value<'t>, index: &mut Index, sink: &mut impl Sink<'t>) -> Result<usize, Opaque> {
+pub(crate) fn walk<'t>(
+    root: Value<'t>,
+    index: &mut Index,
+    sink: &mut impl Sink<'t>,
+) -> Result<usize, Opaque> {
     if root.text_of("object") != Some("whatsapp_business_account") {
         return Err(Opaque::OtherShape);
     }
@@ -248,7 +252,8 @@ impl<'w, S> Walk<'w, S> {
                 }
                 if events == in_thread {
                     let user = contacts.complete(user);
-                    let read = Element { kind: EventKind::History, user, ..elements::unknown(thread, around) };
+                    let read =
+                        Element { kind: EventKind::History, user, ..elements::unknown(thread, around) };
                     emit(sink, thread, &read, &[user], false, around);
                     events += 1;
                 }

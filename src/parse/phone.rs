@@ -42,7 +42,9 @@ impl Digits {
     pub(crate) fn canonical(text: &str) -> Option<Self> {
         let digits = Self::of(text)?;
         Some(match digits.as_bytes() {
-            [b'5', b'2', b'1', rest @ ..] | [b'5', b'4', b'9', rest @ ..] if rest.len() == 10 => digits.without(2),
+            [b'5', b'2', b'1', rest @ ..] | [b'5', b'4', b'9', rest @ ..] if rest.len() == 10 => {
+                digits.without(2)
+            }
             [b'5', b'5', _, _, b'9', rest @ ..] if rest.len() == 8 => digits.without(4),
             _ => digits,
         })

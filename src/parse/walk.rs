@@ -87,7 +87,8 @@ impl<'t, P: Copy + PartialEq, const N: usize> Parts<'t, P, N> {
 
     /// Takes a member; `N` is the number of different parts, so there is always room.
     pub(crate) fn take(&mut self, part: P, value: Value<'t>, sink: &mut impl Sink<'t>) {
-        let taken = self.list.iter().take(self.len).position(|old| old.is_some_and(|(other, _)| other == part));
+        let taken =
+            self.list.iter().take(self.len).position(|old| old.is_some_and(|(other, _)| other == part));
         if let Some(at) = taken {
             if let Some((_, old)) = self.list[at] {
                 sink.replaced(old);

@@ -38,7 +38,9 @@ impl Shape {
             "messages.update" | "message-receipt.update" => Self::About(EventKind::Status),
             "messages.delete" => Self::Delete,
             _ if event.starts_with("messages-") && event.ends_with(".received") => Self::Message,
-            _ if event.starts_with("message") || event.starts_with("poll.") => Self::About(EventKind::Message),
+            _ if event.starts_with("message") || event.starts_with("poll.") => {
+                Self::About(EventKind::Message)
+            }
             _ if event == "call" || event.starts_with("call.") => Self::Call,
             _ if event.starts_with("chats.") || event.starts_with("contacts.") => Self::Card,
             _ if event.starts_with("groups.") || event.starts_with("group-") => Self::Group,
@@ -269,7 +271,9 @@ impl<'t> MessageKey<'t> {
 /// The person of a JID or of plain digits: `447700900123:7@s.whatsapp.net`, `447700900123`.
 fn phone_of(jid: Option<&str>) -> User<'_> {
     let phone = jid.and_then(|jid| match jid.split_once('@') {
-        Some((name, "s.whatsapp.net" | "c.us")) => Some(name.split_once(':').map_or(name, |(phone, _)| phone)),
+        Some((name, "s.whatsapp.net" | "c.us")) => {
+            Some(name.split_once(':').map_or(name, |(phone, _)| phone))
+        }
         Some(_) => None,
         None => Some(jid),
     });

@@ -43,7 +43,9 @@ pub enum Refusal {
     Repeated,
     #[error("malformed signature; expected `sha256=` and 64 hex digits")]
     Malformed,
-    #[error("the signature fits none of the source's secrets; check the app secret in the provider's dashboard")]
+    #[error(
+        "the signature fits none of the source's secrets; check the app secret in the provider's dashboard"
+    )]
     Mismatch,
 }
 
@@ -264,7 +266,11 @@ pub(crate) mod tests {
         for bit in 0..body.len() * 8 {
             let mut other = body.clone();
             other[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(verifier.verify([&value[..]], &other), Err(Refusal::Mismatch), "bit {bit} of the body");
+            assert_eq!(
+                verifier.verify([&value[..]], &other),
+                Err(Refusal::Mismatch),
+                "bit {bit} of the body"
+            );
         }
         for bit in 0..value.len() * 8 {
             let mut other = value;
