@@ -144,11 +144,9 @@ impl Feed {
                 continue;
             }
             // The channel is empty and nothing was missed: what was handed over before we looked is here.
-            let mut standing = self.standing.borrow_mut();
-            for (mine, handed) in standing.iter_mut().zip(handed) {
+            for (mine, handed) in self.standing.borrow_mut().iter_mut().zip(handed) {
                 *mine = (*mine).max(handed.unwrap_or_default());
             }
-            drop(standing);
             if self.regions.iter().any(|r| r.lagging()) {
                 self.lag.notify();
             }
@@ -233,12 +231,12 @@ impl Feed {
             let Some(region) = region else { continue };
             match pass {
                 None if region.lagging() => continue,
-                None => {}
-                Some((takers, cursor)) => {
-                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) {
-                        continue;
-                    }
+                Some((takers, cursor))
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) =>
+                {
+                    continue;
                 }
+                _ => {}
             }
             let slot = slot as u16;
             if old && view.settled.contains(lsn, slot) {

@@ -1,4 +1,6 @@
 //! The listener on loopback: rows of requests whole and cut, then time, caps, drain and panics.
+#![allow(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
+#![allow(clippy::disallowed_methods, reason = "the client is a plain thread that may wait")]
 
 use std::time::{Duration, Instant};
 
