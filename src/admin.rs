@@ -4,7 +4,7 @@
 //! cells. Nothing here changes state or shows a body, so nothing asks for a token.
 //!
 //! A page in a browser can reach a loopback port under a name of its own (DNS rebinding), so a request
-//! whose `Host` is neither an address, nor a loopback name, nor one of [`AdminState::names`] gets 421.
+//! whose `Host` is neither an address, nor a loopback name, nor one of `AdminState::names` gets 421.
 
 use std::future::Future;
 use std::io;

@@ -237,8 +237,10 @@ impl<'a> Meta<'a> {
 
     /// Conversations of the parcel in `slot`.
     pub fn conversations(&self, slot: u16) -> impl Iterator<Item = u64> + 'a {
-        let before: usize = self.regions.chunks_exact(REGION).take(usize::from(slot)).map(|r| u32_at(r, 4) as usize).sum();
-        let count = self.regions.chunks_exact(REGION).nth(usize::from(slot)).map_or(0, |r| u32_at(r, 4) as usize);
+        let before: usize =
+            self.regions.chunks_exact(REGION).take(usize::from(slot)).map(|r| u32_at(r, 4) as usize).sum();
+        let count =
+            self.regions.chunks_exact(REGION).nth(usize::from(slot)).map_or(0, |r| u32_at(r, 4) as usize);
         self.conversations.chunks_exact(8).skip(before).take(count).map(|c| u64_at(c, 0))
     }
 

@@ -34,7 +34,8 @@ use crate::verify::Verifier;
 
 /// Headers that are kept with the webhook, in lower case: what an audit may ask for. The header of a
 /// WASenderApi session is its secret and is not among them.
-const KEPT_HEADERS: [&str; 5] = ["content-type", "user-agent", "x-forwarded-for", "x-hub-signature", "x-hub-signature-256"];
+const KEPT_HEADERS: [&str; 5] =
+    ["content-type", "user-agent", "x-forwarded-for", "x-hub-signature", "x-hub-signature-256"];
 /// Longest value of a kept header.
 const KEPT_VALUE_MAX: usize = 1024;
 
@@ -232,7 +233,10 @@ impl Handler for Intake {
         let desk = &self.desks[at];
         let refused = |reply| Err(self.refuse(at, WebhookOutcome::Refused, reply));
         let client = self.client(head, peer);
-        if client != peer && !self.allow_from.is_empty() && !self.allow_from.iter().any(|n| n.contains(&client.ip())) {
+        if client != peer
+            && !self.allow_from.is_empty()
+            && !self.allow_from.iter().any(|n| n.contains(&client.ip()))
+        {
             return refused(NOT_ALLOWED);
         }
         match (head.method, desk.kind) {
@@ -308,7 +312,8 @@ fn is_json(value: &[u8]) -> bool {
     media_type.eq_ignore_ascii_case(b"application/json")
         && parts.filter_map(|p| p.split_at_checked(8)).all(|(name, charset)| {
             let quotes: &[u8] = b"\"";
-            let charset = charset.strip_prefix(quotes).and_then(|c| c.strip_suffix(quotes)).unwrap_or(charset);
+            let charset =
+                charset.strip_prefix(quotes).and_then(|c| c.strip_suffix(quotes)).unwrap_or(charset);
             !name.eq_ignore_ascii_case(b"charset=")
                 || charset.eq_ignore_ascii_case(b"utf-8")
                 || charset.eq_ignore_ascii_case(b"utf8")

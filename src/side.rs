@@ -7,15 +7,15 @@
 //! A panic in a task here ends the process, as on a core: a gateway that goes on without its admin
 //! listener or its names looks alive and is not.
 //!
-//! Deliberately absent: caches of names. [`Freshness`] says when a caller asks again and how long it
-//! may keep what it knows; the caller holds the addresses.
+//! Deliberately absent: caches of names. The caller holds the addresses, asks again every [`ASK_EVERY`]
+//! and drops them after [`KEEP_FOR`] without a good answer.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -114,45 +114,10 @@ impl Handle {
     }
 }
 
-/// When to ask for a name again, and whether what is known still holds. One per name; pure.
-#[derive(Debug, Default)]
-pub struct Freshness {
-    asked: Option<Instant>,
-    /// Asked, and no answer yet.
-    waiting: bool,
-    good: Option<Instant>,
-}
-
-impl Freshness {
-    /// True if the caller shall ask now; then it must, and report the answer.
-    pub fn ask(&mut self, now: Instant) -> bool {
-        let due = self.asked.is_none_or(|asked| now >= asked + ASK_EVERY);
-        // One question at a time: a silent resolver must not gather a queue.
-        if !due || self.waiting {
-            return false;
-        }
-        self.asked = Some(now);
-        self.waiting = true;
-        true
-    }
-
-    /// An answer came; `good` if it held addresses.
-    pub fn answered(&mut self, good: bool, now: Instant) {
-        self.waiting = false;
-        if good {
-            self.good = Some(now);
-        }
-    }
-
-    /// True if the addresses known from earlier must no longer be used.
-    pub fn expired(&self, now: Instant) -> bool {
-        self.good.is_none_or(|good| now >= good + KEEP_FOR)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Instant;
 
     use super::*;
 
@@ -204,24 +169,5 @@ mod tests {
         side.stop();
         dropped.recv_timeout(PATIENCE).unwrap();
         assert!(start.elapsed() < Duration::from_secs(5));
-    }
-
-    #[test]
-    fn addresses_are_asked_for_again_and_kept_for_a_while() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut name = Freshness::default();
-        assert!(name.expired(start), "nothing is known yet");
-        assert!(name.ask(start));
-        assert!(!name.ask(at(100)), "not twice while the first answer is missing");
-        name.answered(true, at(100));
-        assert!(name.ask(at(100)), "the interval counts from question to question");
-        name.answered(false, at(101));
-        assert!(!name.ask(at(129)) && name.ask(at(130)));
-        name.answered(false, at(131));
-        assert!(!name.expired(at(399)), "the last good answer serves for five minutes");
-        assert!(name.expired(at(400)));
-        name.answered(true, at(500));
-        assert!(!name.expired(at(501)));
     }
 }

@@ -8,29 +8,35 @@ use std::path::{Path, PathBuf};
 /// What a module may use of the others. `a::b` allows only that part of `a`.
 /// Order is the way of a webhook: nothing earlier knows anything later.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("config", &["route::countries"]),
-    ("metrics", &["parse"]),
+    ("wake", &[]),
     ("deadline", &[]),
     ("http1", &[]),
     ("side", &[]),
+    ("config", &["route::countries", "route::number"]),
+    ("metrics", &["parse"]),
     ("listen", &["config", "http1", "metrics", "deadline"]),
     ("verify", &["config"]),
     ("parse", &["config", "route::number"]),
-    ("route", &["config"]),
-    // Bodies are opaque to it: never parse, route or forward.
-    ("journal", &["config", "metrics"]),
-    ("handoff", &["journal", "metrics"]),
+    ("route", &["config", "parse"]),
+    // Bodies are opaque to it: never parse, route, entry or forward.
+    ("journal", &["config", "metrics", "wake"]),
+    ("entry", &["journal::buffer", "parse"]),
+    ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
-    ("intake", &["listen", "http1", "verify", "parse", "route", "journal", "handoff", "metrics", "config"]),
+    ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
     (
         "forward",
-        &["config", "metrics", "deadline", "http1", "side", "verify", "parse", "route", "journal", "handoff"],
+        &[
+            "config", "deadline", "entry", "handoff", "http1", "journal", "metrics", "parse", "side",
+            "verify", "wake",
+        ],
     ),
+    // It starts and stops everything else.
     (
         "shard",
         &[
-            "config", "metrics", "deadline", "http1", "side", "listen", "verify", "parse", "route",
-            "journal", "handoff", "intake", "forward",
+            "admin", "config", "deadline", "entry", "forward", "handoff", "http1", "intake", "journal",
+            "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
     ("admin", &["metrics"]),
@@ -50,6 +56,7 @@ const PURE: &[&str] = &[
     "src/forward/lane.rs",
     "src/forward/retry.rs",
     "src/forward/parcel.rs",
+    "src/forward/parcel/",
     "src/route/",
     "src/parse/",
     "src/http1/",

@@ -103,7 +103,10 @@ fn data_dir(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(config.gateway.data_dir)
 }
 
-fn walk(dir: &Path, visit: impl FnMut(crate::journal::Position, u64, &Record<'_>)) -> anyhow::Result<Recovered> {
+fn walk(
+    dir: &Path,
+    visit: impl FnMut(crate::journal::Position, u64, &Record<'_>),
+) -> anyhow::Result<Recovered> {
     let numbers = segment_numbers(dir, false)?;
     recover::recover(&numbers, |number, part| load(dir, number, part), visit)
         .map_err(|error| Failure::new(IO, format!("journal {}: {error}", dir.display())).into())
@@ -140,7 +143,9 @@ fn print_journal(args: &Args, id: &str, dir: &Path, settled: &SettledSet) -> any
         println!("  segment  {spare:>6}  made ahead");
     }
     if let Some((segment, at)) = recovered.torn {
-        println!("  segment {segment} ends in an unfinished write at byte {at}; nothing in it was acknowledged");
+        println!(
+            "  segment {segment} ends in an unfinished write at byte {at}; nothing in it was acknowledged"
+        );
     }
     for lost in &recovered.lost {
         let fault = &lost.fault;
@@ -163,7 +168,8 @@ fn entry_line(position: crate::journal::Position, lsn: u64, entry: &Entry<'_>, o
         return format!("  entry    {lsn:>8}  at {place:<16}  written by another version");
     };
     let at = time(meta.received_at_ns());
-    let what = if meta.opaque() { "not understood".to_owned() } else { format!("{} events", meta.events().len()) };
+    let what =
+        if meta.opaque() { "not understood".to_owned() } else { format!("{} events", meta.events().len()) };
     let state = if open == 0 { "settled".to_owned() } else { format!("{open} of {} waiting", entry.slots) };
     format!(
         "  entry    {lsn:>8}  seq {:>8}  at {place:<16}  {at}  {:>7} bytes  {what}, {} regions, {state}",

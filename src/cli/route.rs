@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::check;
 use crate::config::Config;
-use crate::parse::{Event, Parser, User};
 use crate::parse::phone::{self, Digits};
+use crate::parse::{Event, Parser, User};
 use crate::route::{Router, Rule, country_of};
 
 /// Tell which region a phone number, a user id or a webhook goes to, and which rule decides
@@ -165,7 +165,15 @@ mod tests {
         let (config, _) = Config::from_toml(CONFIG, Path::new("/")).unwrap();
         let router = Router::new(&config.regions, config.default_region);
         let check = |users: &[User<'_>], number: &str, account: &str, expected: &str| {
-            let event = Event { kind: EventKind::Message, key: [0; 16], users, more_users: false, number, account, range: 0..0 };
+            let event = Event {
+                kind: EventKind::Message,
+                key: [0; 16],
+                users,
+                more_users: false,
+                number,
+                account,
+                range: 0..0,
+            };
             assert_eq!(event_line(&config, &router, &event), format!("Message{expected}\n"));
         };
         let phone = |phone| User { phone: Some(phone), bsuid: None };

@@ -87,7 +87,9 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
 
 fn failure(error: StartError) -> Failure {
     let code = match &error {
-        StartError::Ring(_) | StartError::Bind { .. } | StartError::Store(StoreError::InUse(_)) => UNAVAILABLE,
+        StartError::Ring(_) | StartError::Bind { .. } | StartError::Store(StoreError::InUse(_)) => {
+            UNAVAILABLE
+        }
         StartError::Store(_) | StartError::Thread(_) => IO,
         StartError::Envelope(_) | StartError::Names { .. } | StartError::TooManyCores(_) => CONFIG,
     };

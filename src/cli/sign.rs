@@ -95,13 +95,13 @@ pub fn read_secret(written: &str) -> Result<Vec<u8>, Failure> {
     Ok(secret)
 }
 
-/// Reads a file of at most [`BODY_MAX`] bytes.
+/// Reads a file of at most `BODY_MAX` bytes.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::new(IO, format!("read {}", path.display())).because(error);
     bounded(std::fs::File::open(path).map_err(failed)?, &path.display().to_string())
 }
 
-/// Reads stdin, at most [`BODY_MAX`] bytes.
+/// Reads stdin, at most `BODY_MAX` bytes.
 pub fn read_stdin() -> Result<Vec<u8>, Failure> {
     bounded(io::stdin().lock(), "stdin")
 }

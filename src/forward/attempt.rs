@@ -80,13 +80,16 @@ impl Attempts {
         let desk = self.regions.get(region.index)?.as_ref()?;
         let record = match &item.record {
             Some(record) => record.clone(),
-            None => match self.records.get(item.journal as usize)?.record(item.frame, item.offset, item.len).await {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
-                    return None;
+            None => {
+                match self.records.get(item.journal as usize)?.record(item.frame, item.offset, item.len).await
+                {
+                    Ok(record) => record,
+                    Err(error) => {
+                        tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
+                        return None;
+                    }
                 }
-            },
+            }
         };
         let parcel = self.parcel(region, item, &record, desk.is_default)?;
         let envelope = desk.envelopes.get(parcel.source)?;
@@ -126,7 +129,8 @@ impl Attempts {
         let verifier = &self.sources[source].verifier;
         let (body, mac) = if meta.slots() == 1 {
             let body = record.slice_ref(entry.body);
-            let mac = if meta.secret() == 0 && !meta.wasender() { meta.signature() } else { verifier.mac(&body) };
+            let mac =
+                if meta.secret() == 0 && !meta.wasender() { meta.signature() } else { verifier.mac(&body) };
             (body, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };

@@ -7,7 +7,8 @@
 //!   before it is used is closed. So no answer is ever taken for another request's.
 //! - Connections are opened only when the pool is empty, so with at most `in_flight` attempts at once
 //!   (the caller's part) there are at most `in_flight` connections.
-//! - Memory of a connection is bounded: 8 KiB to write from, at most 20 KiB to read into.
+//! - Memory of a connection is bounded: 8 KiB to write from, at most 128 KiB to read into, 4 KiB between
+//!   attempts.
 //!
 //! Deliberately absent: redirects (a region cannot send us elsewhere), name resolution (the side
 //! thread does it), retries (but one, see [`Client::send`]), cookies, proxies, TLS.
@@ -27,7 +28,7 @@ use connection::Connection;
 use super::envelope::{POSSIBLE_DUPLICATE, TRUE};
 use crate::config::Region;
 use crate::deadline::Deadlines;
-use super::answer::{Answer, AnswerError};
+use crate::http1::{BadAnswer, Response};
 
 /// A region that is there answers a SYN within one retransmission, which comes after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,10 +62,8 @@ pub enum Fault {
     NoAddress,
     #[error("connect: {0}")]
     Connect(std::io::ErrorKind),
-    #[error("connection closed before any byte of an answer")]
-    Closed,
     #[error("answer: {0}")]
-    Answer(#[from] AnswerError),
+    Answer(#[from] BadAnswer),
 }
 
 /// Sends parcels to one region.
@@ -133,7 +132,7 @@ impl Client {
 
         if let Some(mut connection) = self.take_idle(start) {
             let result = connection.exchange(&head, body.clone(), deadline).await;
-            if !matches!(result, Err(Fault::Closed)) || connection.expired() {
+            if !matches!(result, Err(BadAnswer::Closed)) || connection.expired() {
                 return self.conclude(attempt, connection, result);
             }
             if connection.sent_bytes() {
@@ -157,7 +156,7 @@ impl Client {
         &self,
         mut attempt: Attempt,
         connection: Connection,
-        result: Result<Answer, Fault>,
+        result: Result<Response, BadAnswer>,
     ) -> Attempt {
         match result {
             Ok(answer) => {
@@ -173,7 +172,7 @@ impl Client {
             Err(fault) => {
                 attempt.sent_bytes |= connection.sent_bytes();
                 if !connection.expired() {
-                    attempt.outcome = Outcome::Connection(fault);
+                    attempt.outcome = Outcome::Connection(fault.into());
                 }
             }
         }

@@ -144,11 +144,9 @@ impl Feed {
                 continue;
             }
             // The channel is empty and nothing was missed: what was handed over before we looked is here.
-            let mut standing = self.standing.borrow_mut();
-            for (mine, handed) in standing.iter_mut().zip(handed) {
+            for (mine, handed) in self.standing.borrow_mut().iter_mut().zip(handed) {
                 *mine = (*mine).max(handed.unwrap_or_default());
             }
-            drop(standing);
             if self.regions.iter().any(|r| r.lagging()) {
                 self.lag.notify();
             }
@@ -164,7 +162,8 @@ impl Feed {
         }
         for entry in &handed.entries {
             let range = entry.offset as usize..(entry.offset + entry.len) as usize;
-            if let Some(bytes) = handed.frame.get(range.clone()).is_some().then(|| handed.frame.slice(range)) {
+            if let Some(bytes) = handed.frame.get(range.clone()).is_some().then(|| handed.frame.slice(range))
+            {
                 self.offer(handed.journal, handed.position, entry.lsn, entry.offset, bytes, None);
             }
         }
@@ -182,7 +181,8 @@ impl Feed {
     fn overflow(&self, inlet: &Inlet) {
         let before = self.cursors();
         inlet.reopen();
-        let published: Vec<Arc<Published>> = self.journals.iter().filter_map(|j| j.published.clone()).collect();
+        let published: Vec<Arc<Published>> =
+            self.journals.iter().filter_map(|j| j.published.clone()).collect();
         let mut moments = snapshot(&published).into_iter();
         for (mine, journal) in self.standing.borrow_mut().iter_mut().zip(&self.journals) {
             if journal.published.is_some()
@@ -231,12 +231,12 @@ impl Feed {
             let Some(region) = region else { continue };
             match pass {
                 None if region.lagging() => continue,
-                None => {}
-                Some((takers, cursor)) => {
-                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) {
-                        continue;
-                    }
+                Some((takers, cursor))
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) =>
+                {
+                    continue;
                 }
+                _ => {}
             }
             let slot = slot as u16;
             if old && view.settled.contains(lsn, slot) {
@@ -310,7 +310,14 @@ impl Feed {
                 let entry = head.pop();
                 let bytes = Bytes::slice(&head.frame.bytes, entry.start..entry.start + entry.len);
                 let cursor = Cursor { frame: head.frame.position, taken: head.taken - 1 };
-                self.offer(journal, head.frame.position, entry.lsn, entry.start as u32, bytes, Some((&takers, cursor)));
+                self.offer(
+                    journal,
+                    head.frame.position,
+                    entry.lsn,
+                    entry.start as u32,
+                    bytes,
+                    Some((&takers, cursor)),
+                );
                 at[journal] = Cursor { frame: head.frame.position, taken: head.taken };
                 if head.done() {
                     at[journal] = Cursor { frame: head.frame.next, taken: 0 };
@@ -354,7 +361,9 @@ impl Feed {
             let mut read = false;
             for (journal, reader) in readers.iter_mut().enumerate() {
                 while heads[journal].is_none() {
-                    let Some(frame) = reader.frame(at[journal].frame, standing[journal]).await? else { break };
+                    let Some(frame) = reader.frame(at[journal].frame, standing[journal]).await? else {
+                        break;
+                    };
                     read = true;
                     let taken = if frame.position == at[journal].frame { at[journal].taken } else { 0 };
                     let next = Cursor { frame: frame.next, taken: 0 };

@@ -37,7 +37,6 @@ use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
-pub mod answer;
 pub mod attempt;
 pub mod client;
 pub mod envelope;
@@ -111,12 +110,18 @@ impl Forwarder {
                 None
             });
         }
-        let sources =
-            config.sources.iter().map(|s| SourceDesk { id: name_id(&s.name), verifier: Verifier::new(s) }).collect();
+        let sources = config
+            .sources
+            .iter()
+            .map(|s| SourceDesk { id: name_id(&s.name), verifier: Verifier::new(s) })
+            .collect();
         let attempts = Rc::new(Attempts {
             sources,
             regions: desks,
-            records: journals.iter().map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone())).collect(),
+            records: journals
+                .iter()
+                .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
+                .collect(),
             settler: Settler::new(marks, Arc::clone(&cells)),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
@@ -226,7 +231,7 @@ async fn resolve(attempts: Rc<Attempts>, index: usize, config: Arc<Config>, side
             Ok(result) => {
                 let error = result.err().map_or_else(|| "no address".to_owned(), |e| e.to_string());
                 tracing::warn!(region = %config.regions[index].name, host = %endpoint.host, %error, "cannot resolve the endpoint's name");
-                if last_good.elapsed() > side::KEEP_FOR {
+                if last_good.elapsed() >= side::KEEP_FOR {
                     desk.client.set_address(Vec::new());
                 }
             }

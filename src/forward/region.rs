@@ -58,7 +58,11 @@ pub struct Item {
 pub enum Verdict {
     Delivered,
     /// Again, not before the region's own wish if it had one.
-    Again { asked: Option<Duration>, overloaded: bool, uncertain: bool },
+    Again {
+        asked: Option<Duration>,
+        overloaded: bool,
+        uncertain: bool,
+    },
 }
 
 /// What a region is made from.

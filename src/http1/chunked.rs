@@ -135,7 +135,7 @@ impl Chunked {
             return Err(Refusal::new(413, "The body is too large."));
         }
         self.body += size;
-        if self.overhead > OVERHEAD_FREE + 4 * self.body {
+        if self.overhead > OVERHEAD_FREE.saturating_add(self.body.saturating_mul(4)) {
             return Err(Refusal::bad("The chunks are too small for what they carry."));
         }
         Ok(size)

@@ -155,7 +155,10 @@ mod tests {
     fn under_load_commits_take_a_twentieth_of_a_core() {
         let (policy, now) = busy(Instant::now(), 100, 120 * US);
         let last = policy.last_start.unwrap();
-        assert_eq!(policy.decide(last + 200 * US, &waiting(last + 150 * US, 1000)), Decision::Until(last + 700 * US));
+        assert_eq!(
+            policy.decide(last + 200 * US, &waiting(last + 150 * US, 1000)),
+            Decision::Until(last + 700 * US)
+        );
         assert_eq!(policy.decide(now, &waiting(now, 1000)), Decision::Write, "the cadence has passed");
     }
 
@@ -172,7 +175,10 @@ mod tests {
     fn a_slow_disk_is_driven_greedily() {
         let (policy, _) = busy(Instant::now(), 100, Duration::from_millis(4));
         let end = policy.last_end.unwrap();
-        assert_eq!(policy.decide(end + 100 * US, &waiting(end - Duration::from_millis(3), 1)), Decision::Write);
+        assert_eq!(
+            policy.decide(end + 100 * US, &waiting(end - Duration::from_millis(3), 1)),
+            Decision::Write
+        );
     }
 
     #[test]

@@ -50,7 +50,11 @@ pub enum Record<'a> {
     Entry(Entry<'a>),
     Marks(Marks<'a>),
     /// Records that recovery found damaged: they were durable once and are lost.
-    Gap { journal: JournalId, first_lsn: u64, last_lsn: u64 },
+    Gap {
+        journal: JournalId,
+        first_lsn: u64,
+        last_lsn: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +173,16 @@ pub fn read(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordFault> {
         Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     };
     let long = |b: &[u8], at: usize| {
-        u64::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3], b[at + 4], b[at + 5], b[at + 6], b[at + 7]])
+        u64::from_le_bytes([
+            b[at],
+            b[at + 1],
+            b[at + 2],
+            b[at + 3],
+            b[at + 4],
+            b[at + 5],
+            b[at + 6],
+            b[at + 7],
+        ])
     };
     let len = word(0)? as usize;
     if len < PREFIX {

@@ -98,7 +98,13 @@ pub fn recover(
             let segment = *segment;
             let bytes = load(segment, Part::Whole).map_err(|source| RecoverError::Io { segment, source })?;
             if let Some(header) = salvage(segment, &bytes) {
-                out.lost.push(Lost { first_lsn: 1, last_lsn: 0, segment, at: 0, fault: FrameFault::HeaderCrc });
+                out.lost.push(Lost {
+                    first_lsn: 1,
+                    last_lsn: 0,
+                    segment,
+                    at: 0,
+                    fault: FrameFault::HeaderCrc,
+                });
                 *head = Head::Salvaged(header);
             }
         }
@@ -137,7 +143,8 @@ pub fn recover(
         }
         started = true;
         (out.next_frame, out.next_lsn, out.chain) = (header.first_frame, header.base_lsn, header.previous);
-        let bytes = load(*segment, Part::Whole).map_err(|source| RecoverError::Io { segment: *segment, source })?;
+        let bytes =
+            load(*segment, Part::Whole).map_err(|source| RecoverError::Io { segment: *segment, source })?;
         let end = next.filter(|n| n.previous_segment == *segment).map(|n| n.previous_end);
         walk(header, &bytes, end, next, &mut out, &mut visit)?;
     }
@@ -191,7 +198,12 @@ fn walk(
     let mut span = Span { segment: segment.number, end: FIRST_FRAME, holes: Vec::new() };
     let mut at = FIRST_FRAME;
     while at < limit {
-        let expect = Expect { salt: &segment.salt, number: out.next_frame, lsn: out.next_lsn, chain: Some(&out.chain) };
+        let expect = Expect {
+            salt: &segment.salt,
+            number: out.next_frame,
+            lsn: out.next_lsn,
+            chain: Some(&out.chain),
+        };
         match check(&bytes[at as usize..limit as usize], &expect) {
             Ok(header) => {
                 accept(segment.number, at, &bytes[at as usize..], &header, out, visit)?;
@@ -228,7 +240,8 @@ fn walk(
                 at = resume;
                 span.end = at;
                 if let Some((_, header)) = later {
-                    (out.next_frame, out.next_lsn, out.chain) = (header.number, header.first_lsn, header.previous);
+                    (out.next_frame, out.next_lsn, out.chain) =
+                        (header.number, header.first_lsn, header.previous);
                 }
             }
         }
@@ -259,7 +272,10 @@ fn accept(
 }
 
 /// The records of a frame's payload with their LSNs.
-pub fn records(payload: &[u8], first_lsn: u64) -> impl Iterator<Item = Result<(u64, Record<'_>), RecordFault>> {
+pub fn records(
+    payload: &[u8],
+    first_lsn: u64,
+) -> impl Iterator<Item = Result<(u64, Record<'_>), RecordFault>> {
     let mut rest = payload;
     let mut lsn = first_lsn;
     std::iter::from_fn(move || {

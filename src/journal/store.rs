@@ -100,7 +100,9 @@ impl FoundJournal {
         }
         if spares.is_empty() {
             let number = used.max(self.recovered.void.last().copied().unwrap_or(0)) + 1;
-            spares.push(make(&self.dir, number, bytes, mode).map_err(io_error("make a segment in", &self.dir))?);
+            spares.push(
+                make(&self.dir, number, bytes, mode).map_err(io_error("make a segment in", &self.dir))?,
+            );
         }
         Ok(spares)
     }
@@ -115,7 +117,8 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
     let root = options.data_dir.join("journal");
     std::fs::create_dir_all(&root).map_err(io_error("make folder", &root))?;
     let lock = lock(&options.data_dir)?;
-    let mode = probe(&options.data_dir, options.sync).map_err(io_error("write a test file in", &options.data_dir))?;
+    let mode = probe(&options.data_dir, options.sync)
+        .map_err(io_error("write a test file in", &options.data_dir))?;
     let mut dirs = Vec::new();
     for entry in std::fs::read_dir(&root).map_err(io_error("list folder", &root))? {
         let path = entry.map_err(io_error("list folder", &root))?.path();
@@ -188,8 +191,12 @@ fn probe(data_dir: &Path, sync: bool) -> io::Result<OpenMode> {
     let path = data_dir.join("probe.tmp");
     let direct = (|| {
         let flags = OFlag::O_DIRECT | OFlag::O_DSYNC;
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags.bits()).open(&path)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .custom_flags(flags.bits())
+            .open(&path)?;
         let mut block = AlignedBuf::with_capacity(BLOCK);
         block.set_len(BLOCK);
         file.write_all_at(block.as_slice(), 0)

@@ -57,7 +57,13 @@ impl Image {
         let mut buf = AlignedBuf::with_capacity(0);
         buf.set_len(HEADER);
         for (at, body) in bodies.iter().enumerate() {
-            record::write_entry(&mut buf, self.next_lsn + at as u64, 1, |b| b.extend_from_slice(b"meta"), body);
+            record::write_entry(
+                &mut buf,
+                self.next_lsn + at as u64,
+                1,
+                |b| b.extend_from_slice(b"meta"),
+                body,
+            );
         }
         let header = frame::finish(
             &mut buf,
@@ -78,7 +84,8 @@ impl Image {
         let end = self.end as usize;
         self.segments.get_mut(&number).unwrap()[end..end + buf.len()].copy_from_slice(buf.as_slice());
         self.end += buf.len() as u64;
-        (self.next_frame, self.next_lsn, self.chain) = (header.number + 1, header.next_lsn(), header.digest());
+        (self.next_frame, self.next_lsn, self.chain) =
+            (header.number + 1, header.next_lsn(), header.digest());
     }
 
     fn commit(&mut self, bodies: &[&[u8]]) {
@@ -198,7 +205,9 @@ fn check_damage(image: &Image, before: &BTreeMap<u64, Vec<u8>>, last_frame: u64,
                 assert_eq!(there, body, "{what}: LSN {lsn} was altered");
                 assert!(!lost.contains(lsn), "{what}: LSN {lsn} is there and reported lost");
             }
-            None => assert!(lost.contains(lsn) || *lsn >= last_frame, "{what}: LSN {lsn} vanished without a word"),
+            None => {
+                assert!(lost.contains(lsn) || *lsn >= last_frame, "{what}: LSN {lsn} vanished without a word")
+            }
         }
     }
     assert!(found.keys().all(|lsn| before.contains_key(lsn)), "{what}: something was invented");
@@ -232,7 +241,12 @@ fn zeroed_and_misplaced_blocks_are_reported() {
                     None => target.fill(0),
                     Some(from) => target.copy_from_slice(&bytes[from..from + BLOCK]),
                 }
-                check_damage(&damaged, &before, 11, &format!("segment {number} block {block} from {source:?}"));
+                check_damage(
+                    &damaged,
+                    &before,
+                    11,
+                    &format!("segment {number} block {block} from {source:?}"),
+                );
             }
         }
     }
@@ -272,7 +286,8 @@ fn a_cut_stays_where_the_first_recovery_made_it() {
     image.segments.get_mut(&3).unwrap()[cut as usize + 30] ^= 1;
     let (recovered, _) = image.recover();
     let mut next = Image { segments: image.segments.clone(), ..Image::default() };
-    (next.next_frame, next.next_lsn, next.chain) = (recovered.next_frame, recovered.next_lsn, recovered.chain);
+    (next.next_frame, next.next_lsn, next.chain) =
+        (recovered.next_frame, recovered.next_lsn, recovered.chain);
     next.open(4, 3, cut);
     next.commit(&[b"after"]);
     // The old bytes come back, as a page that reached the disk late would: they stay void.

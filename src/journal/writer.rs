@@ -18,7 +18,9 @@ use monoio::fs::File;
 use super::Position;
 use super::buffer::{AlignedBuf, BufferPool};
 use super::commit::{CommitPolicy, Decision, Waiting};
-use super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, JournalId, Salt, SegmentHeader};
+use super::frame::{
+    self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, JournalId, Salt, SegmentHeader,
+};
 use super::record::{self, Mark};
 use super::recover::Lost;
 use super::spare::{AHEAD, OpenMode, Order, Spare};
@@ -132,7 +134,12 @@ pub struct Journal {
 
 impl Journal {
     /// Call on the core that owns it, then run [`Journal::run`] as a task.
-    pub fn new(seed: Seed, orders: Sender<Order>, pool: BufferPool, cells: std::sync::Arc<IngestCells>) -> Rc<Self> {
+    pub fn new(
+        seed: Seed,
+        orders: Sender<Order>,
+        pool: BufferPool,
+        cells: std::sync::Arc<IngestCells>,
+    ) -> Rc<Self> {
         let (reply, spares) = crossbeam_channel::bounded(AHEAD + 1);
         let (dir, mode, bytes) = (seed.dir.clone(), seed.mode, seed.segment_bytes);
         let order = Box::new(move |number| {
@@ -151,7 +158,12 @@ impl Journal {
             flying: RefCell::default(),
             marks: RefCell::default(),
             oldest_mark: Cell::new(None),
-            active: RefCell::new(Active { file: None, segment: 0, salt: Salt::default(), offset: seed.segment_bytes }),
+            active: RefCell::new(Active {
+                file: None,
+                segment: 0,
+                salt: Salt::default(),
+                offset: seed.segment_bytes,
+            }),
             next_frame: Cell::new(seed.next_frame),
             next_lsn: Cell::new(seed.next_lsn),
             chain: Cell::new(seed.chain),
@@ -496,7 +508,8 @@ impl Journal {
         let buf = self.write_durably(&file, buf, 0).await?;
         self.pool.put(buf);
         self.previous.set((last_segment, last_end));
-        *self.active.borrow_mut() = Active { file: Some(file), segment: spare.number, salt, offset: FIRST_FRAME };
+        *self.active.borrow_mut() =
+            Active { file: Some(file), segment: spare.number, salt, offset: FIRST_FRAME };
         self.rolling.set(false);
         self.keep_ahead();
         Ok(true)

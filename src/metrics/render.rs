@@ -216,7 +216,8 @@ impl Registry {
             // The three are read one after the other while cores write them.
             let accepted = sum(&self.ingest, |cells| cells.parcels[at].get());
             let left = |cells: &RegionCells| (cells.recovered.get(), cells.delivered.get());
-            let (recovered, delivered) = self.forward.iter().map(|c| left(&c.regions[at])).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let (recovered, delivered) =
+                self.forward.iter().map(|c| left(&c.regions[at])).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
             family.sample(&[("region", region)], (accepted + recovered).saturating_sub(delivered));
         }
         let family = page.gauge("penstock_in_flight_parcels", "Parcels being tried now.");
@@ -294,7 +295,13 @@ mod tests {
     use super::*;
 
     fn registry() -> Registry {
-        Registry::new(vec!["main".into(), "od\"d\\\n".into()], vec!["eu".into(), "us".into()], 2, 2, Arc::default())
+        Registry::new(
+            vec!["main".into(), "od\"d\\\n".into()],
+            vec!["eu".into(), "us".into()],
+            2,
+            2,
+            Arc::default(),
+        )
     }
 
     #[test]

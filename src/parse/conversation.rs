@@ -11,8 +11,7 @@ use super::phone::canonical;
 pub fn conversations<'a>(number: &str, users: &'a [User<'a>]) -> impl Iterator<Item = u64> + use<'a> {
     let seed = hash(SEED, number.as_bytes());
     users.iter().flat_map(move |user| {
-        let phone =
-            user.phone.and_then(canonical).map(|digits| hash(seed ^ PHONE, &digits));
+        let phone = user.phone.and_then(canonical).map(|digits| hash(seed ^ PHONE, &digits));
         let bsuid = user.bsuid.map(|id| hash(seed ^ BSUID, id.as_bytes()));
         phone.into_iter().chain(bsuid)
     })

@@ -18,7 +18,7 @@ pub(super) async fn watch(data_dir: PathBuf, cells: Arc<ProcessCells>) {
             cells.journal_bytes.set(bytes);
         }
         if let Ok(free) = nix::sys::statvfs::statvfs(&data_dir) {
-            cells.journal_free_bytes.set(free.blocks_available() as u64 * free.fragment_size() as u64);
+            cells.journal_free_bytes.set(free.blocks_available() * free.fragment_size());
         }
         tokio::time::sleep(EVERY).await;
     }

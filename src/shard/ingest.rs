@@ -73,7 +73,8 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
             }
         });
     }
-    let intake = Rc::new(Intake::new(&config, &setup.owners, Rc::clone(&journal), setup.seq, Arc::clone(&cells)));
+    let intake =
+        Rc::new(Intake::new(&config, &setup.owners, Rc::clone(&journal), setup.seq, Arc::clone(&cells)));
     cells.accepting.set(u64::from(journal.accepting()));
     tell(&setup.started, ());
     let listening = monoio::spawn({

@@ -19,10 +19,10 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::admin::{self, AdminState};
 use crate::config::{Config, OnDamage};
 use crate::entry::{Meta, name_id};
+use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::feed::JournalView;
 use crate::forward::settle::{self, Target};
-use crate::forward;
 use crate::handoff::{self, Published};
 use crate::journal::frame::FrameKind;
 use crate::journal::record::Record;
@@ -187,7 +187,13 @@ impl Gateway {
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
-            spawn::core(format!("forward-{core}"), config.cores.forward[core], flags, fatal_to.clone(), main)?;
+            spawn::core(
+                format!("forward-{core}"),
+                config.cores.forward[core],
+                flags,
+                fatal_to.clone(),
+                main,
+            )?;
         }
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
@@ -292,7 +298,11 @@ fn bind_all(config: &Config) -> Result<Vec<TcpListener>, StartError> {
     let address = config.listen.address;
     (0..config.cores.ingest.len())
         .map(|_| {
-            listen::bind(address).map_err(|source| StartError::Bind { key: "listen.address", address, source })
+            listen::bind(address).map_err(|source| StartError::Bind {
+                key: "listen.address",
+                address,
+                source,
+            })
         })
         .collect()
 }
@@ -334,7 +344,8 @@ fn open(
         sync: config.journal.sync,
         halt_on_damage: config.journal.on_damage == OnDamage::Halt,
     };
-    let index = |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
+    let index =
+        |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
     let mut waiting = vec![0i64; config.regions.len()];
     let store = store::open_store(&options, cores, &mut |_, _, record| match record {
         Record::Entry(entry) => {

@@ -35,7 +35,9 @@ impl RingFlags {
             return Ok(Self::Cooperative);
         }
         builder(Self::Plain).build(8)?;
-        tracing::warn!("this kernel has no SINGLE_ISSUER and COOP_TASKRUN (6.0 and later): expect up to 40 % more CPU");
+        tracing::warn!(
+            "this kernel has no SINGLE_ISSUER and COOP_TASKRUN (6.0 and later): expect up to 40 % more CPU"
+        );
         Ok(Self::Plain)
     }
 }

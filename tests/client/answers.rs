@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use penstock::config::Secret;
 use penstock::forward::client::{Fault, Outcome};
-use penstock::forward::answer::AnswerError;
+use penstock::http1::BadAnswer;
 
 use crate::support::*;
 
@@ -83,7 +83,7 @@ fn check_bytes(bytes: &'static str, expected: Outcome, kept: bool) {
     check(move |stream| answer(stream, bytes.as_bytes()), expected, kept);
 }
 
-const fn fault(error: AnswerError) -> Outcome {
+const fn fault(error: BadAnswer) -> Outcome {
     Outcome::Connection(Fault::Answer(error))
 }
 
@@ -152,19 +152,19 @@ fn answers_that_leave_a_doubt_close_the_connection() {
 fn broken_answers_are_no_answers() {
     check_bytes(
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        fault(AnswerError::Framing("Content-Length and Transfer-Encoding together")),
+        fault(BadAnswer::Framing("Content-Length and Transfer-Encoding together")),
         false,
     );
-    check_bytes("SSH-2.0-OpenSSH_9.2\r\n", fault(AnswerError::NotHttp), false);
+    check_bytes("SSH-2.0-OpenSSH_9.2\r\n", fault(BadAnswer::NotHttp), false);
     let cut = |bytes: &'static str| {
         move |stream: &mut TcpStream| {
             answer(stream, bytes.as_bytes());
             stream.shutdown(std::net::Shutdown::Write).unwrap();
         }
     };
-    check(cut("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc"), fault(AnswerError::Truncated), false);
-    check(cut("HTTP/1.1 200 OK\r\ncontent-"), fault(AnswerError::Truncated), false);
-    check(cut("HTTP/1.1 100 Continue\r\n\r\n"), fault(AnswerError::Truncated), false);
+    check(cut("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc"), fault(BadAnswer::Truncated), false);
+    check(cut("HTTP/1.1 200 OK\r\ncontent-"), fault(BadAnswer::Truncated), false);
+    check(cut("HTTP/1.1 100 Continue\r\n\r\n"), fault(BadAnswer::Truncated), false);
 }
 
 /// Writes `piece` until the client closes; returns how much it took.
@@ -193,7 +193,7 @@ fn endless_answers_are_cut() {
     check_flood("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n", b"x", status(200), false);
     check_flood("HTTP/1.1 200 OK\r\n\r\n", b"x", status(200), false);
     check_flood("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n", status(200), false);
-    check_flood("HTTP/1.1 200 OK\r\na: ", b"x", fault(AnswerError::HeadTooLarge), false);
-    check_flood("HTTP/1.1 200 OK\r\n", b"a: b\r\n", fault(AnswerError::HeadTooLarge), false);
-    check_flood("", b"HTTP/1.1 100 Continue\r\n\r\n", fault(AnswerError::TooManyInterim), false);
+    check_flood("HTTP/1.1 200 OK\r\na: ", b"x", fault(BadAnswer::HeadTooLarge), false);
+    check_flood("HTTP/1.1 200 OK\r\n", b"a: b\r\n", fault(BadAnswer::HeadTooLarge), false);
+    check_flood("", b"HTTP/1.1 100 Continue\r\n\r\n", fault(BadAnswer::TooManyInterim), false);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use penstock::config::Region;
 use penstock::forward::client::{Attempt, Fault, Outcome};
+use penstock::http1::BadAnswer;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::*;
@@ -87,7 +88,7 @@ fn close_after_the_request_is_in_doubt_and_not_repeated() {
             listener.accept().unwrap_err().kind()
         });
         let attempt = attempt_at(short(script.address), b"{}");
-        assert_eq!(attempt, ended(Outcome::Connection(Fault::Closed), true, 1));
+        assert_eq!(attempt, ended(Outcome::Connection(Fault::Answer(BadAnswer::Closed)), true, 1));
         assert_eq!(script.end(), ErrorKind::WouldBlock, "a fresh connection is not tried twice");
     }
 }

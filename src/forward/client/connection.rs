@@ -29,9 +29,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::Fault;
 use crate::deadline::{Deadlines, Watch};
-use crate::forward::answer::{Answer, AnswerError, AnswerReader, Step};
+use crate::http1::{BadAnswer, Response, ResponseDecoder, Step};
 
 /// Least room for a read. Answers mostly fit one.
 const READ_BYTES: usize = 4 * 1024;
@@ -92,7 +91,7 @@ impl Connection {
         let sent = Rc::new(Cell::new(false));
         let (read, write) = stream.into_split();
         let writer = GenericEncoder::new(Writer { half: write, sent: Rc::clone(&sent) });
-        let reader = Reader { half: read, buf: Vec::with_capacity(READ_BYTES), heard: false };
+        let reader = Reader { half: read, buf: Vec::with_capacity(READ_BYTES) };
         Ok(Self { watch, reader, writer, sent, peer, fd })
     }
 
@@ -102,11 +101,10 @@ impl Connection {
         head: &RequestHead,
         body: Bytes,
         deadline: Instant,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Response, BadAnswer> {
         self.watch.set(deadline, std::net::Shutdown::Both);
         self.sent.set(false);
         let Self { reader, writer, .. } = self;
-        reader.heard = false;
         let write = pin!(async {
             writer.send(Outgoing { head, body: Some(body) }).await?;
             Sink::<Outgoing<'_>>::flush(writer).await
@@ -116,8 +114,8 @@ impl Connection {
         match select(write, read).await {
             Either::Left((Ok(()), read)) => read.await,
             // What it said before it stopped listening can still be read.
-            Either::Left((Err(_), read)) => read.await.map(Answer::last),
-            Either::Right((answer, _unfinished)) => answer.map(Answer::last),
+            Either::Left((Err(_), read)) => read.await.map(last),
+            Either::Right((answer, _unfinished)) => answer.map(last),
         }
     }
 
@@ -147,49 +145,42 @@ impl Connection {
     }
 }
 
-impl Answer {
-    /// On a connection that cannot carry another request.
-    fn last(self) -> Self {
-        Self { reusable: false, ..self }
-    }
+/// On a connection that cannot carry another request.
+fn last(answer: Response) -> Response {
+    Response { reusable: false, ..answer }
 }
 
 struct Reader {
     half: OwnedReadHalf<TcpStream>,
     /// Empty between exchanges.
     buf: Vec<u8>,
-    /// A byte of an answer has come.
-    heard: bool,
 }
 
 impl Reader {
-    async fn answer(&mut self) -> Result<Answer, Fault> {
-        let mut reader = AnswerReader::new();
+    async fn answer(&mut self) -> Result<Response, BadAnswer> {
+        let mut decoder = ResponseDecoder::default();
+        let mut eof = false;
         loop {
-            match reader.step(&self.buf)? {
-                Step::Done { consumed, answer } => {
-                    let alone = consumed == self.buf.len();
-                    self.buf.clear();
-                    return Ok(Answer { reusable: answer.reusable && alone, ..answer });
-                }
-                Step::More { consumed } => drop(self.buf.drain(..consumed)),
+            if let Step::Done(mut answer) = decoder.decode(&self.buf, eof)? {
+                // Bytes behind the answer were not asked for.
+                answer.reusable &= answer.consumed == self.buf.len();
+                self.buf.clear();
+                self.buf.shrink_to(READ_BYTES);
+                return Ok(answer);
             }
             let mut buf = std::mem::take(&mut self.buf);
-            // The reader takes bodies at once and refuses heads over 16 KiB, so this is bounded.
+            // The decoder cuts answers that are long, so this is bounded.
             buf.reserve(READ_BYTES);
             let free = buf.len()..buf.capacity();
             let (result, slice) = self.half.read(buf.slice_mut(free)).await;
             self.buf = slice.into_inner();
             match result {
-                Ok(0) => return reader.end().map_err(|error| self.ended(error)),
-                Ok(_) => self.heard = true,
-                Err(_) => return Err(self.ended(AnswerError::Truncated)),
+                Ok(bytes) => eof = bytes == 0,
+                // Unlike an orderly end, a reset does not end a body without a length.
+                Err(_) if self.buf.is_empty() => return Err(BadAnswer::Closed),
+                Err(_) => return Err(BadAnswer::Truncated),
             }
         }
-    }
-
-    fn ended(&self, error: AnswerError) -> Fault {
-        if self.heard { Fault::Answer(error) } else { Fault::Closed }
     }
 }
 
