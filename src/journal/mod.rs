@@ -30,6 +30,7 @@ pub mod record;
 pub mod recover;
 pub mod spare;
 pub mod store;
+mod tail;
 pub mod writer;
 
 #[cfg(test)]
