@@ -172,9 +172,13 @@ fn verdict(attempt: &Attempt) -> Verdict {
             asked: retry_after,
             overloaded: matches!(status, 429 | 503),
             uncertain: attempt.sent_bytes,
+            unreachable: false,
         },
-        Outcome::Timeout | Outcome::Connection(_) => {
-            Verdict::Again { asked: None, overloaded: false, uncertain: attempt.sent_bytes }
-        }
+        Outcome::Timeout | Outcome::Connection(_) => Verdict::Again {
+            asked: None,
+            overloaded: false,
+            uncertain: attempt.sent_bytes,
+            unreachable: true,
+        },
     }
 }

@@ -32,6 +32,8 @@ const WINDOW: usize = 65_536;
 const KEEP: usize = 8_192;
 /// Refusals in a row after which a region is down.
 const DOWN_AFTER: u32 = 10;
+/// What an attempt without any answer counts for: three of them say that nobody is there.
+const UNREACHABLE: u32 = 4;
 /// Longest pause between two probes of a region that is down.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
@@ -62,6 +64,8 @@ pub enum Verdict {
         asked: Option<Duration>,
         overloaded: bool,
         uncertain: bool,
+        /// No answer came at all.
+        unreachable: bool,
     },
 }
 
@@ -269,7 +273,7 @@ impl Region {
                 }
                 self.up();
             }
-            Verdict::Again { asked, overloaded, uncertain } => {
+            Verdict::Again { asked, overloaded, uncertain, unreachable } => {
                 let mut lanes = self.lanes.borrow_mut();
                 let mut failures = 1;
                 if let Some(item) = lanes.get_mut(id) {
@@ -282,11 +286,14 @@ impl Region {
                 lanes.park(id);
                 drop(lanes);
                 let mut wait = retry::wait(failures, overloaded, &mut self.rng.borrow_mut());
+                // A region that is down is asked again soon, whatever this parcel has behind it.
+                if let Some(pause) = self.failed(now, if unreachable { UNREACHABLE } else { 1 }) {
+                    wait = wait.min(pause);
+                }
                 if let Some(asked) = asked {
                     wait = wait.max(retry::wait_asked(asked));
                 }
                 self.due.borrow_mut().push(now + wait, id);
-                self.failed(now);
             }
         }
         self.kick();
@@ -313,10 +320,11 @@ impl Region {
         }
     }
 
-    fn failed(&self, now: Instant) {
-        self.failures.set(self.failures.get().saturating_add(1));
+    /// Counts a failure; the pause before the next probe if the region is down.
+    fn failed(&self, now: Instant, weight: u32) -> Option<Duration> {
+        self.failures.set(self.failures.get().saturating_add(weight));
         if self.failures.get() < DOWN_AFTER {
-            return;
+            return None;
         }
         let probes = self.failures.get() - DOWN_AFTER + 1;
         let pause = retry::wait(probes, false, &mut self.rng.borrow_mut()).min(PROBE_MAX);
@@ -331,6 +339,7 @@ impl Region {
                 }
             }
         }
+        Some(pause)
     }
 
     /// Gives out nothing more; workers end when their attempt has.
