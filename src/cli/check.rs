@@ -16,17 +16,18 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-Reads the file as `penstock serve` would, secrets included, and changes nothing: no socket is opened,
-no region is called. Each problem names the key, what stands there, what was expected, and what to do.
-Warnings are settings that work and are probably not meant. Both go to standard error, the summary
-goes to standard output.
+Reads the file as `penstock serve` would, secrets included, and changes nothing:
+no socket is opened, no region is called. Each problem names the key, what
+stands there, what was expected, and what to do. Warnings are settings that work
+and are probably not meant. Both go to standard error, the summary goes to
+standard output.
 
 Exit codes:
   0   the configuration can be used (there may be warnings)
   78  it cannot, or the file cannot be read
 
 Example:
-  penstock check --config /etc/penstock/penstock.toml && systemctl reload penstock";
+  penstock check --config penstock.toml && systemctl restart penstock";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     match Config::load(&args.config) {

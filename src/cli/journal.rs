@@ -16,9 +16,10 @@ use crate::journal::recover::{self, Part, Recovered, Span};
 use crate::journal::store::{hex, load, parse_id, segment_numbers};
 
 const MANUAL: &str = "\
-Reads the journals of a data folder and changes nothing; a running gateway is not disturbed, and its newest
-frame may then look torn. Says what is there, what is settled and what is damaged. Phones and texts are
-not shown, except by --body.
+Reads the journals of a data folder and changes nothing; a running gateway is
+not disturbed, and its newest frame may then look torn. Says what is there, what
+is settled and what is damaged. Phones and texts are not shown, except by
+--body.
 
 Exit codes:
   0 all is well, 1 something is damaged, 74 the folder cannot be read

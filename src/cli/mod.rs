@@ -145,6 +145,9 @@ mod tests {
         leaves(&mut command, "", &mut |path, help| {
             seen += 1;
             assert!(help.contains("Example"), "{path} --help shows no example:\n{help}");
+            let manual = help.split_once("--help\n").map_or("", |(_, rest)| rest);
+            let wide: Vec<_> = manual.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{path} --help is wider than a terminal: {wide:?}");
         });
         assert_eq!(seen, 8);
     }

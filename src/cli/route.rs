@@ -25,14 +25,17 @@ pub struct Args {
 }
 
 const HELP: &str = "\
-The first rule that answers decides: the user's phone; if there is none, the country of the
-business-scoped user id; a rule on the business number (phone_number_ids); a rule on the WhatsApp
-business account (accounts); routing.default. For a phone the longest match wins, over the prefixes
-that regions list and the calling codes of the countries that they list. Secrets are not looked up.
+The first rule that answers decides: the user's phone; if there is none, the
+country of the business-scoped user id; a rule on the business number
+(phone_number_ids); a rule on the WhatsApp business account (accounts);
+routing.default. For a phone the longest match wins, over the prefixes that
+regions list and the calling codes of the countries that they list. Secrets are
+not looked up.
 
 Exit codes:
   0   the region is told
-  64  the text is neither a phone number nor a user id, or there is no such source
+  64  the text is neither a phone number nor a user id, or there is no such
+      source
   74  the body cannot be read
   78  the configuration cannot be used
 

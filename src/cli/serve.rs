@@ -19,17 +19,22 @@ use crate::side;
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
 
 const MANUAL: &str = "\
-Takes webhooks on [listen] address, keeps them in [gateway] data_dir until their regions have them, and
-answers /healthz, /readyz and /metrics on [admin] address. Logs to stderr: text on a terminal, JSON
-otherwise; PENSTOCK_LOG=debug shows more.
+Takes webhooks on [listen] address, keeps them in [gateway] data_dir until their
+regions have them, and answers /healthz, /readyz and /metrics on [admin]
+address. Logs to stderr: text on a terminal, JSON otherwise; PENSTOCK_LOG=debug
+shows more.
 
 Signals:
-  SIGTERM, SIGINT  stop in good order within ten seconds; a second one ends at once
-  SIGHUP           is noted and changes nothing: restart to load another configuration
+  SIGTERM, SIGINT  stop in good order within ten seconds; a second one ends at
+                   once
+  SIGHUP           is noted and changes nothing: restart to load another
+                   configuration
 
 Exit codes:
-  0 stopped, 69 no io_uring, or an address or the data folder is in use, 74 the journal cannot be read or
-  written, 78 bad configuration
+  0   stopped
+  69  no io_uring, or an address or the data folder is in use
+  74  the journal cannot be read or written
+  78  bad configuration
 
 Example:
   penstock check --config /etc/penstock/penstock.toml
