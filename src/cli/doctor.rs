@@ -27,9 +27,13 @@ mod ring;
 Examples:
   penstock doctor
   penstock doctor --config /etc/penstock.toml
-  systemd-run --pty --uid=penstock -p LimitMEMLOCK=infinity penstock doctor --data-dir /var/lib/penstock
+  systemd-run --pty --uid=penstock -p LimitMEMLOCK=infinity \\
+      penstock doctor --data-dir /var/lib/penstock
 
-Exit code: 0 if nothing is bad, 1 otherwise, 78 if the configuration cannot be read.")]
+Exit codes:
+  0   nothing is bad
+  1   something is
+  78  the configuration cannot be read")]
 pub struct Args {
     /// Folder of the journal; the current folder if neither this nor --config is given
     #[arg(long, value_name = "DIR")]
