@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 
+mod online;
+
 use crate::config::{Config, Invalid, Source, SourceKind, Warning};
 
 /// Check a configuration: every problem at once, each with what to do
@@ -13,17 +15,22 @@ pub struct Args {
     /// The configuration to check (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
+    /// Also try whether every region's endpoint accepts connections
+    #[arg(long)]
+    pub online: bool,
 }
 
 const HELP: &str = "\
-Reads the file as `penstock serve` would, secrets included, and changes nothing:
-no socket is opened, no region is called. Each problem names the key, what
+Reads the file as `penstock serve` would, secrets included, and changes nothing.
+With --online every region's endpoint is connected to, from its source_address,
+and nothing is sent; otherwise no socket is opened. Each problem names the key, what
 stands there, what was expected, and what to do. Warnings are settings that work
 and are probably not meant. Both go to standard error, the summary goes to
 standard output.
 
 Exit codes:
   0   the configuration can be used (there may be warnings)
+  1   it can be used, but a region is not reached (--online)
   78  it cannot, or the file cannot be read
 
 Example:
@@ -34,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Ok((config, warnings)) => {
             tell_warnings(&warnings)?;
             write!(stdout(), "{}", Summary(&config))?;
-            Ok(0)
+            if args.online { Ok(online::try_regions(&config)?) } else { Ok(0) }
         }
         Err(invalid) => Ok(refuse(&args.config, &invalid)?),
     }
@@ -171,7 +178,7 @@ ok
                 Some(text) => std::fs::write(&config, text).unwrap(),
                 None => std::fs::remove_file(&config).unwrap(),
             }
-            assert_eq!(run(&Args { config }).unwrap(), expected, "{text:?}");
+            assert_eq!(run(&Args { config, online: false }).unwrap(), expected, "{text:?}");
         };
         check(Some(CONFIG), 0);
         check(Some("nonsense"), crate::cli::CONFIG);

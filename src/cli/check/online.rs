@@ -1,0 +1,84 @@
+//! `penstock check --online`: does anybody listen where the regions are said to be?
+
+use std::io::{self, Write, stderr, stdout};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::cli::FAILED;
+use crate::config::{Config, Region};
+
+/// As long as a forwarding core waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tries every region's endpoint, one after the other. Nothing is sent.
+pub(super) fn try_regions(config: &Config) -> io::Result<u8> {
+    let mut code = 0;
+    for region in &config.regions {
+        let (name, endpoint) = (&region.name, &region.endpoint.authority);
+        match connect(region) {
+            Ok((address, took)) => {
+                writeln!(stdout(), "  online   region {name}: {address} accepts after {took:.1?}")?;
+            }
+            Err(error) => {
+                code = FAILED;
+                writeln!(
+                    stderr(),
+                    "region \"{name}\".endpoint\n  found     {endpoint}: {error}\n  \
+                     expected  somebody who accepts connections there\n  \
+                     to do     Start the region's receiver, or correct the address, the name server or the firewall."
+                )?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn connect(region: &Region) -> io::Result<(SocketAddr, Duration)> {
+    let start = Instant::now();
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (region.endpoint.host.as_str(), region.endpoint.port).to_socket_addrs()? {
+        match connect_to(address, region.source_address) {
+            Ok(()) => return Ok((address, start.elapsed())),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn connect_to(address: SocketAddr, source: Option<IpAddr>) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(ip) = source {
+        socket.bind(&SocketAddr::new(ip, 0).into())?;
+    }
+    socket.connect_timeout(&address.into(), PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(port: u16) -> Config {
+        let text = format!(
+            "[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n\
+             [[region]]\nname = \"eu\"\nendpoint = \"http://127.0.0.1:{port}/\"\nsource_address = \"127.0.0.2\"\n\
+             [routing]\ndefault = \"eu\"\n"
+        );
+        Config::from_toml(&text, Path::new("/")).unwrap().0
+    }
+
+    #[test]
+    fn a_region_is_online_if_somebody_accepts_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = config(listener.local_addr().unwrap().port());
+        assert_eq!(try_regions(&config).unwrap(), 0);
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer.ip().to_string(), "127.0.0.2", "from the address that the region's firewall knows");
+        drop(listener);
+        assert_eq!(try_regions(&config).unwrap(), FAILED);
+    }
+}
