@@ -23,9 +23,9 @@ pub struct Args {
 const HELP: &str = "\
 Reads the file as `penstock serve` would, secrets included, and changes nothing.
 With --online every region's endpoint is connected to, from its source_address,
-and nothing is sent; otherwise no socket is opened. Each problem names the key, what
-stands there, what was expected, and what to do. Warnings are settings that work
-and are probably not meant. Both go to standard error, the summary goes to
+and nothing is sent; otherwise no socket is opened. Each problem names the key,
+what stands there, what was expected, and what to do. Warnings are settings that
+work and are probably not meant. Both go to standard error, the summary goes to
 standard output.
 
 Exit codes:
