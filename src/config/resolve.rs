@@ -22,6 +22,9 @@ use crate::route::countries;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// A commit carries at most 16 MiB and must hold one webhook with all that was found in it, which takes as
+/// much again as the body at worst.
+const BODY_MAX: u64 = 8 << 20;
 
 /// A timeout of zero would refuse everything; one of more than an hour is a slip of the pen.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
@@ -137,7 +140,8 @@ fn listen(section: &Section<'_>) -> Listen {
         trusted_proxies: section.list("trusted_proxies", "a network", network),
         limits: Limits {
             head: limits.size("head", KIB, MIB, "Allow room for the headers of your balancer.") as usize,
-            body: limits.size("body", KIB, GIB, "Meta sends up to 3 MB: keep \"4MiB\" or more.") as usize,
+            body: limits.size("body", KIB, BODY_MAX, "Meta sends up to 3 MB: keep \"4MiB\" or more.")
+                as usize,
             memory: limits.size("memory", MIB, 1024 * GIB, "Leave the process room beside it.") as usize,
             connections: limits.count("connections", 1, 1_000_000),
             per_peer: limits.count("per_peer", 0, 1_000_000),
@@ -341,7 +345,7 @@ fn default_region(section: &Section<'_>, regions: &[Region]) -> usize {
 
 fn journal(section: &Section<'_>) -> Journal {
     let journal = Journal {
-        segment: section.size("segment", 16 * MIB, 4 * GIB, "Keep \"64MiB\" unless you measured better."),
+        segment: section.size("segment", 16 * MIB, GIB, "Keep \"64MiB\" unless you measured better."),
         commit_delay: section.duration("commit_delay", Duration::ZERO, Duration::from_secs(1)),
         sync: section.flag("sync"),
         on_damage: section.choice("on_damage", &[("continue", OnDamage::Continue), ("halt", OnDamage::Halt)]),
