@@ -79,6 +79,9 @@ pub struct RecordReader {
 struct Chunk {
     segment: u64,
     offset: u64,
+    /// What was durable when it was read. Bytes behind that may be zeros, or half of a frame that was
+    /// being written in that moment.
+    upto: Position,
     bytes: Bytes,
 }
 
@@ -102,10 +105,10 @@ impl JournalReader {
         }
         let (segment, offset) = (at.segment(), at.offset());
         let damaged = |fault| ReadError::Damaged { segment, at: offset, fault };
-        let mut bytes = self.chunk_at(segment, offset, CHUNK).await?;
+        let mut bytes = self.chunk_at(at, CHUNK, upto).await?;
         let header = FrameHeader::decode(&bytes).map_err(damaged)?;
         if bytes.len() < header.padded as usize {
-            bytes = self.chunk_at(segment, offset, header.padded as usize).await?;
+            bytes = self.chunk_at(at, header.padded as usize, upto).await?;
         }
         let (header, _) = frame::read(&bytes).map_err(damaged)?;
         let len = header.padded as usize;
@@ -126,7 +129,7 @@ impl JournalReader {
             if at.offset() < span.end {
                 return Ok(Some(at));
             }
-        } else if segment != 0 && (segment == upto.segment() || !self.sealed_before(at).await?) {
+        } else if segment != 0 && (segment == upto.segment() || !self.sealed_before(at, upto).await?) {
             return Ok(Some(at));
         }
         if let Some(span) = self.spans.iter().find(|s| s.segment > segment) {
@@ -139,8 +142,8 @@ impl JournalReader {
     }
 
     /// Whether no frame starts at `at` in a segment of this run: the seal came before it.
-    async fn sealed_before(&mut self, at: Position) -> Result<bool, ReadError> {
-        let bytes = self.chunk_at(at.segment(), at.offset(), CHUNK).await?;
+    async fn sealed_before(&mut self, at: Position, upto: Position) -> Result<bool, ReadError> {
+        let bytes = self.chunk_at(at, CHUNK, upto).await?;
         Ok(matches!(FrameHeader::decode(&bytes), Err(FrameFault::NoFrame | FrameFault::Short)))
     }
 
@@ -160,15 +163,16 @@ impl JournalReader {
         Ok(None)
     }
 
-    /// At least `len` bytes from there, or what the file has; from the last chunk if it holds them.
-    async fn chunk_at(&mut self, segment: u64, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+    /// At least `len` bytes from there, or what the file has; from the last chunk if it holds the
+    /// frame that starts there. All before `upto` is durable.
+    async fn chunk_at(&mut self, at: Position, len: usize, upto: Position) -> Result<Bytes, ReadError> {
+        let (segment, offset) = (at.segment(), at.offset());
         if let Some(chunk) = &self.chunk
             && chunk.segment == segment
             && chunk.offset <= offset
+            && at < chunk.upto
         {
             let skip = (offset - chunk.offset) as usize;
-            // Bytes behind the last published frame may have been zeros when they were read: only a
-            // frame that is whole in the chunk is taken from it.
             if let Some(rest) = chunk.bytes.get(skip..)
                 && let Ok(header) = FrameHeader::decode(rest)
                 && header.padded as usize <= rest.len()
@@ -177,7 +181,7 @@ impl JournalReader {
             }
         }
         let bytes = self.files.read(segment, offset, len.next_multiple_of(BLOCK)).await?;
-        self.chunk = Some(Chunk { segment, offset, bytes: bytes.clone() });
+        self.chunk = Some(Chunk { segment, offset, upto, bytes: bytes.clone() });
         Ok(bytes)
     }
 }
@@ -234,5 +238,64 @@ impl Files {
         let file = Rc::new(File::from_std(file)?);
         files.insert(segment, Rc::clone(&file));
         Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::buffer::AlignedBuf;
+    use super::super::frame::FrameKind;
+    use super::super::record;
+    use super::*;
+
+    /// A frame with one entry.
+    fn frame_of(number: u64, body: &[u8]) -> Vec<u8> {
+        let mut buf = AlignedBuf::with_capacity(0);
+        buf.set_len(HEADER);
+        record::write_entry(&mut buf, number, 1, |_| (), body);
+        let header = FrameHeader {
+            kind: FrameKind::Commit,
+            salt: [1; 16],
+            number,
+            first_lsn: number,
+            records: 1,
+            payload: 0,
+            padded: 0,
+            payload_crc: 0,
+            durable_upto: number,
+            previous: [0; 16],
+            written_at: 0,
+        };
+        frame::finish(&mut buf, header);
+        buf.as_slice().to_vec()
+    }
+
+    #[test]
+    fn a_frame_read_ahead_while_it_was_being_written_is_read_again_once_it_is_durable() {
+        use std::os::unix::fs::FileExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(segment_path(folder.path(), 1)).unwrap();
+        file.set_len(64 * BLOCK as u64).unwrap();
+        let (first, second) = (frame_of(1, b"first"), frame_of(2, &[b'2'; 3 * BLOCK]));
+        file.write_all_at(&first, FIRST_FRAME).unwrap();
+        let at = FIRST_FRAME + first.len() as u64;
+        // Its first block is on disk, the others are on their way.
+        file.write_all_at(&second[..BLOCK], at).unwrap();
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+        runtime.block_on(async {
+            let pool = BufferPool::new(1, Arc::default());
+            let dir = folder.path().to_owned();
+            let mut reader = JournalReader::new(dir, OpenMode::Buffered, Arc::default(), pool);
+            let (start, middle) = (Position::new(1, FIRST_FRAME), Position::new(1, at));
+            let frame = reader.frame(start, middle).await.unwrap().unwrap();
+            assert_eq!((frame.header.number, frame.next), (1, middle));
+            file.write_all_at(&second, at).unwrap();
+            let end = Position::new(1, at + second.len() as u64);
+            let frame = reader.frame(middle, end).await.unwrap().unwrap();
+            assert_eq!((frame.header.number, frame.next), (2, end));
+            assert!(reader.frame(end, end).await.unwrap().is_none());
+        });
     }
 }
