@@ -35,6 +35,8 @@ pub mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;
 
 pub use frame::JournalId;
 pub use record::{Mark, Settled};

@@ -29,6 +29,8 @@ use crate::wake::{Notify, Timer};
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Room in a segment that entries may not take: the marks and the seal that let a full disk drain.
 const RESERVED: u64 = 256 * 1024;
+/// Marks of one record, 64 KiB: what has piled up on a full disk goes in small steps.
+const MARKS_MAX: usize = 4096;
 /// Waiting bytes from which on each append asks the commit policy again.
 const ASK_AGAIN: usize = 256 * 1024;
 
@@ -193,7 +195,8 @@ impl Journal {
             self.oldest_mark.set(Some(Instant::now()));
             self.notify.notify();
         }
-        self.marks.borrow_mut().push((journal, marks));
+        let mut waiting = self.marks.borrow_mut();
+        waiting.extend(marks.chunks(MARKS_MAX).map(|part| (journal, part.to_vec())));
     }
 
     /// Ends [`Journal::run`] after everything pending is durable. `seal` says that nothing is under
@@ -316,7 +319,8 @@ impl Journal {
     /// There is no room, not even for marks. No entries wait then (`append` saw to that), and nothing
     /// was awaited since the batch was taken. Marks wait for space; at the end they are given up,
     /// which costs duplicates.
-    fn put_back(&self, batch: Pending) {
+    fn put_back(&self, mut batch: Pending) {
+        batch.waiters = self.flying.take();
         if self.stopping.get() {
             self.marks.borrow_mut().clear();
         }
@@ -327,9 +331,13 @@ impl Journal {
 
     fn add_marks(&self, batch: &mut Pending) {
         let mut waiting = self.marks.borrow_mut();
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         for (journal, marks) in waiting.iter() {
-            if !self.tail.fits(batch.buf.len() - HEADER + marks_len(marks)) {
+            bytes += marks_len(marks);
+            // No more than is kept free for them: entries that came while the segment was being taken
+            // into use were promised the rest of it.
+            let too_many = taken > 0 && bytes as u64 > RESERVED;
+            if too_many || !self.tail.fits(batch.buf.len() - HEADER + marks_len(marks)) {
                 break;
             }
             record::write_marks(&mut batch.buf, journal, marks);

@@ -1,0 +1,72 @@
+//! The writer at the edge of its space.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::buffer::BufferPool;
+use super::record::{Mark, Settled};
+use super::spare::{self, OpenMode};
+use super::writer::{Journal, Seed};
+use crate::wake::Yield;
+
+const SEGMENT: u64 = 2 * 1024 * 1024;
+
+#[test]
+fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
+    let (done_to, done) = std::sync::mpsc::channel();
+    // On a thread of its own: a writer that finds no room for what it let in never gives its core back.
+    std::thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().to_owned();
+        let seed = Seed {
+            id: [1; 16],
+            spares: vec![spare::make(&dir, 1, SEGMENT, OpenMode::Buffered).unwrap()],
+            dir,
+            next_frame: 1,
+            next_lsn: 1,
+            chain: [0; 16],
+            last_segment: 0,
+            last_end: 0,
+            damage: Vec::new(),
+            mode: OpenMode::Buffered,
+            segment_bytes: SEGMENT,
+            commit_delay: Duration::from_millis(2),
+        };
+        // Nobody makes further segments: the disk is full.
+        let (orders, _unanswered) = crossbeam_channel::unbounded();
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+        runtime.block_on(async {
+            let pool = BufferPool::new(2, Arc::default());
+            let journal = Journal::new(seed, orders, pool, Arc::default());
+            let mark = Mark { lsn: 1, slot: 0, outcome: Settled::Delivered, tag: 0 };
+            // More than a segment takes.
+            (0..SEGMENT / 4096).for_each(|_| journal.append_marks([1; 16], vec![mark; 256]));
+            let append = |seq| {
+                journal
+                    .append(seq, 1, 0, 0, |_| (), &[b'x'; 500_000])
+                    .unwrap_or_else(|full| panic!("{seq}: {full}"))
+            };
+            let first = append(1);
+            let written = Rc::new(Cell::new(0));
+            monoio::spawn({
+                let (journal, written) = (Rc::clone(&journal), Rc::clone(&written));
+                journal.run(move |frame| written.set(written.get() + frame.entries.len()))
+            });
+            let aside = Yield::new().unwrap();
+            while journal.spares_ready() > 0 {
+                aside.now().await.unwrap();
+            }
+            // The segment is being taken into use.
+            assert_eq!(written.get(), 0, "too late to see what this test is about");
+            let second = append(2);
+            first.await.unwrap();
+            second.await.unwrap();
+            assert_eq!(written.get(), 2);
+        });
+        done_to.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(10)).expect("both webhooks are durable");
+}
