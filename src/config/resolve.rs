@@ -22,9 +22,6 @@ use crate::route::countries;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// A commit carries at most 16 MiB and must hold one webhook with all that was found in it, which takes as
-/// much again as the body at worst.
-const BODY_MAX: u64 = 8 << 20;
 
 /// A timeout of zero would refuse everything; one of more than an hour is a slip of the pen.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
@@ -140,7 +137,7 @@ fn listen(section: &Section<'_>) -> Listen {
         trusted_proxies: section.list("trusted_proxies", "a network", network),
         limits: Limits {
             head: limits.size("head", KIB, MIB, "Allow room for the headers of your balancer.") as usize,
-            body: limits.size("body", KIB, BODY_MAX, "Meta sends up to 3 MB: keep \"4MiB\" or more.")
+            body: limits.size("body", KIB, GIB, "Meta sends up to 3 MB: keep \"4MiB\" or more.")
                 as usize,
             memory: limits.size("memory", MIB, 1024 * GIB, "Leave the process room beside it.") as usize,
             connections: limits.count("connections", 1, 1_000_000),
