@@ -17,6 +17,8 @@ use crate::route::countries;
 const EACH_MAX: usize = 4096;
 /// A frame of the journal holds a whole webhook, and a segment holds several frames.
 const BODIES_PER_SEGMENT: u64 = 4;
+/// A commit of the journal holds 16 MiB, and with a body goes what was found out about it.
+const BODY_MAX: usize = 8 << 20;
 /// Largest webhook that Meta sends.
 const META_BODY: usize = 3_000_000;
 
@@ -164,6 +166,13 @@ fn limits(config: &Config, report: &Report) {
             format!("{} bytes", config.journal.segment),
             format!("at least {BODIES_PER_SEGMENT} times listen.limits.body ({body} bytes)"),
             "Raise it, or lower the other: a segment must hold whole webhooks.",
+        );
+    } else if body > BODY_MAX {
+        report.problem(
+            "listen.limits.body",
+            format!("{body} bytes"),
+            format!("at most {BODY_MAX} bytes"),
+            "Lower it: a larger webhook fits no commit of the journal and would be refused for ever.",
         );
     }
     if limits.per_peer > limits.connections {

@@ -332,6 +332,7 @@ fn contradictions_are_told_with_both_keys() {
     refused("routing", "{}", "routing.default", "no default");
     refused("listen.limits.memory", "\"1MiB\"", "listen.limits.memory", "listen.limits.body");
     refused("listen.limits.body", "\"32MiB\"", "journal.segment", "listen.limits.body");
+    refused("listen.limits.body", "\"9MiB\"", "listen.limits.body", "at most 8388608 bytes");
     refused("listen.limits.per_peer", "50001", "listen.limits.per_peer", "listen.limits.connections");
     refused("admin.address", "\"127.0.0.1:8443\"", "admin.address", "listen.address");
     refused("region.0.endpoint", "\"http://localhost:8443/\"", "region \"eu\".endpoint", "listen.address");
