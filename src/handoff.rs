@@ -26,10 +26,32 @@ use crate::journal::{Committed, EntryAt, JournalIndex, Position};
 use crate::metrics::IngestCells;
 use crate::wake::Doorbell;
 
-/// Frames in a channel: at one commit a millisecond a second of traffic of one ingest core.
-const FRAMES: usize = 1024;
-/// Bytes of frames that all forwarding cores together may hold before reading takes over.
-pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// How much may wait in memory between the commit and the delivery; the rest waits in the journal.
+/// A test makes them small to be at their edges all the time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Frames in a channel.
+    pub frames: usize,
+    /// Bytes of frames that all forwarding cores together may hold before reading takes over.
+    pub held_bytes: usize,
+    /// Parcels a region knows at once.
+    pub window: usize,
+    /// Waiting parcels of a region that keep their bytes while it is up.
+    pub kept: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // At one commit a millisecond a second of traffic of one ingest core.
+            frames: 1024,
+            held_bytes: 128 * 1024 * 1024,
+            // About 150 bytes each, so 10 MB a region.
+            window: 65_536,
+            kept: 8_192,
+        }
+    }
+}
 
 /// Entries of one frame for one forwarding core.
 #[derive(Debug)]
@@ -93,8 +115,8 @@ pub struct Inlet {
 }
 
 /// The two ends of one forwarding core's channel.
-pub fn channel(doorbell: Doorbell) -> (Outlet, Inlet) {
-    let (give, take) = crossbeam_channel::bounded(FRAMES);
+pub fn channel(doorbell: Doorbell, limits: Limits) -> (Outlet, Inlet) {
+    let (give, take) = crossbeam_channel::bounded(limits.frames);
     let overflow = Arc::new(AtomicBool::new(false));
     (Outlet { frames: give, overflow: Arc::clone(&overflow), doorbell }, Inlet { frames: take, overflow })
 }
@@ -127,6 +149,7 @@ pub struct Handoff {
     published: Arc<Published>,
     outlets: Vec<Outlet>,
     held: Arc<AtomicUsize>,
+    held_max: usize,
     cells: Arc<IngestCells>,
 }
 
@@ -136,9 +159,10 @@ impl Handoff {
         published: Arc<Published>,
         outlets: Vec<Outlet>,
         held: Arc<AtomicUsize>,
+        limits: Limits,
         cells: Arc<IngestCells>,
     ) -> Self {
-        Self { journal, published, outlets, held, cells }
+        Self { journal, published, outlets, held, held_max: limits.held_bytes, cells }
     }
 
     /// Call when the frame is durable and before its webhooks are answered. Bit `n` of an entry's
@@ -169,7 +193,7 @@ impl Handoff {
             frame: committed.frame.clone(),
             entries,
         };
-        if self.held.load(Relaxed) > HELD_BYTES_MAX || outlet.frames.try_send(handed).is_err() {
+        if self.held.load(Relaxed) > self.held_max || outlet.frames.try_send(handed).is_err() {
             outlet.overflow.store(true, SeqCst);
             self.cells.handoff_full.add(1);
         }

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::logging::Log;
 use super::{CONFIG, FAILED, Failure, IO, UNAVAILABLE};
 use crate::config::Config;
+use crate::handoff::Limits;
 use crate::journal::store::StoreError;
 use crate::shard::{Gateway, StartError};
 use crate::side;
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     raise_descriptor_limit();
     let (address, admin) = (config.listen.address, config.admin.address);
     let (ingest, forward) = (config.cores.ingest.len(), config.cores.forward.len());
-    let gateway = Gateway::start(config, log.dropped()).map_err(failure)?;
+    let gateway = Gateway::start(config, Limits::default(), log.dropped()).map_err(failure)?;
     let signals = watch_signals(&gateway.side())?;
     tracing::info!(%address, %admin, ingest, forward, "taking webhooks");
 

@@ -29,7 +29,7 @@ use bytes::BytesMut;
 use crate::config::Config;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::entry::name_id;
-use crate::handoff::Inlet;
+use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
 use crate::metrics::ForwardCells;
@@ -74,6 +74,7 @@ pub struct Setup {
     pub cells: Arc<ForwardCells>,
     pub held: Arc<AtomicUsize>,
     pub side: side::Handle,
+    pub limits: Limits,
     /// For the jitter of retries.
     pub seed: u64,
 }
@@ -97,7 +98,8 @@ pub struct Forwarder {
 impl Forwarder {
     /// Call on the core's own thread.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, seed } = setup;
+        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed } =
+            setup;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
         let mut desks = Vec::new();
@@ -140,6 +142,7 @@ impl Forwarder {
                     id,
                     name: config.regions[index].name.clone(),
                     in_flight_max: config.regions[index].in_flight,
+                    limits,
                     seed: seed ^ u64::from(id),
                 },
                 Rc::clone(&room),

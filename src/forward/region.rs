@@ -21,15 +21,11 @@ use bytes::Bytes;
 use super::feed::Cursor;
 use super::lane::{Lanes, ParcelId};
 use super::retry::{self, Due, Rng};
-use crate::handoff::HELD_BYTES_MAX;
+use crate::handoff::Limits;
 use crate::journal::{JournalIndex, Position};
 use crate::metrics::{ForwardCells, RegionCells};
 use crate::wake::Notify;
 
-/// Parcels a region knows at once: about 150 bytes each, so 10 MB a region.
-const WINDOW: usize = 65_536;
-/// Waiting parcels that keep their bytes while the region is up.
-const KEEP: usize = 8_192;
 /// Refusals in a row after which a region is down.
 const DOWN_AFTER: u32 = 10;
 /// What an attempt without any answer counts for: three of them say that nobody is there.
@@ -77,6 +73,7 @@ pub struct Settings {
     pub id: u32,
     pub name: String,
     pub in_flight_max: usize,
+    pub limits: Limits,
     /// For the jitter of retries.
     pub seed: u64,
 }
@@ -88,6 +85,7 @@ pub struct Region {
     pub id: u32,
     name: String,
     in_flight_max: usize,
+    limits: Limits,
     lanes: RefCell<Lanes<Item>>,
     due: RefCell<Due>,
     rng: RefCell<Rng>,
@@ -123,6 +121,7 @@ impl Region {
             id: settings.id,
             name: settings.name,
             in_flight_max: settings.in_flight_max,
+            limits: settings.limits,
             lanes: RefCell::new(Lanes::default()),
             due: RefCell::new(Due::default()),
             rng: RefCell::new(Rng::new(settings.seed)),
@@ -178,17 +177,18 @@ impl Region {
     }
 
     pub fn full(&self) -> bool {
-        self.lanes.borrow().len() >= WINDOW
+        self.lanes.borrow().len() >= self.limits.window
     }
 
     pub fn has_room(&self) -> bool {
-        self.lanes.borrow().len() <= WINDOW / 2
+        self.lanes.borrow().len() <= self.limits.window / 2
     }
 
     /// Adds a parcel; call [`Region::kick`] after the last of a batch.
     pub fn push(&self, mut item: Item, conversations: impl Iterator<Item = u64>, record: &Bytes) {
         let mut lanes = self.lanes.borrow_mut();
-        let keep = !self.down.get() && lanes.len() < KEEP && self.held.load(Relaxed) < HELD_BYTES_MAX / 2;
+        let Limits { kept, held_bytes, .. } = self.limits;
+        let keep = !self.down.get() && lanes.len() < kept && self.held.load(Relaxed) < held_bytes / 2;
         item.record = keep.then(|| record.clone());
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
@@ -268,7 +268,7 @@ impl Region {
             Verdict::Delivered => {
                 let before = self.lanes.borrow().len();
                 self.lanes.borrow_mut().finish(id);
-                if self.lagging.get() && before == WINDOW / 2 + 1 {
+                if self.lagging.get() && before == self.limits.window / 2 + 1 {
                     self.room.notify();
                 }
                 self.up();

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::{Fatal, Progress, Step, tell};
 use crate::config::Config;
 use crate::forward::settle::MarkBatch;
-use crate::handoff::{Handoff, Outlet, Published};
+use crate::handoff::{Handoff, Limits, Outlet, Published};
 use crate::intake::Intake;
 use crate::journal::Journal;
 use crate::journal::buffer::BufferPool;
@@ -37,6 +37,7 @@ pub(super) struct Setup {
     pub orders: Sender<Order>,
     pub published: Arc<Published>,
     pub outlets: Vec<Outlet>,
+    pub limits: Limits,
     pub marks: Receiver<MarkBatch>,
     pub doorbell: Doorbell,
     pub held: Arc<AtomicUsize>,
@@ -53,7 +54,7 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
     let Setup { core, config, cells, held, .. } = setup;
     let pool = BufferPool::new(BUFFERS, Arc::clone(&held));
     let journal = Journal::new(setup.seed, setup.orders, pool, Arc::clone(&cells));
-    let handoff = Handoff::new(core, setup.published, setup.outlets, held, Arc::clone(&cells));
+    let handoff = Handoff::new(core, setup.published, setup.outlets, held, setup.limits, Arc::clone(&cells));
     let writing = {
         let (journal, fatal) = (Rc::clone(&journal), setup.fatal);
         monoio::spawn(async move {

@@ -23,7 +23,7 @@ use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::feed::JournalView;
 use crate::forward::settle::{self, Target};
-use crate::handoff::{self, Published};
+use crate::handoff::{self, Limits, Published};
 use crate::journal::frame::FrameKind;
 use crate::journal::record::Record;
 use crate::journal::spare::{self, OpenMode};
@@ -123,7 +123,11 @@ pub struct Gateway {
 
 impl Gateway {
     /// Starts everything; returns once webhooks are taken.
-    pub fn start(config: Config, log_lines_dropped: Arc<AtomicU64>) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        limits: Limits,
+        log_lines_dropped: Arc<AtomicU64>,
+    ) -> Result<Self, StartError> {
         check_names("regions", config.regions.iter().map(|r| r.name.as_str()))?;
         check_names("sources", config.sources.iter().map(|s| s.name.as_str()))?;
         let (ingest_count, forward_count) = (config.cores.ingest.len(), config.cores.forward.len());
@@ -169,7 +173,7 @@ impl Gateway {
         let (ingest_bells, forward_bells) = (bells(ingest_count)?, bells(forward_count)?);
         let marks: Vec<_> = ingest_bells.iter().map(|bell| settle::channel(bell.clone())).collect();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
-            forward_bells.iter().map(|bell| handoff::channel(bell.clone())).unzip();
+            forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
         let views = views(&store, &published);
         let (finished_to, finished) = crossbeam_channel::unbounded();
         for (core, inlet) in inlets.into_iter().enumerate() {
@@ -183,6 +187,7 @@ impl Gateway {
                 cells: Arc::clone(&registry.forward[core]),
                 held: Arc::clone(&held),
                 side: side.handle(),
+                limits,
                 seed: random_seed()?,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
@@ -213,6 +218,7 @@ impl Gateway {
                 orders: orders_to.clone(),
                 published: Arc::clone(&published[core]),
                 outlets: outlets.clone(),
+                limits,
                 marks: mark_batches,
                 doorbell: ingest_bells[core].clone(),
                 held: Arc::clone(&held),

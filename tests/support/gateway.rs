@@ -45,7 +45,7 @@ impl Gateway {
         let (listen, admin) = (free_port(), free_port());
         let config = folder.path().join("penstock.toml");
         fs::write(&config, settings.toml(&data, listen, admin)).unwrap();
-        let child = spawn(&config, &folder.path().join("stderr.log"));
+        let child = spawn(&settings, &config, &folder.path().join("stderr.log"));
         let mut gateway =
             Self { settings, listen: loopback(listen), admin: loopback(admin), child, data, folder };
         gateway.wait_ready();
@@ -58,7 +58,7 @@ impl Gateway {
         (self.settings.ingest, self.settings.forward) = (ingest, forward);
         let text = self.settings.toml(&self.data, self.listen.port(), self.admin.port());
         fs::write(self.config(), text).unwrap();
-        self.child = spawn(&self.config(), &self.stderr());
+        self.child = spawn(&self.settings, &self.config(), &self.stderr());
         self.wait_ready();
     }
 
@@ -71,7 +71,7 @@ impl Gateway {
         let config = self.folder.path().join("rival.toml");
         let log = self.folder.path().join("rival.log");
         fs::write(&config, self.settings.toml(&self.data, free_port(), free_port())).unwrap();
-        let mut rival = spawn(&config, &log);
+        let mut rival = spawn(&self.settings, &config, &log);
         let status = wait(&mut rival, READY_WITHIN);
         if status.is_none() {
             rival.kill().unwrap();
@@ -92,7 +92,7 @@ impl Gateway {
 
     /// Starts again and kills after `pause`, ready or not.
     pub fn start_and_kill_after(&mut self, pause: Duration) {
-        self.child = spawn(&self.config(), &self.stderr());
+        self.child = spawn(&self.settings, &self.config(), &self.stderr());
         std::thread::sleep(pause);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -195,12 +195,16 @@ fn program() -> OsString {
     std::env::var_os("PENSTOCK_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_penstock").into())
 }
 
-fn spawn(config: &Path, log: &Path) -> Child {
+/// `penstock serve`, as a user starts it.
+pub fn serve(config: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.arg("serve").arg("--config").arg(config);
+    command
+}
+
+fn spawn(settings: &Settings, config: &Path, log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
-    Command::new(program())
-        .arg("serve")
-        .arg("--config")
-        .arg(config)
+    (settings.command)(config)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -10,6 +10,8 @@ pub const COMMITS: &str = "penstock_commits_total";
 pub const COMMITTED_ENTRIES: &str = "penstock_committed_entries_total";
 pub const ACK_SECONDS: &str = "penstock_ack_seconds";
 pub const COMMIT_SECONDS: &str = "penstock_commit_seconds";
+pub const HANDOFF_FULL: &str = "penstock_handoff_full_total";
+pub const LAGGING: &str = "penstock_region_lagging";
 pub const MEMORY: &str = "process_resident_memory_bytes";
 
 /// One scrape.

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::process::Command;
 
+use super::gateway::serve;
 use super::region::Region;
 use super::{SECRET, VERIFY_TOKEN, WASENDER_SECRET};
 
@@ -16,6 +18,8 @@ pub struct Settings {
     /// Lines of `[listen.limits]`.
     pub limits: String,
     pub segment: &'static str,
+    /// Starts a gateway with a configuration file.
+    pub command: fn(&Path) -> Command,
 }
 
 /// One region: where it is and the lines that lead to it.
@@ -42,11 +46,11 @@ impl Settings {
     }
 
     pub fn of(regions: Vec<Rule>) -> Self {
-        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB" }
+        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB", command: serve }
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
-        let Self { ingest, forward, regions, limits, segment } = self;
+        let Self { ingest, forward, regions, limits, segment, .. } = self;
         let mut text = format!(
             r#"[gateway]
 id = "edge-test"
