@@ -137,8 +137,7 @@ fn listen(section: &Section<'_>) -> Listen {
         trusted_proxies: section.list("trusted_proxies", "a network", network),
         limits: Limits {
             head: limits.size("head", KIB, MIB, "Allow room for the headers of your balancer.") as usize,
-            body: limits.size("body", KIB, GIB, "Meta sends up to 3 MB: keep \"4MiB\" or more.")
-                as usize,
+            body: limits.size("body", KIB, GIB, "Meta sends up to 3 MB: keep \"4MiB\" or more.") as usize,
             memory: limits.size("memory", MIB, 1024 * GIB, "Leave the process room beside it.") as usize,
             connections: limits.count("connections", 1, 1_000_000),
             per_peer: limits.count("per_peer", 0, 1_000_000),
