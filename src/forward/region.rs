@@ -36,7 +36,7 @@ const DOWN_AFTER: u32 = 10;
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// One parcel that is not settled.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Item {
     pub journal: u32,
     /// Which parcel of the entry.
@@ -51,6 +51,14 @@ pub struct Item {
     pub len: u32,
     /// The record, while it is kept.
     pub record: Option<Bytes>,
+}
+
+impl Item {
+    /// For an attempt. The record goes with it: should the attempt fail, the parcel waits, maybe long,
+    /// and is read again when its time comes.
+    fn take(&mut self) -> Self {
+        Self { record: self.record.take(), ..*self }
+    }
 }
 
 /// How an attempt ended, for the region's health and the parcel's next try.
@@ -90,6 +98,9 @@ pub struct Region {
     idle: RefCell<Vec<Waker>>,
     workers: Cell<usize>,
     busy: Cell<usize>,
+    /// Workers on their way to [`Region::next`]: each of them takes one parcel, so nobody else need
+    /// be woken for it.
+    coming: Cell<usize>,
     failures: Cell<u32>,
     down: Cell<bool>,
     probe_at: Cell<Option<Instant>>,
@@ -125,6 +136,7 @@ impl Region {
             idle: RefCell::default(),
             workers: Cell::new(0),
             busy: Cell::new(0),
+            coming: Cell::new(0),
             failures: Cell::new(0),
             down: Cell::new(false),
             probe_at: Cell::new(None),
@@ -201,13 +213,15 @@ impl Region {
         if self.down.get() {
             ready = ready.min(1);
         }
-        while ready > 0 {
-            ready -= 1;
+        while ready > self.coming.get() {
             // The last to go idle first: its connection is the warmest.
-            if let Some(waker) = self.idle.borrow_mut().pop() {
+            let idle = self.idle.borrow_mut().pop();
+            if let Some(waker) = idle {
+                self.coming.set(self.coming.get() + 1);
                 waker.wake();
             } else if self.workers.get() < self.in_flight_max {
                 self.workers.set(self.workers.get() + 1);
+                self.coming.set(self.coming.get() + 1);
                 if let Some(this) = self.this.upgrade() {
                     (self.spawn)(this);
                 }
@@ -226,21 +240,24 @@ impl Region {
                 lanes.unpark(id);
             }
         }
+        // Whoever came has come; a worker that died on its way must not be waited for.
+        self.coming.set(0);
         self.kick();
     }
 
     // The workers.
 
-    /// The next parcel to try; `None` when the core stops.
+    /// The next parcel to try, with its record if it was kept; `None` when the core stops.
     pub async fn next(&self) -> Option<(ParcelId, Item)> {
         poll_fn(|cx| {
+            self.coming.set(self.coming.get().saturating_sub(1));
             if self.stopping.get() {
                 return Poll::Ready(None);
             }
             if !self.down.get() || self.may_probe() {
                 let mut lanes = self.lanes.borrow_mut();
                 let id = lanes.pop_ready();
-                if let Some((id, item)) = id.and_then(|id| Some((id, lanes.get(id)?.clone()))) {
+                if let Some((id, item)) = id.and_then(|id| Some((id, lanes.get_mut(id)?.take()))) {
                     self.busy.set(self.busy.get() + 1);
                     self.cells().in_flight.set(self.busy.get() as u64);
                     return Poll::Ready(Some((id, item)));
@@ -256,8 +273,9 @@ impl Region {
         self.busy.get() == 0 && self.probe_at.get().is_none_or(|at| at <= Instant::now())
     }
 
-    /// The attempt that [`Region::next`] gave out has ended.
+    /// The attempt that [`Region::next`] gave out has ended; its worker asks for the next one at once.
     pub fn done(&self, id: ParcelId, verdict: Verdict, now: Instant) {
+        self.coming.set(self.coming.get() + 1);
         self.busy.set(self.busy.get() - 1);
         self.cells().in_flight.set(self.busy.get() as u64);
         match verdict {
@@ -275,8 +293,6 @@ impl Region {
                 if let Some(item) = lanes.get_mut(id) {
                     item.attempts += 1;
                     item.uncertain |= uncertain;
-                    // It waits now, maybe long: read it again when its time comes.
-                    item.record = None;
                     failures = item.attempts;
                 }
                 lanes.park(id);
@@ -294,6 +310,7 @@ impl Region {
 
     /// The record could not be read or the core stops: try again later, as if nothing happened.
     pub fn put_back(&self, id: ParcelId, now: Instant) {
+        self.coming.set(self.coming.get() + 1);
         self.busy.set(self.busy.get() - 1);
         self.lanes.borrow_mut().park(id);
         self.due.borrow_mut().push(now + Duration::from_secs(1), id);
