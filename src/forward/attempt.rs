@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
@@ -61,8 +61,8 @@ struct Parcel {
 
 /// A worker of a region: one attempt after the other, until the core stops.
 pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
-    while let Some((id, item)) = region.next().await {
-        match attempts.attempt(&region, &item).await {
+    while let Some((id, mut item)) = region.next().await {
+        match attempts.attempt(&region, &mut item).await {
             Some((verdict, now)) => {
                 if verdict == Verdict::Delivered {
                     attempts.settle(&region, &item);
@@ -76,15 +76,11 @@ pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
 
 impl Attempts {
     /// What came of it, and when. `None`: the parcel could not even be made; it stays where it is.
-    async fn attempt(&self, region: &Region, item: &Item) -> Option<(Verdict, Instant)> {
+    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Instant)> {
         let desk = self.regions.get(region.index)?.as_ref()?;
-        let read_back;
-        let record = match &item.record {
+        let record = match item.record.take() {
             Some(record) => record,
-            None => {
-                read_back = self.read_back(region, item).await?;
-                &read_back
-            }
+            None => self.read_back(region, item).await?,
         };
         let parcel = self.parcel(region, item, record, desk.is_default)?;
         let envelope = desk.envelopes.get(parcel.source)?;
@@ -123,8 +119,8 @@ impl Attempts {
     }
 
     /// The body that the region gets. Byte for byte what came if all of it is for this region.
-    fn parcel(&self, region: &Region, item: &Item, record: &Bytes, is_default: bool) -> Option<Parcel> {
-        let (Record::Entry(entry), _) = record::read_known(record).ok()? else { return None };
+    fn parcel(&self, region: &Region, item: &Item, mut record: Bytes, is_default: bool) -> Option<Parcel> {
+        let (Record::Entry(entry), _) = record::read_known(&record).ok()? else { return None };
         let meta = Meta::read(entry.meta).ok()?;
         let Some(source) = self.sources.iter().position(|s| s.id == meta.source()) else {
             tracing::error!(
@@ -137,11 +133,13 @@ impl Attempts {
         let mut webhook_sha256 = [0; 32];
         webhook_sha256.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
         let verifier = &self.sources[source].verifier;
-        let (body, mac) = if meta.slots() == 1 {
-            let body = record.slice_ref(entry.body);
-            let mac =
-                if meta.secret() == 0 && !meta.wasender() { meta.signature() } else { verifier.mac(&body) };
-            (body, mac)
+        let (cut, mac) = if meta.slots() == 1 {
+            let mac = if meta.secret() == 0 && !meta.wasender() {
+                meta.signature()
+            } else {
+                verifier.mac(entry.body)
+            };
+            (None, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
             let slots: Vec<u16> = meta.events().map(|e| e.slot).collect();
@@ -150,9 +148,16 @@ impl Attempts {
             self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
             region.cells().cut.add(1);
             let mac = verifier.mac(&out);
-            (Bytes::from(out), mac)
+            (Some(Bytes::from(out)), mac)
         };
-        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms: meta.received_at_ns() / 1_000_000 })
+        let received_at_ms = meta.received_at_ns() / 1_000_000;
+        let before_body = record.len() - entry.body.len();
+        let body = cut.unwrap_or_else(|| {
+            // The body ends its record.
+            record.advance(before_body);
+            record
+        });
+        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms })
     }
 
     fn count(&self, region: &Region, attempt: &Attempt, took: Duration) {

@@ -101,8 +101,8 @@ pub struct Envelope {
     used: RefCell<Vec<RequestHead>>,
     /// Key of the Standard Webhooks signature.
     signing: Option<hmac::Key>,
-    /// Has taken in source and region.
-    id: digest::Context,
+    /// What ids are digests of: source, region, and at the end the webhook's own digest, put in each time.
+    id: RefCell<Vec<u8>>,
 }
 
 impl Envelope {
@@ -147,19 +147,21 @@ impl Envelope {
         head.headers = headers.into_iter().collect();
 
         // Lengths first, so that no two pairs of names read the same.
-        let mut id = digest::Context::new(&digest::SHA256);
+        let mut id = Vec::new();
         for part in [source, &region.name] {
-            id.update(&(part.len() as u64).to_le_bytes());
-            id.update(part.as_bytes());
+            id.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            id.extend_from_slice(part.as_bytes());
         }
-        Ok(Self { head, used: RefCell::default(), signing, id })
+        id.extend_from_slice(&[0; digest::SHA256_OUTPUT_LEN]);
+        Ok(Self { head, used: RefCell::default(), signing, id: RefCell::new(id) })
     }
 
     /// The id of this region's parcel from the webhook whose whole body has this SHA-256.
     pub fn id(&self, webhook_sha256: &[u8; 32]) -> WebhookId {
-        let mut id = self.id.clone();
-        id.update(webhook_sha256);
-        let digest = id.finish();
+        let mut id = self.id.borrow_mut();
+        let end = id.len() - webhook_sha256.len();
+        id[end..].copy_from_slice(webhook_sha256);
+        let digest = digest::digest(&digest::SHA256, &id);
         let mut text = [0; ID_BYTES];
         text[..4].copy_from_slice(b"msg_");
         write_hex(digest.as_ref(), &mut text[4..]);

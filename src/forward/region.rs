@@ -193,11 +193,16 @@ impl Region {
         self.lanes.borrow().len() <= WINDOW / 2
     }
 
-    /// Adds a parcel; call [`Region::kick`] after the last of a batch.
-    pub fn push(&self, mut item: Item, conversations: impl Iterator<Item = u64>, record: &Bytes) {
+    /// Adds a parcel, with its record if that is to be kept; call [`Region::kick`] after the last of a batch.
+    pub fn push(
+        &self,
+        mut item: Item,
+        conversations: impl Iterator<Item = u64>,
+        record: impl FnOnce() -> Bytes,
+    ) {
         let mut lanes = self.lanes.borrow_mut();
         let keep = !self.down.get() && lanes.len() < KEEP && self.held.load(Relaxed) < HELD_BYTES_MAX / 2;
-        item.record = keep.then(|| record.clone());
+        item.record = keep.then(record);
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         scratch.extend(conversations);
