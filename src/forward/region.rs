@@ -366,3 +366,52 @@ impl Region {
         self.busy.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_parcel_has_one_worker_sent_for_it_however_often_one_kicks() {
+        let spawned = Rc::new(Cell::new(0));
+        let count = Rc::clone(&spawned);
+        let settings = Settings { index: 0, id: 1, name: "eu".into(), in_flight_max: 8, seed: 1 };
+        let cells = ForwardCells { regions: vec![RegionCells::default()], ..ForwardCells::default() };
+        let region = Region::new(settings, Rc::default(), Arc::default(), Arc::new(cells), move |_| {
+            count.set(count.get() + 1);
+        });
+        let push = |conversation: u64| {
+            let item = Item {
+                journal: 0,
+                slot: 0,
+                uncertain: false,
+                attempts: 0,
+                lsn: conversation,
+                frame: Position::default(),
+                offset: 0,
+                len: 6,
+                record: None,
+            };
+            region.push(item, [conversation].into_iter(), || Bytes::from_static(b"record"));
+        };
+        let next = || region.next().now_or_never().flatten().expect("a parcel is ready");
+        push(1);
+        push(2);
+        region.kick();
+        region.kick();
+        assert_eq!(spawned.get(), 2);
+
+        let (first, item) = next();
+        assert_eq!(item.record.as_deref(), Some(&b"record"[..]));
+        push(3);
+        region.done(first, Verdict::Delivered, Instant::now());
+        assert_eq!(spawned.get(), 2, "the worker that is done takes the third itself");
+
+        region.tick(Instant::now());
+        assert_eq!(spawned.get(), 4, "workers that never came are not waited for");
+        (next(), next());
+        assert_eq!(region.busy(), 2);
+    }
+}
