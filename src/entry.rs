@@ -117,27 +117,39 @@ impl Verdict {
         fixed[40..72].copy_from_slice(&self.signature);
         fixed[72..76].copy_from_slice(&(self.conversations.len() as u32).to_le_bytes());
         fixed[76..80].copy_from_slice(&(self.headers.len() as u32).to_le_bytes());
-        out.extend_from_slice(&fixed);
-        for (slot, region) in self.regions.iter().enumerate() {
-            let conversations = self.conversations.iter().filter(|(s, _)| usize::from(*s) == slot).count();
-            let events = self.events.iter().filter(|e| usize::from(e.slot) == slot).count();
-            let mut row = [0u8; REGION];
+        // One piece for all of it: each time a buffer grows it is asked whether it can.
+        let (to, rest) = out.extend(self.encoded_len()).split_at_mut(FIXED);
+        to.copy_from_slice(&fixed);
+        let (rows, rest) = rest.split_at_mut(self.regions.len() * REGION);
+        for ((slot, region), row) in (0u16..).zip(&self.regions).zip(rows.chunks_exact_mut(REGION)) {
+            let (conversations, events) = self.of_slot(slot);
             row[0..4].copy_from_slice(&region.to_le_bytes());
-            row[4..8].copy_from_slice(&(conversations as u32).to_le_bytes());
-            row[8..12].copy_from_slice(&(events as u32).to_le_bytes());
-            out.extend_from_slice(&row);
+            row[4..8].copy_from_slice(&conversations.to_le_bytes());
+            row[8..12].copy_from_slice(&events.to_le_bytes());
+            row[12..].fill(0);
         }
-        for (_, conversation) in &self.conversations {
-            out.extend_from_slice(&conversation.to_le_bytes());
+        let (rows, rest) = rest.split_at_mut(self.conversations.len() * 8);
+        for ((_, conversation), row) in self.conversations.iter().zip(rows.chunks_exact_mut(8)) {
+            row.copy_from_slice(&conversation.to_le_bytes());
         }
-        for event in &self.events {
-            let mut row = [0u8; EVENT];
+        let (rows, rest) = rest.split_at_mut(self.events.len() * EVENT);
+        for (event, row) in self.events.iter().zip(rows.chunks_exact_mut(EVENT)) {
             row[0..16].copy_from_slice(&event.key);
             row[16..18].copy_from_slice(&event.slot.to_le_bytes());
             row[18] = event.kind;
-            out.extend_from_slice(&row);
+            row[19] = 0;
         }
-        out.extend_from_slice(&self.headers);
+        rest.copy_from_slice(&self.headers);
+    }
+
+    /// How many conversations and events a slot has. Nearly every webhook is for one region.
+    fn of_slot(&self, slot: u16) -> (u32, u32) {
+        if self.regions.len() == 1 {
+            return (self.conversations.len() as u32, self.events.len() as u32);
+        }
+        let conversations = self.conversations.iter().filter(|(s, _)| *s == slot).count();
+        let events = self.events.iter().filter(|e| e.slot == slot).count();
+        (conversations as u32, events as u32)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
@@ -61,13 +61,13 @@ struct Parcel {
 
 /// A worker of a region: one attempt after the other, until the core stops.
 pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
-    while let Some((id, item)) = region.next().await {
-        match attempts.attempt(&region, &item).await {
-            Some(verdict) => {
+    while let Some((id, mut item)) = region.next().await {
+        match attempts.attempt(&region, &mut item).await {
+            Some((verdict, now)) => {
                 if verdict == Verdict::Delivered {
                     attempts.settle(&region, &item);
                 }
-                region.done(id, verdict, Instant::now());
+                region.done(id, verdict, now);
             }
             None => region.put_back(id, Instant::now()),
         }
@@ -75,26 +75,17 @@ pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
 }
 
 impl Attempts {
-    /// `None`: the parcel could not even be made; it stays where it is.
-    async fn attempt(&self, region: &Region, item: &Item) -> Option<Verdict> {
+    /// What came of it, and when. `None`: the parcel could not even be made; it stays where it is.
+    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Instant)> {
         let desk = self.regions.get(region.index)?.as_ref()?;
-        let record = match &item.record {
-            Some(record) => record.clone(),
-            None => {
-                match self.records.get(item.journal as usize)?.record(item.frame, item.offset, item.len).await
-                {
-                    Ok(record) => record,
-                    Err(error) => {
-                        tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
-                        return None;
-                    }
-                }
-            }
+        let record = match item.record.take() {
+            Some(record) => record,
+            None => self.read_back(region, item).await?,
         };
-        let parcel = self.parcel(region, item, &record, desk.is_default)?;
+        let parcel = self.parcel(region, item, record, desk.is_default)?;
         let envelope = desk.envelopes.get(parcel.source)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let head = envelope.head(
+        let mut head = envelope.head(
             &Stamp {
                 id: &envelope.id(&parcel.webhook_sha256),
                 body: &parcel.body,
@@ -107,14 +98,29 @@ impl Attempts {
             &mut self.values.borrow_mut(),
         );
         let start = Instant::now();
-        let attempt = desk.client.send(head, parcel.body).await;
-        self.count(region, &attempt, start);
-        Some(verdict(&attempt))
+        let attempt = desk.client.send(&mut head, parcel.body, start).await;
+        envelope.give_back(head);
+        let end = Instant::now();
+        self.count(region, &attempt, end.saturating_duration_since(start));
+        Some((verdict(&attempt), end))
+    }
+
+    /// The record of a parcel that was not kept.
+    async fn read_back(&self, region: &Region, item: &Item) -> Option<Bytes> {
+        let failed = |error: &dyn std::error::Error| {
+            tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
+        };
+        let reader = self.records.get(item.journal as usize)?;
+        let record =
+            reader.record(item.frame, item.offset, item.len).await.inspect_err(|e| failed(e)).ok()?;
+        // Alone, without its frame, it has only its own checksum to answer for it.
+        record::read(&record).inspect_err(|fault| failed(fault)).ok()?;
+        Some(record)
     }
 
     /// The body that the region gets. Byte for byte what came if all of it is for this region.
-    fn parcel(&self, region: &Region, item: &Item, record: &Bytes, is_default: bool) -> Option<Parcel> {
-        let (Record::Entry(entry), _) = record::read(record).ok()? else { return None };
+    fn parcel(&self, region: &Region, item: &Item, mut record: Bytes, is_default: bool) -> Option<Parcel> {
+        let (Record::Entry(entry), _) = record::read_known(&record).ok()? else { return None };
         let meta = Meta::read(entry.meta).ok()?;
         let Some(source) = self.sources.iter().position(|s| s.id == meta.source()) else {
             tracing::error!(
@@ -127,11 +133,13 @@ impl Attempts {
         let mut webhook_sha256 = [0; 32];
         webhook_sha256.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
         let verifier = &self.sources[source].verifier;
-        let (body, mac) = if meta.slots() == 1 {
-            let body = record.slice_ref(entry.body);
-            let mac =
-                if meta.secret() == 0 && !meta.wasender() { meta.signature() } else { verifier.mac(&body) };
-            (body, mac)
+        let (cut, mac) = if meta.slots() == 1 {
+            let mac = if meta.secret() == 0 && !meta.wasender() {
+                meta.signature()
+            } else {
+                verifier.mac(entry.body)
+            };
+            (None, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
             let slots: Vec<u16> = meta.events().map(|e| e.slot).collect();
@@ -140,12 +148,19 @@ impl Attempts {
             self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
             region.cells().cut.add(1);
             let mac = verifier.mac(&out);
-            (Bytes::from(out), mac)
+            (Some(Bytes::from(out)), mac)
         };
-        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms: meta.received_at_ns() / 1_000_000 })
+        let received_at_ms = meta.received_at_ns() / 1_000_000;
+        let before_body = record.len() - entry.body.len();
+        let body = cut.unwrap_or_else(|| {
+            // The body ends its record.
+            record.advance(before_body);
+            record
+        });
+        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms })
     }
 
-    fn count(&self, region: &Region, attempt: &Attempt, start: Instant) {
+    fn count(&self, region: &Region, attempt: &Attempt, took: Duration) {
         let outcome = match attempt.outcome {
             Outcome::Answered { status: 200..=299, .. } => AttemptOutcome::Delivered,
             Outcome::Answered { .. } => AttemptOutcome::Refused,
@@ -154,7 +169,7 @@ impl Attempts {
         };
         let cells = region.cells();
         cells.attempts[outcome as usize].add(1);
-        cells.attempt_seconds.observe_ns(start.elapsed().as_nanos() as u64);
+        cells.attempt_seconds.observe_ns(took.as_nanos() as u64);
         self.cells.connections_opened.add(u64::from(attempt.opened));
     }
 

@@ -81,7 +81,8 @@ pub struct Client {
 
 struct Idle {
     connection: Connection,
-    since: Instant,
+    /// When [`Client::reap`] first saw it: no clock is read for a connection that is soon used again.
+    since: Option<Instant>,
 }
 
 impl Client {
@@ -112,7 +113,10 @@ impl Client {
     /// Closes connections that nobody needed for a while or that the region has closed. To be called
     /// about once a second.
     pub fn reap(&self, now: Instant) {
-        self.idle.borrow_mut().retain(|idle| idle.fit(now));
+        self.idle.borrow_mut().retain_mut(|idle| {
+            idle.since.get_or_insert(now);
+            idle.fit(now)
+        });
     }
 
     /// Connections in the pool.
@@ -120,18 +124,17 @@ impl Client {
         self.idle.borrow().len()
     }
 
-    /// Posts `body` under `head` and reads the answer.
+    /// Posts `body` under `head` and reads the answer. It is `start` now.
     ///
     /// If a connection from the pool turns out to be closed before any byte of an answer, the request
     /// is sent once more on a fresh one: servers close idle connections at any moment. The region may
     /// have taken the first in spite of all, so the second then says `penstock-possible-duplicate`.
-    pub async fn send(&self, mut head: RequestHead, body: Bytes) -> Attempt {
-        let start = Instant::now();
+    pub async fn send(&self, head: &mut RequestHead, body: Bytes, start: Instant) -> Attempt {
         let deadline = start + self.timeout;
         let mut attempt = Attempt { outcome: Outcome::Timeout, sent_bytes: false, opened: 0 };
 
         if let Some(mut connection) = self.take_idle(start) {
-            let result = connection.exchange(&head, body.clone(), deadline).await;
+            let result = connection.exchange(head, body.clone(), deadline).await;
             if !matches!(result, Err(BadAnswer::Closed)) || connection.expired() {
                 return self.conclude(attempt, connection, result);
             }
@@ -144,7 +147,7 @@ impl Client {
         match self.connect(start, deadline).await {
             Ok(mut connection) => {
                 attempt.opened = 1;
-                let result = connection.exchange(&head, body, deadline).await;
+                let result = connection.exchange(head, body, deadline).await;
                 self.conclude(attempt, connection, result)
             }
             Err(None) => attempt,
@@ -222,13 +225,14 @@ impl Client {
         let known = self.addresses.borrow().contains(&connection.peer());
         if known && !connection.expired() && idle.len() < self.in_flight {
             connection.rest();
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, since: None });
         }
     }
 }
 
 impl Idle {
     fn fit(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < IDLE_TIMEOUT && self.connection.is_quiet()
+        self.since.is_none_or(|since| now.saturating_duration_since(since) < IDLE_TIMEOUT)
+            && self.connection.is_quiet()
     }
 }

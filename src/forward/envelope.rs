@@ -1,12 +1,13 @@
 //! What a region receives around a body: the head of an attempt.
 //!
-//! All that is the same for one source and one region is prepared once; an attempt copies it and
-//! adds the values of its moment, written into one buffer that they share. `content-length` is not
-//! here: the encoder writes it.
+//! All that is the same for one source and one region is prepared once. Heads are used again: an
+//! attempt only puts in the values of its moment, which are written into one buffer that they share.
+//! `content-length` is not here: the encoder writes it.
 //!
 //! Deliberately absent: `Idempotency-Key`. Receivers that store the first answer to a key and replay
 //! it would replay a 500 to every retry; `webhook-id` is what a region dedupes by.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -30,6 +31,10 @@ pub const REGION: HeaderName = HeaderName::from_static("penstock-region");
 pub const RECEIVED_AT: HeaderName = HeaderName::from_static("penstock-received-at");
 pub const ATTEMPT: HeaderName = HeaderName::from_static("penstock-attempt");
 pub const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("penstock-possible-duplicate");
+
+/// Headers with a value of the moment, in the order in which the values are written.
+static OF_THE_MOMENT: [HeaderName; 6] =
+    [HUB_SIGNATURE, WEBHOOK_ID, WEBHOOK_TIMESTAMP, RECEIVED_AT, ATTEMPT, WEBHOOK_SIGNATURE];
 
 /// The value of [`POSSIBLE_DUPLICATE`]; the header is left out otherwise.
 pub const TRUE: HeaderValue = HeaderValue::from_static("true");
@@ -92,10 +97,12 @@ pub enum EnvelopeError {
 /// The heads from one source to one region.
 pub struct Envelope {
     head: RequestHead,
+    /// Heads that were given back. As many as were ever in use at once, so bounded by `in_flight`.
+    used: RefCell<Vec<RequestHead>>,
     /// Key of the Standard Webhooks signature.
     signing: Option<hmac::Key>,
-    /// Has taken in source and region.
-    id: digest::Context,
+    /// What ids are digests of: source, region, and at the end the webhook's own digest, put in each time.
+    id: RefCell<Vec<u8>>,
 }
 
 impl Envelope {
@@ -140,63 +147,83 @@ impl Envelope {
         head.headers = headers.into_iter().collect();
 
         // Lengths first, so that no two pairs of names read the same.
-        let mut id = digest::Context::new(&digest::SHA256);
+        let mut id = Vec::new();
         for part in [source, &region.name] {
-            id.update(&(part.len() as u64).to_le_bytes());
-            id.update(part.as_bytes());
+            id.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            id.extend_from_slice(part.as_bytes());
         }
-        Ok(Self { head, signing, id })
+        id.extend_from_slice(&[0; digest::SHA256_OUTPUT_LEN]);
+        Ok(Self { head, used: RefCell::default(), signing, id: RefCell::new(id) })
     }
 
     /// The id of this region's parcel from the webhook whose whole body has this SHA-256.
     pub fn id(&self, webhook_sha256: &[u8; 32]) -> WebhookId {
-        let mut id = self.id.clone();
-        id.update(webhook_sha256);
-        let digest = id.finish();
+        let mut id = self.id.borrow_mut();
+        let end = id.len() - webhook_sha256.len();
+        id[end..].copy_from_slice(webhook_sha256);
+        let digest = digest::digest(&digest::SHA256, &id);
         let mut text = [0; ID_BYTES];
         text[..4].copy_from_slice(b"msg_");
-        for (digits, byte) in text[4..].chunks_exact_mut(2).zip(digest.as_ref()) {
-            digits.copy_from_slice(&hex(*byte));
-        }
+        write_hex(digest.as_ref(), &mut text[4..]);
         WebhookId(text)
     }
 
-    /// The head of one attempt. `buffer` is one for all envelopes of a core: what is free in it is used
-    /// up piece by piece.
+    /// The head of one attempt, to be given back afterwards. `buffer` is one for all envelopes of a
+    /// core: what is free in it is used up piece by piece.
     pub fn head(&self, stamp: &Stamp<'_>, buffer: &mut BytesMut) -> RequestHead {
-        let mut head = self.head.clone();
+        let mut head = self.used.borrow_mut().pop().unwrap_or_else(|| self.head.clone());
         if buffer.capacity() < VALUES_BYTES {
             *buffer = BytesMut::with_capacity(BUFFER_BYTES);
         }
-        let mut set = |name: HeaderName, write: &mut dyn FnMut(&mut BytesMut)| {
-            write(buffer);
-            head.headers.insert(name, header_value(buffer.split().freeze()));
-        };
-        set(HUB_SIGNATURE, &mut |to| {
-            to.extend_from_slice(b"sha256=");
-            for byte in stamp.hub_signature {
-                to.extend_from_slice(&hex(*byte));
+        let ends = self.write_values(stamp, buffer);
+        let values = buffer.split().freeze();
+        for (name, value) in &mut head.headers {
+            if let Some(at) = OF_THE_MOMENT.iter().position(|of_the_moment| of_the_moment == name) {
+                let start = if at == 0 { 0 } else { ends[at - 1] };
+                *value = header_value(values.slice(start..ends[at]));
             }
-        });
-        set(WEBHOOK_ID, &mut |to| to.extend_from_slice(&stamp.id.0));
-        let mut seconds = itoa::Buffer::new();
-        let seconds = seconds.format(stamp.now_s).as_bytes();
-        set(WEBHOOK_TIMESTAMP, &mut |to| to.extend_from_slice(seconds));
-        set(RECEIVED_AT, &mut |to| {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(stamp.received_at_ms);
-            if write!(to, "{}", humantime::format_rfc3339_millis(at)).is_err() {
-                // After the year 9999.
-                to.clear();
-            }
-        });
-        set(ATTEMPT, &mut |to| to.extend_from_slice(itoa::Buffer::new().format(stamp.attempt).as_bytes()));
-        if let Some(key) = &self.signing {
-            set(WEBHOOK_SIGNATURE, &mut |to| standard_signature(key, [&stamp.id.0, seconds, stamp.body], to));
         }
         if stamp.possible_duplicate {
             head.headers.insert(POSSIBLE_DUPLICATE, TRUE);
         }
         head
+    }
+
+    /// Takes back a head that [`Envelope::head`] made.
+    pub fn give_back(&self, mut head: RequestHead) {
+        // Said of one attempt, by `head` or by the client.
+        if head.headers.len() > self.head.headers.len() {
+            head.headers.remove(POSSIBLE_DUPLICATE);
+        }
+        self.used.borrow_mut().push(head);
+    }
+
+    /// Writes the values of [`OF_THE_MOMENT`] one behind the other; says where each ends.
+    fn write_values(&self, stamp: &Stamp<'_>, to: &mut BytesMut) -> [usize; OF_THE_MOMENT.len()] {
+        let mut ends = [0; OF_THE_MOMENT.len()];
+        let mut hub_signature = *b"sha256=................................................................";
+        write_hex(stamp.hub_signature, &mut hub_signature[7..]);
+        to.extend_from_slice(&hub_signature);
+        ends[0] = to.len();
+        to.extend_from_slice(&stamp.id.0);
+        ends[1] = to.len();
+        let mut seconds = itoa::Buffer::new();
+        let seconds = seconds.format(stamp.now_s).as_bytes();
+        to.extend_from_slice(seconds);
+        ends[2] = to.len();
+        let received_at = SystemTime::UNIX_EPOCH + Duration::from_millis(stamp.received_at_ms);
+        if write!(to, "{}", humantime::format_rfc3339_millis(received_at)).is_err() {
+            // After the year 9999.
+            to.truncate(ends[2]);
+        }
+        ends[3] = to.len();
+        to.extend_from_slice(itoa::Buffer::new().format(stamp.attempt).as_bytes());
+        ends[4] = to.len();
+        if let Some(key) = &self.signing {
+            standard_signature(key, [&stamp.id.0, seconds, stamp.body], to);
+        }
+        ends[5] = to.len();
+        ends
     }
 }
 
@@ -230,9 +257,12 @@ fn header_value(bytes: Bytes) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes).expect("digits, letters and punctuation only")
 }
 
-fn hex(byte: u8) -> [u8; 2] {
+/// Two digits of `to` for each byte.
+fn write_hex(bytes: &[u8], to: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+    for (digits, byte) in to.chunks_exact_mut(2).zip(bytes) {
+        digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
 }
 
 #[cfg(test)]
@@ -299,6 +329,35 @@ mod tests {
         let lines = lines(&envelope.head(&stamp, &mut buffer));
         assert_eq!(&lines[..9], &expected[..9]);
         assert_eq!(lines[9..], ["penstock-attempt: 4294967295", "penstock-possible-duplicate: true"]);
+    }
+
+    #[test]
+    fn used_head_keeps_nothing_of_its_last_attempt() {
+        let envelope = Envelope::new("edge-1", "main", &region(Some("secret"))).unwrap();
+        let (first, second) = (envelope.id(&[7; 32]), envelope.id(&[8; 32]));
+        let mut buffer = BytesMut::new();
+        let stamp = Stamp {
+            id: &first,
+            body: b"{}",
+            hub_signature: &[0xA5; 32],
+            received_at_ms: 1_700_000_000_123,
+            now_s: 1_700_000_060,
+            attempt: 1,
+            possible_duplicate: false,
+        };
+        let fresh = envelope.head(&stamp, &mut buffer);
+        let other = Stamp {
+            id: &second,
+            body: b"[]",
+            hub_signature: &[0x5A; 32],
+            received_at_ms: 1,
+            now_s: 2,
+            attempt: 3,
+            possible_duplicate: true,
+        };
+        envelope.give_back(envelope.head(&other, &mut buffer));
+        assert_eq!(lines(&envelope.head(&stamp, &mut buffer)), lines(&fresh));
+        assert!(envelope.used.borrow().is_empty(), "it was used again");
     }
 
     #[test]

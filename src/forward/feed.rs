@@ -13,6 +13,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -162,10 +163,7 @@ impl Feed {
         }
         for entry in &handed.entries {
             let range = entry.offset as usize..(entry.offset + entry.len) as usize;
-            if let Some(bytes) = handed.frame.get(range.clone()).is_some().then(|| handed.frame.slice(range))
-            {
-                self.offer(handed.journal, handed.position, entry.lsn, entry.offset, bytes, None);
-            }
+            self.offer(handed.journal, handed.position, entry.lsn, &handed.frame, range, None);
         }
         self.standing.borrow_mut()[handed.journal] = handed.next;
         for region in &self.regions {
@@ -202,20 +200,21 @@ impl Feed {
     }
 
     /// Gives one entry to its regions on this core. From the channel to live regions; in a pass, to
-    /// the regions that take part and have not had it.
+    /// the regions that take part and have not had it. Its checksum is not looked at: what comes
+    /// through the channel was never on a disk, and a reader has verified the whole frame.
     fn offer(
         &self,
         journal: JournalIndex,
-        frame: Position,
+        position: Position,
         lsn: u64,
-        offset: u32,
-        bytes: Bytes,
+        frame: &Bytes,
+        record: Range<usize>,
         pass: Option<(&[Rc<Region>], Cursor)>,
     ) {
-        let len = bytes.len() as u32;
         let view = &self.journals[journal];
-        let old = frame < view.end;
-        let Ok((Record::Entry(entry), _)) = record::read(&bytes) else { return };
+        let old = position < view.end;
+        let Some(bytes) = frame.get(record.clone()) else { return };
+        let Ok((Record::Entry(entry), _)) = record::read_known(bytes) else { return };
         let meta = match Meta::read(entry.meta) {
             Ok(meta) => meta,
             Err(fault) => {
@@ -245,15 +244,15 @@ impl Feed {
             let item = Item {
                 journal: journal as u32,
                 lsn,
-                frame,
-                offset,
-                len,
+                frame: position,
+                offset: record.start as u32,
+                len: bytes.len() as u32,
                 slot,
                 attempts: 0,
                 uncertain: old && !view.clean,
                 record: None,
             };
-            region.push(item, meta.conversations(slot), &bytes);
+            region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
         }
     }
 
@@ -308,14 +307,13 @@ impl Feed {
             };
             if let Some(head) = &mut heads[journal] {
                 let entry = head.pop();
-                let bytes = Bytes::slice(&head.frame.bytes, entry.start..entry.start + entry.len);
                 let cursor = Cursor { frame: head.frame.position, taken: head.taken - 1 };
                 self.offer(
                     journal,
                     head.frame.position,
                     entry.lsn,
-                    entry.start as u32,
-                    bytes,
+                    &head.frame.bytes,
+                    entry.start..entry.start + entry.len,
                     Some((&takers, cursor)),
                 );
                 at[journal] = Cursor { frame: head.frame.position, taken: head.taken };
@@ -420,7 +418,7 @@ impl Head {
         let mut entries = Vec::new();
         let mut start = crate::journal::frame::HEADER;
         for lsn in frame.header.first_lsn..frame.header.next_lsn() {
-            let Ok((record, len)) = record::read(&frame.bytes[start..]) else { break };
+            let Ok((record, len)) = record::read_known(&frame.bytes[start..]) else { break };
             if let Record::Entry(entry) = record {
                 entries.push(HeadEntry { seq: entry.seq, lsn, start, len });
             }

@@ -34,7 +34,7 @@ const UNREACHABLE: u32 = 4;
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// One parcel that is not settled.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Item {
     pub journal: u32,
     /// Which parcel of the entry.
@@ -49,6 +49,14 @@ pub struct Item {
     pub len: u32,
     /// The record, while it is kept.
     pub record: Option<Bytes>,
+}
+
+impl Item {
+    /// For an attempt. The record goes with it: should the attempt fail, the parcel waits, maybe long,
+    /// and is read again when its time comes.
+    fn take(&mut self) -> Self {
+        Self { record: self.record.take(), ..*self }
+    }
 }
 
 /// How an attempt ended, for the region's health and the parcel's next try.
@@ -92,6 +100,9 @@ pub struct Region {
     idle: RefCell<Vec<Waker>>,
     workers: Cell<usize>,
     busy: Cell<usize>,
+    /// Workers on their way to [`Region::next`]: each of them takes one parcel, so nobody else need
+    /// be woken for it.
+    coming: Cell<usize>,
     failures: Cell<u32>,
     down: Cell<bool>,
     probe_at: Cell<Option<Instant>>,
@@ -128,6 +139,7 @@ impl Region {
             idle: RefCell::default(),
             workers: Cell::new(0),
             busy: Cell::new(0),
+            coming: Cell::new(0),
             failures: Cell::new(0),
             down: Cell::new(false),
             probe_at: Cell::new(None),
@@ -184,12 +196,17 @@ impl Region {
         self.lanes.borrow().len() <= self.limits.window / 2
     }
 
-    /// Adds a parcel; call [`Region::kick`] after the last of a batch.
-    pub fn push(&self, mut item: Item, conversations: impl Iterator<Item = u64>, record: &Bytes) {
+    /// Adds a parcel, with its record if that is to be kept; call [`Region::kick`] after the last of a batch.
+    pub fn push(
+        &self,
+        mut item: Item,
+        conversations: impl Iterator<Item = u64>,
+        record: impl FnOnce() -> Bytes,
+    ) {
         let mut lanes = self.lanes.borrow_mut();
         let Limits { kept, held_bytes, .. } = self.limits;
         let keep = !self.down.get() && lanes.len() < kept && self.held.load(Relaxed) < held_bytes / 2;
-        item.record = keep.then(|| record.clone());
+        item.record = keep.then(record);
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         scratch.extend(conversations);
@@ -205,13 +222,15 @@ impl Region {
         if self.down.get() {
             ready = ready.min(1);
         }
-        while ready > 0 {
-            ready -= 1;
+        while ready > self.coming.get() {
             // The last to go idle first: its connection is the warmest.
-            if let Some(waker) = self.idle.borrow_mut().pop() {
+            let idle = self.idle.borrow_mut().pop();
+            if let Some(waker) = idle {
+                self.coming.set(self.coming.get() + 1);
                 waker.wake();
             } else if self.workers.get() < self.in_flight_max {
                 self.workers.set(self.workers.get() + 1);
+                self.coming.set(self.coming.get() + 1);
                 if let Some(this) = self.this.upgrade() {
                     (self.spawn)(this);
                 }
@@ -230,21 +249,24 @@ impl Region {
                 lanes.unpark(id);
             }
         }
+        // Whoever came has come; a worker that died on its way must not be waited for.
+        self.coming.set(0);
         self.kick();
     }
 
     // The workers.
 
-    /// The next parcel to try; `None` when the core stops.
+    /// The next parcel to try, with its record if it was kept; `None` when the core stops.
     pub async fn next(&self) -> Option<(ParcelId, Item)> {
         poll_fn(|cx| {
+            self.coming.set(self.coming.get().saturating_sub(1));
             if self.stopping.get() {
                 return Poll::Ready(None);
             }
             if !self.down.get() || self.may_probe() {
                 let mut lanes = self.lanes.borrow_mut();
                 let id = lanes.pop_ready();
-                if let Some((id, item)) = id.and_then(|id| Some((id, lanes.get(id)?.clone()))) {
+                if let Some((id, item)) = id.and_then(|id| Some((id, lanes.get_mut(id)?.take()))) {
                     self.busy.set(self.busy.get() + 1);
                     self.cells().in_flight.set(self.busy.get() as u64);
                     return Poll::Ready(Some((id, item)));
@@ -260,8 +282,9 @@ impl Region {
         self.busy.get() == 0 && self.probe_at.get().is_none_or(|at| at <= Instant::now())
     }
 
-    /// The attempt that [`Region::next`] gave out has ended.
+    /// The attempt that [`Region::next`] gave out has ended; its worker asks for the next one at once.
     pub fn done(&self, id: ParcelId, verdict: Verdict, now: Instant) {
+        self.coming.set(self.coming.get() + 1);
         self.busy.set(self.busy.get() - 1);
         self.cells().in_flight.set(self.busy.get() as u64);
         match verdict {
@@ -279,8 +302,6 @@ impl Region {
                 if let Some(item) = lanes.get_mut(id) {
                     item.attempts += 1;
                     item.uncertain |= uncertain;
-                    // It waits now, maybe long: read it again when its time comes.
-                    item.record = None;
                     failures = item.attempts;
                 }
                 lanes.park(id);
@@ -301,6 +322,7 @@ impl Region {
 
     /// The record could not be read or the core stops: try again later, as if nothing happened.
     pub fn put_back(&self, id: ParcelId, now: Instant) {
+        self.coming.set(self.coming.get() + 1);
         self.busy.set(self.busy.get() - 1);
         self.lanes.borrow_mut().park(id);
         self.due.borrow_mut().push(now + Duration::from_secs(1), id);
@@ -351,5 +373,54 @@ impl Region {
     /// Attempts under way.
     pub fn busy(&self) -> usize {
         self.busy.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_parcel_has_one_worker_sent_for_it_however_often_one_kicks() {
+        let spawned = Rc::new(Cell::new(0));
+        let count = Rc::clone(&spawned);
+        let settings = Settings { index: 0, id: 1, name: "eu".into(), in_flight_max: 8, seed: 1 };
+        let cells = ForwardCells { regions: vec![RegionCells::default()], ..ForwardCells::default() };
+        let region = Region::new(settings, Rc::default(), Arc::default(), Arc::new(cells), move |_| {
+            count.set(count.get() + 1);
+        });
+        let push = |conversation: u64| {
+            let item = Item {
+                journal: 0,
+                slot: 0,
+                uncertain: false,
+                attempts: 0,
+                lsn: conversation,
+                frame: Position::default(),
+                offset: 0,
+                len: 6,
+                record: None,
+            };
+            region.push(item, [conversation].into_iter(), || Bytes::from_static(b"record"));
+        };
+        let next = || region.next().now_or_never().flatten().expect("a parcel is ready");
+        push(1);
+        push(2);
+        region.kick();
+        region.kick();
+        assert_eq!(spawned.get(), 2);
+
+        let (first, item) = next();
+        assert_eq!(item.record.as_deref(), Some(&b"record"[..]));
+        push(3);
+        region.done(first, Verdict::Delivered, Instant::now());
+        assert_eq!(spawned.get(), 2, "the worker that is done takes the third itself");
+
+        region.tick(Instant::now());
+        assert_eq!(spawned.get(), 4, "workers that never came are not waited for");
+        (next(), next());
+        assert_eq!(region.busy(), 2);
     }
 }

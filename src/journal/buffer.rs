@@ -62,9 +62,14 @@ impl AlignedBuf {
     }
 
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.extend(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Appends `more` bytes for the caller to fill; until then they hold anything.
+    pub fn extend(&mut self, more: usize) -> &mut [u8] {
         let at = self.len;
-        self.set_len(at + bytes.len());
-        self.as_mut_slice()[at..].copy_from_slice(bytes);
+        self.set_len(at + more);
+        &mut self.as_mut_slice()[at..]
     }
 
     /// Fills with zeros up to the next block border.

@@ -148,7 +148,8 @@ impl Core {
     }
 
     pub(crate) async fn send(&self, body: &'static [u8]) -> Attempt {
-        self.client.send(self.head(body), Bytes::from_static(body)).await
+        let start = Instant::now();
+        self.client.send(&mut self.head(body), Bytes::from_static(body), start).await
     }
 
     /// Sends, and expects 200.
