@@ -145,7 +145,15 @@ impl Attempts {
             let slots: Vec<u16> = meta.events().map(|e| e.slot).collect();
             let mut out = Vec::with_capacity(entry.body.len());
             let keep = |event: usize| slots.get(event) == Some(&item.slot);
-            self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
+            let report = self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
+            if report.events == 0 {
+                tracing::error!(
+                    region = region.index,
+                    lsn = item.lsn,
+                    "a parcel waits: this version finds no event of it in its webhook; start the version that stored it"
+                );
+                return None;
+            }
             region.cells().cut.add(1);
             let mac = verifier.mac(&out);
             (Some(Bytes::from(out)), mac)

@@ -386,7 +386,8 @@ mod tests {
     fn a_parcel_has_one_worker_sent_for_it_however_often_one_kicks() {
         let spawned = Rc::new(Cell::new(0));
         let count = Rc::clone(&spawned);
-        let settings = Settings { index: 0, id: 1, name: "eu".into(), in_flight_max: 8, seed: 1 };
+        let limits = Limits::default();
+        let settings = Settings { index: 0, id: 1, name: "eu".into(), in_flight_max: 8, limits, seed: 1 };
         let cells = ForwardCells { regions: vec![RegionCells::default()], ..ForwardCells::default() };
         let region = Region::new(settings, Rc::default(), Arc::default(), Arc::new(cells), move |_| {
             count.set(count.get() + 1);
@@ -420,7 +421,8 @@ mod tests {
 
         region.tick(Instant::now());
         assert_eq!(spawned.get(), 4, "workers that never came are not waited for");
-        (next(), next());
+        next();
+        next();
         assert_eq!(region.busy(), 2);
     }
 }
