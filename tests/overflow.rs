@@ -12,7 +12,7 @@ mod support;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use penstock::config::Config;
 use penstock::handoff::Limits;
@@ -25,7 +25,7 @@ use support::metrics::{HANDOFF_FULL, LAGGING};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender};
 use support::settings::{Rule, Settings};
-use support::{Random, alone, seed, setting};
+use support::{Random, alone, eventually, seed, setting};
 
 const PREFIXES: [&str; 4] = ["1", "91", "55", "49"];
 const LIMITS: Limits = Limits { frames: 2, held_bytes: 256 << 10, window: 24, kept: 6 };
@@ -100,4 +100,41 @@ fn nothing_is_lost_or_reordered_while_channels_and_windows_overflow_between_kill
     println!("{full} times a channel was full, {lagged} regions seen lagging");
     assert!(full > 10.0 && lagged > 10.0, "nothing overflowed: the test tested nothing");
     ledger.assert_kept(&regions, SETTLE);
+}
+
+#[test]
+#[ignore = "measures time, and needs a machine of its own: 0.3 s here, and all of the past (1 to 2 s) without turns"]
+fn region_far_behind_does_not_hold_up_one_that_lags_a_little() {
+    let _alone = alone();
+    let mut regions = ["steady", "behind"].map(Region::start);
+    regions[1].set(Mode::Refuse);
+    let rules = regions.iter().zip(["1", "91"]);
+    let rules =
+        rules.map(|(region, prefix)| Rule::new(region, &format!("prefixes = [\"{prefix}\"]\nin_flight = 2")));
+    let gateway = Gateway::start(Settings { command: small, ..Settings::of(rules.collect()) });
+    let send = |prefixes: &[&str], padding, rate, millis| {
+        let world = Arc::new(World::new(prefixes, 30, padding).without_batches());
+        let load =
+            Load { address: gateway.listen, path: "/webhook".into(), world, connections: 8, rate, seed: 1 };
+        let sender = Sender::start(&load);
+        std::thread::sleep(Duration::from_millis(millis));
+        sender.stop().iter().filter(|sent| sent.acked().is_some()).count()
+    };
+    // Two windows for one region, then some hundred MiB that are not for it.
+    let few = send(&["91"], 100, 100, 500);
+    let mut many = send(&["1"], 128 << 10, 0, 5_000);
+    // The other one falls behind a little.
+    regions[0].set(Mode::Slow(Duration::from_millis(200)));
+    many += send(&["1"], 100, 200, 1_000);
+    let before = regions[1].count();
+    regions[1].set(Mode::Slow(Duration::from_millis(20)));
+    // Near its last parcels it looks for more and finds none.
+    eventually("it comes back", Duration::from_secs(10), || regions[1].count() >= before + few - 8);
+    let start = Instant::now();
+    regions[0].set(Mode::Ok);
+    eventually("the steady region has all", Duration::from_secs(30), || regions[0].count() >= many);
+    let took = start.elapsed();
+    println!("of {many} parcels the steady region had the last {took:?} after it was well again");
+    eventually("the other one has all", Duration::from_secs(30), || regions[1].count() >= before + few);
+    assert!(took < Duration::from_millis(800), "held up by a region that is far behind: {took:?}");
 }

@@ -8,8 +8,10 @@
 //! known that whatever was acknowledged before them is behind it too, so a lagging region may read
 //! everything up to there in the order of the sequence numbers.
 //!
-//! One pass over the journals serves all lagging regions that have room; one that fills up on the
-//! way drops out with its cursor.
+//! One pass over the journals serves lagging regions that have room and are about as far; one that
+//! fills up on the way drops out with its cursor. Those that are far apart take turns: a region that
+//! comes back after hours has gigabytes of other regions' webhooks to look through, and one that only
+//! lost a moment must not wait for that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -34,6 +36,8 @@ use crate::wake::{Bell, Notify, Yield};
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
+/// Bytes of entries that a pass reads while other regions wait for theirs.
+const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -263,13 +267,23 @@ impl Feed {
             .iter()
             .map(|j| JournalReader::new(j.dir.clone(), j.mode, Arc::clone(&j.spans), self.pool.clone()))
             .collect();
+        let mut last = 0;
         while !self.stopping.get() {
-            let takers: Vec<Rc<Region>> =
-                self.regions.iter().filter(|r| r.lagging() && r.has_room()).cloned().collect();
+            let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
             if takers.is_empty() {
                 self.lag.notified().await;
                 continue;
             }
+            // Whoever stands behind the one that was served last comes first.
+            let count = self.regions.len();
+            let turn = |region: &Rc<Region>| {
+                let at = self.regions.iter().position(|r| Rc::ptr_eq(r, region)).unwrap_or_default();
+                (at + count - last - 1) % count
+            };
+            takers.sort_by_key(turn);
+            let first = Rc::clone(&takers[0]);
+            last = (last + 1 + turn(&first)) % count;
+            takers.retain(|region| self.near(region, &first));
             if let Err(error) = self.pass(takers, &mut readers, aside).await {
                 match error {
                     PassError::Read(error) => {
@@ -283,6 +297,17 @@ impl Feed {
         Ok(())
     }
 
+    /// Lagging regions that have room.
+    fn waiting(&self) -> impl Iterator<Item = &Rc<Region>> {
+        self.regions.iter().filter(|r| r.lagging() && r.has_room())
+    }
+
+    /// Whether two regions got to the same segment of each journal, or to neighbours.
+    fn near(&self, one: &Region, other: &Region) -> bool {
+        let segment = |region: &Region, journal| region.cursor(journal).frame.segment();
+        (0..self.journals.len()).all(|j| segment(one, j).abs_diff(segment(other, j)) <= 1)
+    }
+
     async fn pass(
         &self,
         mut takers: Vec<Rc<Region>>,
@@ -293,7 +318,7 @@ impl Feed {
             .map(|j| takers.iter().map(|r| r.cursor(j)).min().unwrap_or_default())
             .collect();
         let mut heads: Vec<Option<Head>> = readers.iter().map(|_| None).collect();
-        let mut turn = 0;
+        let (mut turn, mut read) = (0, 0);
         let result = loop {
             if let Err(error) = self.fill(&mut heads, &mut at, readers).await {
                 break Err(PassError::Read(error));
@@ -307,6 +332,7 @@ impl Feed {
             };
             if let Some(head) = &mut heads[journal] {
                 let entry = head.pop();
+                read += entry.len;
                 let cursor = Cursor { frame: head.frame.position, taken: head.taken - 1 };
                 self.offer(
                     journal,
@@ -336,7 +362,8 @@ impl Feed {
                     break Err(PassError::Ring(error));
                 }
             }
-            if takers.is_empty() || self.stopping.get() {
+            let others = || self.waiting().any(|r| !takers.iter().any(|taker| Rc::ptr_eq(taker, r)));
+            if takers.is_empty() || self.stopping.get() || read >= SHARE && others() {
                 break Ok(());
             }
         };
