@@ -170,7 +170,7 @@ impl Forwarder {
     }
 
     /// Runs until `stopping` says so; the doorbell must be rung for it to be looked at. Then finishes
-    /// what is under way, for at most `grace`. True if nothing was left under way.
+    /// what is under way, for at most `grace`. True if nothing was left under way or unmarked.
     pub async fn run(self, stopping: impl Fn() -> bool + 'static, grace: Duration) -> io::Result<bool> {
         let Self { feed, regions, attempts, inlet, bell } = self;
         let stopping = Rc::new(stopping);
@@ -192,8 +192,7 @@ impl Forwarder {
         while regions.iter().any(|r| r.busy() > 0) && Instant::now() < end {
             monoio::time::sleep(TICK).await;
         }
-        attempts.settler.flush();
-        Ok(regions.iter().all(|r| r.busy() == 0))
+        Ok(attempts.settler.flush() && regions.iter().all(|r| r.busy() == 0))
     }
 }
 

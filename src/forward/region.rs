@@ -30,6 +30,8 @@ use crate::wake::Notify;
 const DOWN_AFTER: u32 = 10;
 /// What an attempt without any answer counts for: three of them say that nobody is there.
 const UNREACHABLE: u32 = 4;
+/// For a parcel that cannot even be made: it waits for a person, and each look costs a read and a log line.
+const PUT_BACK: Duration = Duration::from_secs(30);
 /// Longest pause between two probes of a region that is down.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
@@ -325,7 +327,7 @@ impl Region {
         self.coming.set(self.coming.get() + 1);
         self.busy.set(self.busy.get() - 1);
         self.lanes.borrow_mut().park(id);
-        self.due.borrow_mut().push(now + Duration::from_secs(1), id);
+        self.due.borrow_mut().push(now + PUT_BACK, id);
     }
 
     fn up(&self) {

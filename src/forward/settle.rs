@@ -62,13 +62,15 @@ impl Settler {
         }
     }
 
-    /// Sends what waits; call every few tens of milliseconds and at the end.
-    pub fn flush(&self) {
-        for (journal, marks) in self.waiting.borrow_mut().iter_mut().enumerate() {
+    /// Sends what waits; call every few tens of milliseconds and at the end. True if nothing is left.
+    pub fn flush(&self) -> bool {
+        let mut waiting = self.waiting.borrow_mut();
+        for (journal, marks) in waiting.iter_mut().enumerate() {
             if !marks.is_empty() {
                 self.send(journal, marks);
             }
         }
+        waiting.iter().all(Vec::is_empty)
     }
 
     fn send(&self, journal: JournalIndex, marks: &mut Vec<Mark>) {

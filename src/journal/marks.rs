@@ -28,6 +28,16 @@ impl SettledSet {
         new
     }
 
+    /// Above every LSN of which something is settled.
+    pub fn end(&self) -> u64 {
+        let group = self.first.iter().max_by_key(|(group, _)| **group);
+        let first = group.map_or(0, |(group, words)| {
+            let word = words.iter().rposition(|word| *word != 0).unwrap_or(0);
+            group.saturating_mul(GROUP) + word as u64 * 64 + u64::from(64 - words[word].leading_zeros())
+        });
+        first.max(self.others.iter().map(|(lsn, _)| lsn.saturating_add(1)).max().unwrap_or(0))
+    }
+
     pub fn contains(&self, lsn: u64, slot: u16) -> bool {
         if slot != 0 {
             return self.others.contains(&(lsn, slot));
@@ -49,12 +59,16 @@ mod tests {
     #[test]
     fn settled_is_per_entry_and_slot() {
         let mut set = SettledSet::default();
-        for (lsn, slot) in [(0, 0), (511, 0), (512, 0), (5, 1), (u64::MAX, 0), (5, 65535)] {
+        assert_eq!(set.end(), 0);
+        for (lsn, slot) in [(0, 0), (511, 0), (512, 0), (5, 1), (7000, 0), (5, 65535)] {
             assert!(!set.contains(lsn, slot));
             assert!(set.insert(lsn, slot));
             assert!(!set.insert(lsn, slot), "a mark counts once");
             assert!(set.contains(lsn, slot));
         }
+        assert_eq!(set.end(), 7001);
+        set.insert(7001, 3);
+        assert_eq!(set.end(), 7002);
         assert!(!set.contains(5, 0) && !set.contains(5, 2) && !set.contains(513, 0));
     }
 }

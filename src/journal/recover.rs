@@ -50,8 +50,6 @@ pub struct Recovered {
     pub next_frame: u64,
     pub next_lsn: u64,
     pub chain: Digest,
-    /// Kind of the newest frame; a seal says that the process before stopped in good order.
-    pub last_kind: Option<FrameKind>,
 }
 
 /// Why a journal cannot be recovered. Nothing was changed on disk.
@@ -267,7 +265,6 @@ fn accept(
         visit(position, lsn, &record);
     }
     (out.next_frame, out.next_lsn, out.chain) = (header.number + 1, header.next_lsn(), header.digest());
-    out.last_kind = Some(header.kind);
     Ok(())
 }
 

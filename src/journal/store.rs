@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/lock                      held while the process lives
+//! <data_dir>/clean                     the last process left nothing under way; taken away at start
 //! <data_dir>/journal/<id>/N.seg        segments; all zeros = made ahead; N.tmp = unfinished, removed
 //! ```
 
@@ -22,6 +23,7 @@ use super::recover::{self, Lost, Part, RecoverError, Recovered};
 use super::spare::{OpenMode, Spare, make, open, segment_path, sync_dir};
 use super::{JournalIndex, Position};
 
+const CLEAN: &str = "clean";
 /// After a kill the ring may hold the old process's files for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -62,6 +64,9 @@ pub struct Store {
     pub mode: OpenMode,
     /// Highest sequence number found.
     pub max_seq: u64,
+    /// The process before this one left nothing under way: no parcel was delivered without its mark.
+    pub clean: bool,
+    data_dir: PathBuf,
     _lock: Flock<File>,
 }
 
@@ -146,6 +151,13 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
         })?;
         for lost in &journal.new_damage {
             let (first, last) = (lost.first_lsn, lost.last_lsn);
+            if last < first {
+                tracing::warn!(
+                    journal = %hex(&journal.id), segment = lost.segment, at = lost.at, fault = %lost.fault,
+                    "damaged journal: no record is lost"
+                );
+                continue;
+            }
             tracing::error!(
                 journal = %hex(&journal.id), segment = lost.segment, at = lost.at, first, last, fault = %lost.fault,
                 "damaged journal: these records were durable and are lost"
@@ -159,11 +171,33 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
     }
     for journal in &mut journals {
         journal.settled = marks.remove(&journal.id).unwrap_or_default();
+        // Marks may stand in another journal than the entries they settle. If those entries are gone,
+        // their numbers must not be given to new ones, which would count as settled.
+        journal.recovered.next_lsn = journal.recovered.next_lsn.max(journal.settled.end());
     }
     while journals.len() < cores {
         journals.push(new_journal(&root)?);
     }
-    Ok(Store { journals, mode, max_seq, _lock: lock })
+    let clean = take_clean_mark(&options.data_dir)?;
+    Ok(Store { journals, mode, max_seq, clean, data_dir: options.data_dir.clone(), _lock: lock })
+}
+
+impl Store {
+    /// Call at the very end of a stop that left nothing under way.
+    pub fn leave_clean(&self) -> io::Result<()> {
+        File::create(self.data_dir.join(CLEAN))?.sync_all()?;
+        sync_dir(&self.data_dir)
+    }
+}
+
+/// Whether the mark was there. It is durably gone afterwards: whoever is killed leaves none.
+fn take_clean_mark(data_dir: &Path) -> Result<bool, StoreError> {
+    let path = data_dir.join(CLEAN);
+    match std::fs::remove_file(&path) {
+        Ok(()) => sync_dir(data_dir).map(|()| true).map_err(io_error("sync folder", data_dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("remove", &path)(error)),
+    }
 }
 
 fn lock(data_dir: &Path) -> Result<Flock<File>, StoreError> {

@@ -111,8 +111,8 @@ pub struct Journal {
     notify: Rc<Notify>,
     poisoned: Cell<bool>,
     stopping: Cell<bool>,
-    /// Whether the stop ends in a seal.
-    seal: Cell<bool>,
+    /// Marks were given up at the end for want of space.
+    gave_up: Cell<bool>,
     cells: Arc<IngestCells>,
 }
 
@@ -141,7 +141,7 @@ impl Journal {
             notify: Rc::new(Notify::default()),
             poisoned: Cell::new(false),
             stopping: Cell::new(false),
-            seal: Cell::new(true),
+            gave_up: Cell::new(false),
             cells,
         })
     }
@@ -199,12 +199,15 @@ impl Journal {
         waiting.extend(marks.chunks(MARKS_MAX).map(|part| (journal, part.to_vec())));
     }
 
-    /// Ends [`Journal::run`] after everything pending is durable. `seal` says that nothing is under
-    /// way any more: the next start then knows that no parcel may have been delivered unmarked.
-    pub fn stop(&self, seal: bool) {
-        self.seal.set(seal);
+    /// Ends [`Journal::run`] after everything pending is durable and the segment is sealed.
+    pub fn stop(&self) {
         self.stopping.set(true);
         self.notify.notify();
+    }
+
+    /// After the stop: every mark that came is durable.
+    pub fn all_marked(&self) -> bool {
+        !self.gave_up.get()
     }
 
     /// Whether `more` bytes of entries can be stored: in the segment in use or in one made ahead.
@@ -226,7 +229,6 @@ impl Journal {
                 _ if stopping && (waiting.entries > 0 || waiting.oldest_mark.is_some()) => {
                     self.write_pending(&mut sink).await
                 }
-                _ if stopping && !self.seal.get() => return Ok(()),
                 _ if stopping => return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await),
                 Decision::Tick => self.tick().await,
                 Decision::Until(at) => {
@@ -322,7 +324,8 @@ impl Journal {
     fn put_back(&self, mut batch: Pending) {
         batch.waiters = self.flying.take();
         if self.stopping.get() {
-            self.marks.borrow_mut().clear();
+            let given_up = std::mem::take(&mut *self.marks.borrow_mut());
+            self.gave_up.set(self.gave_up.get() || !given_up.is_empty());
         }
         self.oldest_mark.set((!self.marks.borrow().is_empty()).then(Instant::now));
         self.pool.put(self.pending.replace(batch).buf);

@@ -93,8 +93,7 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
             journal.append_marks(id, marks);
         }
         match setup.progress.get() {
-            Step::Sealing => journal.stop(true),
-            Step::Leaving => journal.stop(false),
+            Step::Sealing => journal.stop(),
             Step::Running | Step::Forwarding => {
                 let quiet = || setup.marks.is_empty() && setup.progress.get() < Step::Sealing;
                 bell.wait(quiet).await?;
@@ -102,7 +101,9 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
             }
         }
         writing.await;
-        tell(&setup.sealed, ());
+        if journal.all_marked() {
+            tell(&setup.sealed, ());
+        }
         return listening.await;
     }
 }

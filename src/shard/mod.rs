@@ -24,7 +24,6 @@ use crate::forward::envelope::EnvelopeError;
 use crate::forward::feed::JournalView;
 use crate::forward::settle::{self, Target};
 use crate::handoff::{self, Limits, Published};
-use crate::journal::frame::FrameKind;
 use crate::journal::record::Record;
 use crate::journal::spare::{self, OpenMode};
 use crate::journal::store::{self, FoundJournal, Store, StoreError, StoreOptions};
@@ -60,8 +59,6 @@ enum Step {
     Forwarding = 1,
     /// Ingest cores write the last marks and seal.
     Sealing = 2,
-    /// As `Sealing`, but parcels were left under way: no seal, so that the next start knows.
-    Leaving = 3,
 }
 
 /// The step, shared with every core.
@@ -77,8 +74,7 @@ impl Progress {
         match self.0.load(SeqCst) {
             0 => Step::Running,
             1 => Step::Forwarding,
-            2 => Step::Sealing,
-            _ => Step::Leaving,
+            _ => Step::Sealing,
         }
     }
 }
@@ -113,12 +109,12 @@ pub struct Gateway {
     drained: Receiver<()>,
     /// A message per forwarding core that has finished; false if parcels were left under way.
     finished: Receiver<bool>,
-    /// A message per ingest core that has closed its journal.
+    /// A message per ingest core that has closed its journal with everything in it.
     sealed: Receiver<()>,
     pub fatal: Receiver<Fatal>,
     side: Side,
     /// The data folder stays locked as long as the gateway lives.
-    _store: Store,
+    store: Store,
 }
 
 impl Gateway {
@@ -248,7 +244,7 @@ impl Gateway {
             sealed,
             fatal,
             side,
-            _store: store,
+            store,
         })
     }
 
@@ -271,23 +267,22 @@ impl Gateway {
         for _ in 0..self.forward_bells.len() {
             clean &= self.finished.recv_deadline(end).unwrap_or(false);
         }
-        self.progress.set(if clean { Step::Sealing } else { Step::Leaving });
+        self.progress.set(Step::Sealing);
         self.ingest_bells.iter().for_each(|bell| {
             bell.ring();
         });
-        wait_for(&self.sealed, self.ingest_bells.len(), SEAL);
+        clean &= wait_for(&self.sealed, self.ingest_bells.len(), SEAL);
+        if clean && let Err(error) = self.store.leave_clean() {
+            tracing::warn!(%error, "the next start will take parcels for possible duplicates");
+        }
         self.side.stop();
     }
 }
 
-/// Waits for `count` messages, at most `patience` in all.
-fn wait_for(messages: &Receiver<()>, count: usize, patience: Duration) {
+/// Waits for `count` messages, at most `patience` in all. True if they came.
+fn wait_for(messages: &Receiver<()>, count: usize, patience: Duration) -> bool {
     let end = Instant::now() + patience;
-    for _ in 0..count {
-        if messages.recv_deadline(end).is_err() {
-            return;
-        }
-    }
+    (0..count).all(|_| messages.recv_deadline(end).is_ok())
 }
 
 fn check_names<'a>(what: &'static str, names: impl Iterator<Item = &'a str>) -> Result<(), StartError> {
@@ -381,7 +376,7 @@ fn views(store: &Store, published: &[Arc<Published>]) -> Vec<JournalView> {
             mode: store.mode,
             spans: Arc::new(journal.recovered.spans.clone()),
             end: journal.end(),
-            clean: journal.recovered.last_kind == Some(FrameKind::Seal),
+            clean: store.clean,
             settled: Arc::new(journal.settled.clone()),
             published: published.get(index).cloned(),
         })
