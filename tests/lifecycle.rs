@@ -279,3 +279,35 @@ fn command(program: &str, arguments: &[&str]) -> Result<(), String> {
         false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
+
+#[test]
+fn only_a_start_after_a_kill_calls_a_backlog_possibly_delivered() {
+    let mut regions = regions();
+    regions.iter_mut().for_each(|region| region.set(Mode::Refuse));
+    let mut gateway = Gateway::start(Settings { ingest: 2, ..Settings::new(&regions, &PREFIXES) });
+    let flags = |regions: &[Region; 2], from: [usize; 2]| -> Vec<bool> {
+        let parcels = regions.iter().zip(from).flat_map(|(region, from)| region.parcels_from(from));
+        parcels.map(|parcel| parcel.head.header("penstock-possible-duplicate").is_some()).collect()
+    };
+    for kill in [false, true] {
+        let start = regions[0].count() + regions[1].count();
+        regions.iter_mut().for_each(|region| region.set(Mode::Refuse));
+        let sent = send_for(&load(&gateway, 0), Duration::from_millis(300));
+        if kill {
+            gateway.kill9();
+        } else {
+            assert_eq!(gateway.terminate().0, Some(0), "{}", gateway.said());
+        }
+        // What went out over connections that were still open is no backlog.
+        let before = [regions[0].count(), regions[1].count()];
+        // With one core less, so that one journal is only read.
+        gateway.restart_with(1, 1);
+        regions.iter_mut().for_each(|region| region.set(Mode::Ok));
+        let acked = sent.iter().filter(|sent| sent.acked().is_some()).count();
+        eventually("the backlog is delivered", PATIENCE * 3, || {
+            regions[0].count() + regions[1].count() >= start + acked
+        });
+        let after = flags(&regions, before);
+        assert!(!after.is_empty() && after.iter().all(|flag| *flag == kill), "killed {kill}: {after:?}");
+    }
+}
