@@ -35,6 +35,13 @@ impl Digits {
     /// it is anything else (a group id, a LID, a business-scoped id) or not 7 to 15 digits long.
     pub fn parse(text: &str) -> Option<Self> {
         let mut digits = Self { bytes: [0; DIGITS_MAX], len: 0 };
+        // What the provider sends: bare digits, taken in one piece.
+        let bare = text.as_bytes();
+        if (DIGITS_MIN..=DIGITS_MAX).contains(&bare.len()) && bare.iter().all(u8::is_ascii_digit) {
+            digits.bytes[..bare.len()].copy_from_slice(bare);
+            digits.len = bare.len() as u8;
+            return Some(digits);
+        }
         for byte in text.bytes() {
             match byte {
                 b'0'..=b'9' => {

@@ -56,6 +56,18 @@ const NO_ROW: u16 = u16::MAX;
 /// Regions that a trie can tell apart.
 pub(super) const REGIONS_MAX: usize = NOWHERE as usize;
 
+/// How many bits are set in a set of ten digits. Processors that all x86-64 builds may assume have no
+/// instruction for it, and a load from this kilobyte is quicker than counting by hand.
+static COUNT: [u8; 1024] = {
+    let mut counts = [0; 1024];
+    let mut set = 0;
+    while set < 1024 {
+        counts[set] = (set as u16).count_ones() as u8;
+        set += 1;
+    }
+    counts
+};
+
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
@@ -91,8 +103,8 @@ impl Trie {
             if digit > 9 || node.digits & (1 << digit) == 0 {
                 break;
             }
-            let before = (node.digits & ((1 << digit) - 1)).count_ones();
-            node = &self.nodes[(node.children + before) as usize];
+            let before = COUNT[usize::from(node.digits & ((1 << digit) - 1))];
+            node = &self.nodes[node.children as usize + usize::from(before)];
         }
         let decided = match node.row {
             NO_ROW => Match::Prefix { length: node.length },
