@@ -71,7 +71,13 @@ static COUNT: [u8; 1024] = {
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
+    /// Where the first three digits of a phone lead (its node, and how many of them were walked): one
+    /// load in place of three that wait for each other.
+    starts: Vec<(u32, u8)>,
 }
+
+/// Digits that [`Trie::starts`] takes at once.
+const START: usize = 3;
 
 impl Trie {
     /// Compiles the regions' prefixes over the calling-code table. `country` tells which region
@@ -91,27 +97,51 @@ impl Trie {
         }
         let marks: Vec<(&[u8], Mark)> =
             marks.iter().map(|(prefix, mark)| (prefix.as_bytes(), *mark)).collect();
-        Self { nodes: compile(&marks, country) }
+        let nodes = compile(&marks, country);
+        let starts = (0..1000)
+            .map(|number: u16| walk(&nodes, 0, [number / 100, number / 10 % 10, number % 10]))
+            .collect();
+        Self { nodes, starts }
     }
 
     /// The region of a phone (bare digits) and what decided it.
     #[inline]
     pub(super) fn find(&self, phone: &[u8]) -> Option<(u16, Match)> {
-        let mut node = &self.nodes[0];
-        for &byte in phone {
-            let digit = u32::from(byte.wrapping_sub(b'0'));
-            if digit > 9 || node.digits & (1 << digit) == 0 {
-                break;
+        let digit = |byte: &u8| u16::from(byte.wrapping_sub(b'0'));
+        let at = match phone.split_at_checked(START) {
+            Some((start, rest)) => {
+                let number = start.iter().fold(0, |number, byte| number * 10 + usize::from(digit(byte)));
+                match *self.starts.get(number)? {
+                    (at, walked) if usize::from(walked) == START => {
+                        walk(&self.nodes, at, rest.iter().map(digit)).0
+                    }
+                    (at, _) => at,
+                }
             }
-            let before = COUNT[usize::from(node.digits & ((1 << digit) - 1))];
-            node = &self.nodes[node.children as usize + usize::from(before)];
-        }
+            None => walk(&self.nodes, 0, phone.iter().map(digit)).0,
+        };
+        let node = &self.nodes[at as usize];
         let decided = match node.row {
             NO_ROW => Match::Prefix { length: node.length },
             row => Match::Row(row),
         };
         (node.region != NOWHERE).then_some((node.region, decided))
     }
+}
+
+/// The node that `digits` lead to from the node `at`, and how many of them led on.
+#[inline]
+fn walk(nodes: &[Node], mut at: u32, digits: impl IntoIterator<Item = u16>) -> (u32, u8) {
+    let mut walked = 0;
+    for digit in digits {
+        let node = &nodes[at as usize];
+        if digit > 9 || node.digits & (1 << digit) == 0 {
+            break;
+        }
+        at = node.children + u32::from(COUNT[usize::from(node.digits & ((1 << digit) - 1))]);
+        walked += 1;
+    }
+    (at, walked)
 }
 
 /// Lays the nodes out level by level, so that the children of a node are neighbours. `marks` is
