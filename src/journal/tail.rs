@@ -78,10 +78,6 @@ impl Tail {
         tail
     }
 
-    pub(super) fn id(&self) -> JournalId {
-        self.id
-    }
-
     pub(super) fn next_lsn(&self) -> u64 {
         self.next_lsn.get()
     }

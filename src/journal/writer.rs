@@ -146,10 +146,6 @@ impl Journal {
         })
     }
 
-    pub fn id(&self) -> JournalId {
-        self.tail.id()
-    }
-
     /// False while new webhooks must be refused.
     pub fn accepting(&self) -> bool {
         !self.poisoned.get() && !self.stopping.get() && self.room(0)
