@@ -11,17 +11,18 @@
 //! A full channel (in items, or in bytes that readers hold) is an outcome, not a wait: the ingest
 //! core sets `overflow` and drops the item, which is safe because what is handed over is durable.
 //! From then on nobody pushes. The forwarding core throws the channel's rest away, takes the flag
-//! down, then takes a [`snapshot`] of what every journal has published, and reads everything up to
+//! down, then takes a [`snapshot`](crate::journal::view::snapshot) of what every journal has published, and reads everything up to
 //! there from the journals, merged by sequence number. What is pushed after the flag went down lies
 //! either before the snapshot (skipped: it is being read) or behind it. The snapshot is one moment's:
 //! it is read twice and kept only if nothing moved, so it never holds B without A.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::journal::view::Published;
 use crate::journal::{Committed, EntryAt, JournalIndex, Position};
 use crate::metrics::IngestCells;
 use crate::wake::Doorbell;
@@ -61,42 +62,6 @@ pub struct Handed {
     pub next: Position,
     pub frame: Bytes,
     pub entries: Vec<EntryAt>,
-}
-
-/// How far a journal is.
-#[derive(Debug, Default)]
-pub struct Published {
-    /// All before it is durable.
-    durable: AtomicU64,
-    /// All before it is durable and was pushed, or dropped with the overflow flag set.
-    handed: AtomicU64,
-}
-
-impl Published {
-    pub fn new(end: Position) -> Self {
-        Self { durable: AtomicU64::new(end.to_bits()), handed: AtomicU64::new(end.to_bits()) }
-    }
-
-    pub fn handed(&self) -> Position {
-        Position::from_bits(self.handed.load(SeqCst))
-    }
-}
-
-/// What every journal had published at one moment.
-pub fn snapshot(journals: &[Arc<Published>]) -> Vec<Position> {
-    let read = || -> Vec<Position> {
-        journals.iter().map(|j| Position::from_bits(j.durable.load(SeqCst))).collect()
-    };
-    let mut last = read();
-    loop {
-        // A journal moves about once a millisecond and reading takes nanoseconds: the second look
-        // nearly always agrees.
-        let again = read();
-        if again == last {
-            return last;
-        }
-        last = again;
-    }
 }
 
 /// One forwarding core as the ingest cores see it.
@@ -168,11 +133,11 @@ impl Handoff {
     /// Call when the frame is durable and before its webhooks are answered. Bit `n` of an entry's
     /// tag says that it concerns forwarding core `n`.
     pub fn committed(&self, committed: &mut Committed<'_>) {
-        self.published.durable.store(committed.next.to_bits(), SeqCst);
+        self.published.set_durable(committed.next);
         for (core, outlet) in self.outlets.iter().enumerate() {
             self.offer(core, outlet, committed);
         }
-        self.published.handed.store(committed.next.to_bits(), SeqCst);
+        self.published.set_handed(committed.next);
     }
 
     fn offer(&self, core: usize, outlet: &Outlet, committed: &mut Committed<'_>) {

@@ -16,7 +16,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,14 +23,12 @@ use bytes::Bytes;
 
 use super::region::{Item, Region};
 use crate::entry::Meta;
-use crate::handoff::{Handed, Inlet, Published, snapshot};
+use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::marks::SettledSet;
 use crate::journal::read::{JournalReader, ReadError, ReadFrame};
 use crate::journal::record::{self, Record};
-use crate::journal::recover::Span;
-use crate::journal::spare::OpenMode;
-use crate::journal::{JournalId, JournalIndex, Position};
+use crate::journal::view::{JournalView, Published, snapshot};
+use crate::journal::{JournalIndex, Position};
 use crate::wake::{Bell, Notify, Yield};
 
 /// Entries handled before other tasks of the core get their turn.
@@ -40,24 +37,6 @@ const TURN: usize = 256;
 const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// A journal as a forwarding core sees it.
-#[derive(Debug, Clone)]
-pub struct JournalView {
-    pub id: JournalId,
-    pub dir: PathBuf,
-    pub mode: OpenMode,
-    /// What recovery found.
-    pub spans: Arc<Vec<Span>>,
-    /// Where recovery ended: what lies before was there at the start.
-    pub end: Position,
-    /// The process before this one stopped in good order: nothing was under way.
-    pub clean: bool,
-    /// Parcels settled before the start.
-    pub settled: Arc<SettledSet>,
-    /// Still written to, by an ingest core of this process; `None` for a journal that is only read.
-    pub published: Option<Arc<Published>>,
-}
 
 /// How far a lagging region got in one journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

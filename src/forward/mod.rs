@@ -32,6 +32,7 @@ use crate::entry::name_id;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
+use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
 use crate::side;
 use crate::verify::Verifier;
@@ -50,7 +51,7 @@ pub mod settle;
 use attempt::{Attempts, RegionDesk, SourceDesk};
 use client::Client;
 use envelope::{Envelope, EnvelopeError};
-use feed::{Feed, JournalView};
+use feed::Feed;
 use region::Region;
 use settle::{Settler, Target};
 

@@ -31,6 +31,7 @@ pub mod recover;
 pub mod spare;
 pub mod store;
 mod tail;
+pub mod view;
 pub mod writer;
 
 #[cfg(test)]

@@ -21,12 +21,12 @@ use crate::config::{Config, OnDamage};
 use crate::entry::{Meta, name_id};
 use crate::forward;
 use crate::forward::envelope::EnvelopeError;
-use crate::forward::feed::JournalView;
 use crate::forward::settle::{self, Target};
-use crate::handoff::{self, Limits, Published};
+use crate::handoff::{self, Limits};
 use crate::journal::record::Record;
 use crate::journal::spare::{self, OpenMode};
 use crate::journal::store::{self, FoundJournal, Store, StoreError, StoreOptions};
+use crate::journal::view::{Archived, JournalView, Published};
 use crate::journal::writer::Seed;
 use crate::listen;
 use crate::metrics::ForwardCells;
@@ -379,6 +379,7 @@ fn views(store: &Store, published: &[Arc<Published>]) -> Vec<JournalView> {
             clean: store.clean,
             settled: Arc::new(journal.settled.clone()),
             published: published.get(index).cloned(),
+            archived: Arc::new(Archived::never_asked()),
         })
         .collect()
 }
