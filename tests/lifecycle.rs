@@ -93,6 +93,17 @@ fn sigterm_ends_an_idle_gateway_at_once_even_with_open_connections() {
 }
 
 #[test]
+fn sigterm_during_the_start_is_a_clean_end_too() {
+    let regions = regions();
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    gateway.terminate();
+    for _ in 0..10 {
+        let status = gateway.start_and_stop_early();
+        assert_eq!(status.code(), Some(0), "{}", gateway.said());
+    }
+}
+
+#[test]
 fn sigterm_does_not_wait_for_a_region_that_is_down() {
     let mut regions = regions();
     regions[0].set(Mode::Hang);

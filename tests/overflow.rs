@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use penstock::config::Config;
 use penstock::handoff::Limits;
 use penstock::shard;
+use penstock::side::Side;
 
 use support::body::World;
 use support::gateway::Gateway;
@@ -46,7 +47,7 @@ fn small(config: &Path) -> Command {
 fn host() {
     let file = std::env::var(CONFIG).expect("started by another test of this file");
     let (config, _) = Config::load(Path::new(&file)).unwrap();
-    let gateway = shard::Gateway::start(config, LIMITS, Arc::default()).unwrap();
+    let gateway = shard::Gateway::start(config, LIMITS, Arc::default(), Side::start().unwrap()).unwrap();
     panic!("ended by itself: {}", gateway.fatal.recv().unwrap());
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use crossbeam_channel::{Receiver, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::handoff::Limits;
 use crate::journal::store::StoreError;
 use crate::shard::{Gateway, StartError};
-use crate::side;
+use crate::side::{self, Side};
 
 /// Time for the answers 503 to leave after the journal has failed.
 const LAST_ANSWERS: Duration = Duration::from_millis(300);
@@ -57,10 +57,14 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
+    let side = Side::start()?;
+    let signals = watch_signals(&side.handle())?;
     let (address, admin) = (config.listen.address, config.admin.address);
     let (ingest, forward) = (config.cores.ingest.len(), config.cores.forward.len());
-    let gateway = Gateway::start(config, Limits::default(), log.dropped()).map_err(failure)?;
-    let signals = watch_signals(&gateway.side())?;
+    let gateway = {
+        let _starting = end_on_signal(signals.clone())?;
+        Gateway::start(config, Limits::default(), log.dropped(), side).map_err(failure)?
+    };
     tracing::info!(%address, %admin, ingest, forward, "taking webhooks");
 
     let code = loop {
@@ -136,6 +140,28 @@ fn watch_signals(side: &side::Handle) -> anyhow::Result<Receiver<Signal>> {
     });
     ready.recv().context("the side thread ended")?.context("watch for signals")?;
     Ok(signals)
+}
+
+/// A stop that is asked for during the start, which may read a long journal, ends the process at once:
+/// whatever moment that is, the journal is as safe as after a crash. Until the sender is dropped.
+fn end_on_signal(signals: Receiver<Signal>) -> std::io::Result<Sender<()>> {
+    let (started, starting) = bounded(0);
+    std::thread::Builder::new().name("early-stop".into()).spawn(move || {
+        loop {
+            select! {
+                recv(signals) -> got => match got {
+                    Ok(Signal::Stop) => {
+                        tracing::info!("stopped before the start was complete");
+                        std::process::exit(0);
+                    }
+                    Ok(Signal::Reload) => {}
+                    Err(_) => return,
+                },
+                recv(starting) -> _ => return,
+            }
+        }
+    })?;
+    Ok(started)
 }
 
 fn abort_on_second(signals: &Receiver<Signal>) {

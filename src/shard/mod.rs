@@ -31,7 +31,7 @@ use crate::journal::writer::Seed;
 use crate::listen;
 use crate::metrics::ForwardCells;
 use crate::metrics::render::Registry;
-use crate::side::{self, Side};
+use crate::side::Side;
 use crate::wake::Doorbell;
 
 mod disk;
@@ -123,6 +123,7 @@ impl Gateway {
         config: Config,
         limits: Limits,
         log_lines_dropped: Arc<AtomicU64>,
+        side: Side,
     ) -> Result<Self, StartError> {
         check_names("regions", config.regions.iter().map(|r| r.name.as_str()))?;
         check_names("sources", config.sources.iter().map(|s| s.name.as_str()))?;
@@ -146,7 +147,6 @@ impl Gateway {
 
         // Ports first: a second gateway on this machine must fail before it waits for the data folder.
         let listeners = bind_all(&config)?;
-        let side = Side::start()?;
         let admin = Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config)));
         start_admin(&config, &admin, &side)?;
         side.handle().spawn(disk::watch(config.gateway.data_dir.clone(), Arc::clone(&registry.process)));
@@ -246,11 +246,6 @@ impl Gateway {
             side,
             store,
         })
-    }
-
-    /// The side thread, for whoever else needs it.
-    pub fn side(&self) -> side::Handle {
-        self.side.handle()
     }
 
     /// Stops in good order, within ten seconds.

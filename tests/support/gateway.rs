@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::http::{self, Message};
 use super::metrics::Metrics;
 use super::settings::Settings;
-use super::{free_port, loopback};
+use super::{eventually, free_port, loopback};
 
 /// From the start of the process to `/readyz`, recovery of a loaded journal included.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -96,6 +96,16 @@ impl Gateway {
         std::thread::sleep(pause);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Starts again and asks for a clean end as soon as there is somebody to ask, ready or not.
+    pub fn start_and_stop_early(&mut self) -> ExitStatus {
+        self.child = spawn(&self.settings, &self.config(), &self.stderr());
+        eventually("somebody answers on the admin listener", READY_WITHIN, || {
+            http::get(self.admin, "/healthz").is_ok()
+        });
+        self.send_term();
+        self.wait_exit(Duration::from_secs(10))
     }
 
     /// Asks for a clean end.
