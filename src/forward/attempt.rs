@@ -55,7 +55,8 @@ struct Parcel {
     source: usize,
     body: Bytes,
     mac: [u8; 32],
-    webhook_sha256: [u8; 32],
+    /// Of the whole webhook, whatever part of it this is.
+    webhook_digest: [u8; 32],
     received_at_ms: u64,
 }
 
@@ -87,7 +88,7 @@ impl Attempts {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut head = envelope.head(
             &Stamp {
-                id: &envelope.id(&parcel.webhook_sha256),
+                id: &envelope.id(&parcel.webhook_digest),
                 body: &parcel.body,
                 hub_signature: &parcel.mac,
                 received_at_ms: parcel.received_at_ms,
@@ -98,9 +99,8 @@ impl Attempts {
             &mut self.values.borrow_mut(),
         );
         let start = Instant::now();
-        let attempt = desk.client.send(&mut head, parcel.body, start).await;
+        let (attempt, end) = desk.client.send(&mut head, parcel.body, start).await;
         envelope.give_back(head);
-        let end = Instant::now();
         self.count(region, &attempt, end.saturating_duration_since(start));
         Some((verdict(&attempt), end))
     }
@@ -130,8 +130,11 @@ impl Attempts {
             );
             return None;
         };
-        let mut webhook_sha256 = [0; 32];
-        webhook_sha256.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
+        // The provider's signature is a digest of the body, made and stored already.
+        let mut webhook_digest = meta.signature();
+        if meta.wasender() {
+            webhook_digest.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
+        }
         let verifier = &self.sources[source].verifier;
         let (cut, mac) = if meta.slots() == 1 {
             let mac = if meta.secret() == 0 && !meta.wasender() {
@@ -165,7 +168,7 @@ impl Attempts {
             record.advance(before_body);
             record
         });
-        Some(Parcel { source, body, mac, webhook_sha256, received_at_ms })
+        Some(Parcel { source, body, mac, webhook_digest, received_at_ms })
     }
 
     fn count(&self, region: &Region, attempt: &Attempt, took: Duration) {

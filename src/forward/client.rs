@@ -3,8 +3,8 @@
 //! Invariants:
 //! - An attempt ends within the region's timeout (and one sweep of the core's [`Deadlines`]).
 //! - A connection carries one request at a time and goes back to the pool only after an answer that
-//!   ended where its framing says, with nothing behind it. A connection that has anything to read
-//!   before it is used is closed. So no answer is ever taken for another request's.
+//!   ended where its framing says, with nothing behind it. A connection that rested and has anything
+//!   to read before it is used is closed. So no answer is taken for another request's.
 //! - Connections are opened only when the pool is empty, so with at most `in_flight` attempts at once
 //!   (the caller's part) there are at most `in_flight` connections.
 //! - Memory of a connection is bounded: 8 KiB to write from, at most 128 KiB to read into, 4 KiB between
@@ -32,6 +32,10 @@ use crate::http1::{BadAnswer, Response};
 
 /// A region that is there answers a SYN within one retransmission, which comes after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that rested less is used without a look at it. The look is a system call, a tenth of what
+/// a parcel costs, and cannot see what arrives just after it anyway.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// Below the 60 s and 75 s after which common balancers and servers close, so that it is mostly we
 /// who close first. Servers that close earlier are noticed when the connection is taken out.
@@ -80,9 +84,9 @@ pub struct Client {
 }
 
 struct Idle {
-    connection: Connection,
-    /// When [`Client::reap`] first saw it: no clock is read for a connection that is soon used again.
-    since: Option<Instant>,
+    /// Boxed: it goes in and out of the pool with every parcel and is some hundred bytes.
+    connection: Box<Connection>,
+    since: Instant,
 }
 
 impl Client {
@@ -113,10 +117,7 @@ impl Client {
     /// Closes connections that nobody needed for a while or that the region has closed. To be called
     /// about once a second.
     pub fn reap(&self, now: Instant) {
-        self.idle.borrow_mut().retain_mut(|idle| {
-            idle.since.get_or_insert(now);
-            idle.fit(now)
-        });
+        self.idle.borrow_mut().retain(|idle| idle.young(now) && idle.connection.is_quiet());
     }
 
     /// Connections in the pool.
@@ -124,12 +125,12 @@ impl Client {
         self.idle.borrow().len()
     }
 
-    /// Posts `body` under `head` and reads the answer. It is `start` now.
+    /// Posts `body` under `head` and reads the answer. It is `start` now; what came of it, and when.
     ///
     /// If a connection from the pool turns out to be closed before any byte of an answer, the request
     /// is sent once more on a fresh one: servers close idle connections at any moment. The region may
     /// have taken the first in spite of all, so the second then says `penstock-possible-duplicate`.
-    pub async fn send(&self, head: &mut RequestHead, body: Bytes, start: Instant) -> Attempt {
+    pub async fn send(&self, head: &mut RequestHead, body: Bytes, start: Instant) -> (Attempt, Instant) {
         let deadline = start + self.timeout;
         let mut attempt = Attempt { outcome: Outcome::Timeout, sent_bytes: false, opened: 0 };
 
@@ -150,17 +151,18 @@ impl Client {
                 let result = connection.exchange(head, body, deadline).await;
                 self.conclude(attempt, connection, result)
             }
-            Err(None) => attempt,
-            Err(Some(fault)) => Attempt { outcome: Outcome::Connection(fault), ..attempt },
+            Err(None) => (attempt, Instant::now()),
+            Err(Some(fault)) => (Attempt { outcome: Outcome::Connection(fault), ..attempt }, Instant::now()),
         }
     }
 
     fn conclude(
         &self,
         mut attempt: Attempt,
-        connection: Connection,
+        connection: Box<Connection>,
         result: Result<Response, BadAnswer>,
-    ) -> Attempt {
+    ) -> (Attempt, Instant) {
+        let now = Instant::now();
         match result {
             Ok(answer) => {
                 attempt.sent_bytes = false;
@@ -169,7 +171,7 @@ impl Client {
                     retry_after: answer.retry_after.map(|asked| asked.wait(SystemTime::now())),
                 };
                 if answer.reusable {
-                    self.put_idle(connection);
+                    self.put_idle(connection, now);
                 }
             }
             Err(fault) => {
@@ -179,11 +181,11 @@ impl Client {
                 }
             }
         }
-        attempt
+        (attempt, now)
     }
 
     /// A connection to the first address that takes one; `Err(None)` if none did in time.
-    async fn connect(&self, start: Instant, deadline: Instant) -> Result<Connection, Option<Fault>> {
+    async fn connect(&self, start: Instant, deadline: Instant) -> Result<Box<Connection>, Option<Fault>> {
         let until = deadline.min(start + CONNECT_TIMEOUT);
         let count = self.addresses.borrow().len();
         let mut fault = Fault::NoAddress;
@@ -197,7 +199,7 @@ impl Client {
                 addresses[self.preferred.get() % addresses.len()]
             };
             match Connection::open(address, self.source, &self.deadlines, until).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => return Ok(Box::new(connection)),
                 Err(error) => {
                     self.preferred.set(self.preferred.get().wrapping_add(1));
                     match error {
@@ -210,7 +212,7 @@ impl Client {
         Err(Some(fault))
     }
 
-    fn take_idle(&self, now: Instant) -> Option<Connection> {
+    fn take_idle(&self, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         while let Some(top) = idle.pop() {
             if top.fit(now) {
@@ -220,19 +222,23 @@ impl Client {
         None
     }
 
-    fn put_idle(&self, connection: Connection) {
+    fn put_idle(&self, connection: Box<Connection>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let known = self.addresses.borrow().contains(&connection.peer());
         if known && !connection.expired() && idle.len() < self.in_flight {
             connection.rest();
-            idle.push(Idle { connection, since: None });
+            idle.push(Idle { connection, since: now });
         }
     }
 }
 
 impl Idle {
+    fn young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < IDLE_TIMEOUT
+    }
+
     fn fit(&self, now: Instant) -> bool {
-        self.since.is_none_or(|since| now.saturating_duration_since(since) < IDLE_TIMEOUT)
-            && self.connection.is_quiet()
+        let rested = now.saturating_duration_since(self.since);
+        self.young(now) && (rested < LOOK_AFTER || self.connection.is_quiet()) && !self.connection.expired()
     }
 }

@@ -156,11 +156,11 @@ impl Envelope {
         Ok(Self { head, used: RefCell::default(), signing, id: RefCell::new(id) })
     }
 
-    /// The id of this region's parcel from the webhook whose whole body has this SHA-256.
-    pub fn id(&self, webhook_sha256: &[u8; 32]) -> WebhookId {
+    /// The id of this region's parcel from the webhook whose whole body has this digest.
+    pub fn id(&self, webhook: &[u8; 32]) -> WebhookId {
         let mut id = self.id.borrow_mut();
-        let end = id.len() - webhook_sha256.len();
-        id[end..].copy_from_slice(webhook_sha256);
+        let end = id.len() - webhook.len();
+        id[end..].copy_from_slice(webhook);
         let digest = digest::digest(&digest::SHA256, &id);
         let mut text = [0; ID_BYTES];
         text[..4].copy_from_slice(b"msg_");

@@ -22,6 +22,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use foldhash::fast::RandomState;
+
 /// Nobody, nothing.
 const NONE: u32 = u32::MAX;
 
@@ -47,7 +49,7 @@ pub struct Lanes<T> {
     places: Vec<Place>,
     free_places: Vec<u32>,
     /// The last place in each lane, by conversation. The first needs no entry: its parcel knows.
-    tails: HashMap<u64, u32>,
+    tails: HashMap<u64, u32, RandomState>,
     /// The oldest on top, so that what has waited longest goes first, also after a retry's wait.
     ready: BinaryHeap<Reverse<ParcelId>>,
     next_sequence: u64,
@@ -84,7 +86,7 @@ impl<T> Default for Lanes<T> {
             free_parcels: Vec::new(),
             places: Vec::new(),
             free_places: Vec::new(),
-            tails: HashMap::new(),
+            tails: HashMap::default(),
             ready: BinaryHeap::new(),
             next_sequence: 0,
             len: 0,

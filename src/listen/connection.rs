@@ -41,6 +41,8 @@ pub(super) struct Connection<H: Handler> {
     out: Vec<u8>,
     /// When the last bytes were read.
     seen: Instant,
+    /// When the clock was last read: near enough for deadlines of seconds.
+    now: Instant,
     /// When the head or body that is being read began.
     began: Option<(Waiting, Instant)>,
 }
@@ -63,6 +65,7 @@ impl<H: Handler> Connection<H> {
         handler: Rc<H>,
     ) -> Self {
         let fd = stream.as_raw_fd();
+        let now = Instant::now();
         Self {
             watch: core.deadlines.watch(fd),
             member: core.roster.join(fd),
@@ -74,7 +77,8 @@ impl<H: Handler> Connection<H> {
             handler,
             requests: Requests::new(),
             out: Vec::new(),
-            seen: Instant::now(),
+            seen: now,
+            now,
             began: None,
         }
     }
@@ -147,8 +151,8 @@ impl<H: Handler> Connection<H> {
             }
         }
         let out = mem::take(&mut self.out);
-        let before = Instant::now();
-        let waited = before.saturating_duration_since(self.seen).as_nanos() as u64;
+        self.now = Instant::now();
+        let waited = self.now.saturating_duration_since(self.seen).as_nanos() as u64;
         for _ in 0..timed {
             self.core.cells.ack_seconds.observe_ns(waited);
         }
@@ -171,7 +175,7 @@ impl<H: Handler> Connection<H> {
     }
 
     async fn send(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>, Gone> {
-        self.watch.set(Instant::now() + self.core.shared.patience.send, Shutdown::Both);
+        self.watch.set(self.now + self.core.shared.patience.send, Shutdown::Both);
         let (sent, bytes) = self.stream.write_all(bytes).await;
         if sent.is_err() && self.watch.expired() {
             self.core.cells.connections_timed_out.add(1);
@@ -186,6 +190,7 @@ impl<H: Handler> Connection<H> {
         let (read, input) = self.stream.read(input.slice_mut(start..end)).await;
         self.requests.input = input.into_inner();
         self.seen = Instant::now();
+        self.now = self.seen;
         self.member.set_idle(None);
         read.map_err(|_| Gone)
     }
@@ -218,9 +223,8 @@ impl<H: Handler> Connection<H> {
         };
         let at = match self.requests.phase() {
             Phase::Idle => {
-                let now = Instant::now();
-                self.member.set_idle(Some(now));
-                now + limits.idle_timeout
+                self.member.set_idle(Some(self.now));
+                self.now + limits.idle_timeout
             }
             Phase::Head => since(Waiting::Head) + limits.header_timeout,
             Phase::Body { received } => {

@@ -148,20 +148,33 @@ fn sha256(bytes: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
 fn decode(value: &[u8]) -> Option<[u8; SHA256_OUTPUT_LEN]> {
     let digits = value.strip_prefix(PREFIX).filter(|digits| digits.len() == 2 * SHA256_OUTPUT_LEN)?;
     let mut tag = [0; SHA256_OUTPUT_LEN];
+    // Digits are random, so a branch on each would be guessed wrong every third time. The bits of
+    // all values together tell whether one of them was no digit.
+    let mut all = 0;
     for (byte, pair) in tag.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_value(pair[0])? << 4 | hex_value(pair[1])?;
+        let (high, low) = (HEX[usize::from(pair[0])], HEX[usize::from(pair[1])]);
+        *byte = high << 4 | low;
+        all |= high | low;
     }
-    Some(tag)
+    (all < 16).then_some(tag)
 }
 
 fn hex_value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
+    Some(HEX[usize::from(digit)]).filter(|value| *value < 16)
 }
+
+/// Value of a hex digit of either case; 255 for any other byte.
+static HEX: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value as usize];
+        values[digit as usize] = value;
+        values[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }

@@ -149,7 +149,7 @@ impl Core {
 
     pub(crate) async fn send(&self, body: &'static [u8]) -> Attempt {
         let start = Instant::now();
-        self.client.send(&mut self.head(body), Bytes::from_static(body), start).await
+        self.client.send(&mut self.head(body), Bytes::from_static(body), start).await.0
     }
 
     /// Sends, and expects 200.
