@@ -34,14 +34,11 @@ impl Digits {
     /// The digits in `text`, which may hold a leading `+`, blanks, `-` and `()` besides. None if
     /// it is anything else (a group id, a LID, a business-scoped id) or not 7 to 15 digits long.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut digits = Self { bytes: [0; DIGITS_MAX], len: 0 };
-        // What the provider sends: bare digits, taken in one piece.
-        let bare = text.as_bytes();
-        if (DIGITS_MIN..=DIGITS_MAX).contains(&bare.len()) && bare.iter().all(u8::is_ascii_digit) {
-            digits.bytes[..bare.len()].copy_from_slice(bare);
-            digits.len = bare.len() as u8;
+        // What the provider sends: bare digits.
+        if let Some(digits) = Self::bare(text.as_bytes()) {
             return Some(digits);
         }
+        let mut digits = Self { bytes: [0; DIGITS_MAX], len: 0 };
         for byte in text.bytes() {
             match byte {
                 b'0'..=b'9' => {
@@ -54,6 +51,25 @@ impl Digits {
             }
         }
         (usize::from(digits.len) >= DIGITS_MIN).then_some(digits)
+    }
+
+    /// Digits and nothing else, all of them looked at together.
+    fn bare(text: &[u8]) -> Option<Self> {
+        const ALL: u128 = u128::MAX / 255;
+        if !(DIGITS_MIN..=DIGITS_MAX).contains(&text.len()) {
+            return None;
+        }
+        let mut padded = [b'0'; DIGITS_MAX + 1];
+        padded[..text.len()].copy_from_slice(text);
+        let word = u128::from_le_bytes(padded);
+        // A byte is a digit if its high half is 3 and stays so when 6 is added.
+        let high = |word: u128| word & (ALL * 0xf0);
+        if high(word) != ALL * 0x30 || high(word + ALL * 6) != ALL * 0x30 {
+            return None;
+        }
+        let kept = word & (u128::MAX >> (8 * (padded.len() - text.len())));
+        let [bytes @ .., _] = kept.to_le_bytes();
+        Some(Self { bytes, len: text.len() as u8 })
     }
 
     pub fn as_str(&self) -> &str {
@@ -156,6 +172,19 @@ mod tests {
         check("447700900123@s.whatsapp.net", None);
         check("BR.1502576394655843", None);
         check("\u{0661}\u{0662}\u{0663}\u{0664}\u{0665}\u{0666}\u{0667}", None);
+    }
+
+    #[test]
+    fn any_other_character_anywhere_makes_it_no_phone() {
+        for at in 0..12 {
+            for byte in 0..128u8 {
+                let mut text = *b"919876500001";
+                text[at] = byte;
+                let text = str::from_utf8(&text).unwrap();
+                let expected = byte.is_ascii_digit() || b" -()".contains(&byte) || byte == b'+' && at == 0;
+                assert_eq!(Digits::parse(text).is_some(), expected, "{text:?}");
+            }
+        }
     }
 
     #[test]

@@ -71,13 +71,13 @@ static COUNT: [u8; 1024] = {
 #[derive(Debug)]
 pub(super) struct Trie {
     nodes: Vec<Node>,
-    /// Where the first three digits of a phone lead (its node, and how many of them were walked): one
-    /// load in place of three that wait for each other.
+    /// Where the first four digits of a phone lead (its node, and how many of them were walked): one
+    /// load in place of four that wait for each other.
     starts: Vec<(u32, u8)>,
 }
 
 /// Digits that [`Trie::starts`] takes at once.
-const START: usize = 3;
+const START: usize = 4;
 
 impl Trie {
     /// Compiles the regions' prefixes over the calling-code table. `country` tells which region
@@ -98,8 +98,8 @@ impl Trie {
         let marks: Vec<(&[u8], Mark)> =
             marks.iter().map(|(prefix, mark)| (prefix.as_bytes(), *mark)).collect();
         let nodes = compile(&marks, country);
-        let starts = (0..1000)
-            .map(|number: u16| walk(&nodes, 0, [number / 100, number / 10 % 10, number % 10]))
+        let starts = (0..10u16.pow(START as u32))
+            .map(|number| walk(&nodes, 0, [1000, 100, 10, 1].map(|place| number / place % 10)))
             .collect();
         Self { nodes, starts }
     }
