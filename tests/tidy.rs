@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "src/journal/marks.rs",
     "src/forward/lane.rs",
     "src/forward/retry.rs",
+    "src/forward/told.rs",
     "src/forward/parcel.rs",
     "src/forward/parcel/",
     "src/route/",

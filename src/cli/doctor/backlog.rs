@@ -89,7 +89,7 @@ fn read(root: &Path, most: u64) -> anyhow::Result<Backlog> {
 
 fn judge(backlog: &Backlog, subject: &Subject, now: SystemTime) -> Vec<Finding> {
     let mib = backlog.bytes >> 20;
-    let size = format!("{} journals, {} segments, {mib} MiB", backlog.journals, backlog.segments);
+    let size = format!("journals {}, segments {}, {mib} MiB", backlog.journals, backlog.segments);
     if backlog.bytes > READ_MOST {
         return vec![
             Finding::ok("journal", format!("{size}: too much to look into here")),
