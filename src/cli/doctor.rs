@@ -2,7 +2,7 @@
 //!
 //! Looks only; the one thing it writes is a temporary file of a mebibyte in the data folder. Each check
 //! is a function that returns findings, so the report is a list and its order is the order below; what
-//! they read of the kernel they read through a [`Machine`], which tests make of files.
+//! they read of the kernel they read through a `Machine`, which tests make of files.
 //! The configuration is read leniently, for the few keys that matter here: a machine can be looked at
 //! before its configuration is finished, and `penstock check` is the one to judge the file.
 
