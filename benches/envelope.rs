@@ -35,7 +35,7 @@ fn envelope(c: &mut Criterion) {
         let envelope = Envelope::new("edge-1", "main", &region(secret)).expect("an envelope");
         let mut buffer = BytesMut::new();
         let mut now = 1_789_400_000_u64;
-        group.bench_function(name, |b| {
+        group.bench_function(format!("{name}/body={}", body.len()), |b| {
             b.iter(|| {
                 now += 1;
                 let id = envelope.id(black_box(&[7; 32]));

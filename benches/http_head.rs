@@ -57,9 +57,10 @@ fn heads(c: &mut Criterion) {
         let head = head.as_bytes();
         let half = [head.len() / 2];
         assert_eq!((parse(head, &[]), parse(head, &half)), (head.len(), head.len()));
+        let name = format!("{name}/bytes={}", head.len());
         group.throughput(Throughput::Bytes(head.len() as u64));
-        group.bench_function(format!("{name}/whole"), |b| b.iter(|| parse(black_box(head), &[])));
-        group.bench_function(format!("{name}/two reads"), |b| {
+        group.bench_function(format!("{name}/reads=1"), |b| b.iter(|| parse(black_box(head), &[])));
+        group.bench_function(format!("{name}/reads=2"), |b| {
             b.iter(|| parse(black_box(head), black_box(&half)))
         });
         group.bench_function(format!("{name}/httparse alone"), |b| {

@@ -80,7 +80,7 @@ fn intake(c: &mut Criterion) {
         parcels: vec![Counter::default(), Counter::default()],
         ..IngestCells::default()
     });
-    c.bench_function("intake", |b| {
+    c.bench_function(&format!("intake/status/bytes={}", body.len()), |b| {
         b.iter_custom(|rounds| {
             let mut took = Duration::ZERO;
             let mut left = rounds;

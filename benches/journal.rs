@@ -49,7 +49,7 @@ fn journal(c: &mut Criterion) {
     let mut group = c.benchmark_group("journal");
     let (verdict, body) = (verdict(), [b'x'; 700]);
     let mut buf = AlignedBuf::with_capacity(256 * 1024);
-    group.bench_function("write entry", |b| {
+    group.bench_function("encode/entry/body=700", |b| {
         b.iter(|| {
             buf.set_len(HEADER);
             let body = black_box(&body);
@@ -57,13 +57,13 @@ fn journal(c: &mut Criterion) {
         });
     });
     let entry = buf.as_slice()[HEADER..].to_vec();
-    group.bench_function("read entry", |b| {
+    group.bench_function("decode/entry/body=700", |b| {
         b.iter(|| match record::read(black_box(&entry)) {
             Ok((record::Record::Entry(entry), _)) => Meta::read(entry.meta).map_or(0, |meta| meta.source()),
             _ => 0,
         });
     });
-    group.bench_function("read known entry", |b| {
+    group.bench_function("decode known/entry/body=700", |b| {
         b.iter(|| match record::read_known(black_box(&entry)) {
             Ok((record::Record::Entry(entry), _)) => Meta::read(entry.meta).map_or(0, |meta| meta.source()),
             _ => 0,
@@ -71,7 +71,7 @@ fn journal(c: &mut Criterion) {
     });
     for entries in [1, 32] {
         group.throughput(Throughput::Bytes((entries * entry.len()) as u64));
-        group.bench_function(format!("close a frame of {entries}"), |b| {
+        group.bench_function(format!("close frame/entries={entries}/bytes={}", entries * entry.len()), |b| {
             b.iter(|| {
                 buf.set_len(HEADER + entries * entry.len());
                 frame::finish(&mut buf, header()).digest()

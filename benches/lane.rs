@@ -19,7 +19,7 @@ fn behind(backlog: u64, per: u64) -> Lanes<u64> {
 }
 
 fn push_pop_finish(c: &mut Criterion) {
-    let mut group = c.benchmark_group("push_pop_finish");
+    let mut group = c.benchmark_group("lane/push_pop_finish");
     group.throughput(Throughput::Elements(PARCELS as u64));
     for (name, conversations, each, backlog) in [
         ("conversations=10000/each=1/backlog=0", 10_000, 1, 0),

@@ -32,7 +32,7 @@ fn parcel(c: &mut Criterion) {
         let body = batch(n);
         let (mut cutter, mut out) = (Cutter::new(), Vec::new());
         group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function(format!("half of {n} events"), |b| {
+        group.bench_function(format!("cut/events={n}/kept={}/bytes={}", n / 2, body.len()), |b| {
             b.iter(|| {
                 out.clear();
                 let body = black_box(body.as_bytes());

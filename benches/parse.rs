@@ -27,15 +27,15 @@ fn parse(c: &mut Criterion) {
         ("status", sample("status-bsuid-no-phone")),
         ("text", sample("text")),
         ("escapes", escapes),
-        ("batch of 10", batch(10, 0)),
-        ("batch of 1000, 3 MB", batch(1000, 2_500)),
+        ("batch/events=10", batch(10, 0)),
+        ("batch/events=1000", batch(1000, 2_500)),
         ("account", sample("template-status-rejected")),
         ("opaque", sample("own-unknown-object")),
     ];
     for (name, body) in &bodies {
         let mut parser = Parser::new();
         group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function(*name, |b| {
+        group.bench_function(format!("{name}/bytes={}", body.len()), |b| {
             b.iter(|| {
                 parser.parse(SourceKind::Whatsapp, black_box(body.as_bytes()), &mut |event| {
                     black_box(event.key);
@@ -44,7 +44,7 @@ fn parse(c: &mut Criterion) {
         });
     }
     let mut parser = Parser::new();
-    group.bench_function("status with conversations", |b| {
+    group.bench_function(format!("status with conversations/bytes={}", bodies[0].1.len()), |b| {
         b.iter(|| {
             parser.parse(SourceKind::Whatsapp, black_box(bodies[0].1.as_bytes()), &mut |event| {
                 conversations(event.number, event.users).for_each(|id| {

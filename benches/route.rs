@@ -104,7 +104,9 @@ fn bench(c: &mut Criterion) {
         });
         group.finish();
     }
-    c.bench_function("route/canonical", |b| b.iter(|| phone::canonical(black_box("+55 31 98765-4321"))));
+    c.bench_function("route/canonical/characters=17", |b| {
+        b.iter(|| phone::canonical(black_box("+55 31 98765-4321")))
+    });
 }
 
 criterion_group!(benches, bench);

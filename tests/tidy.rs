@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "src/journal/marks.rs",
     "src/forward/lane.rs",
     "src/forward/retry.rs",
+    "src/forward/told.rs",
     "src/forward/parcel.rs",
     "src/forward/parcel/",
     "src/route/",
@@ -153,6 +154,23 @@ fn top_level_holds_only_what_belongs_there() {
     let breaches: Vec<String> =
         names.filter(|name| !name.starts_with('.') && !TOP.contains(&name.as_str())).collect();
     report(&breaches, "names on the top level that are not in TOP");
+}
+
+#[test]
+fn every_bench_is_declared_and_names_its_parameters() {
+    // Without its entry cargo would run it under the test harness, which finds nothing in it.
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut breaches = Vec::new();
+    for file in sources("benches") {
+        let name = file.name.strip_prefix("benches/").and_then(|name| name.strip_suffix(".rs")).unwrap();
+        if !manifest.contains(&format!("[[bench]]\nname = \"{name}\"\nharness = false\n")) {
+            breaches.push(format!("{}: no [[bench]] without harness in Cargo.toml", file.name));
+        }
+        if !file.lines.iter().any(|line| line.contains("={") || line.contains("=1")) {
+            breaches.push(format!("{}: no name says its parameters, such as bytes={{}}", file.name));
+        }
+    }
+    report(&breaches, "benches that do not run or do not say what they measure");
 }
 
 #[test]

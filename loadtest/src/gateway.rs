@@ -51,8 +51,13 @@ impl Gateway {
         Ok(Self { server, address, admin })
     }
 
+    /// What `/metrics` says now.
+    pub fn scrape(&self) -> anyhow::Result<String> {
+        Ok(get(self.admin, "/metrics").context("scrape the gateway")?.1)
+    }
+
     pub fn counters(&self) -> anyhow::Result<Counters> {
-        let (_, page) = get(self.admin, "/metrics").context("scrape the gateway")?;
+        let page = self.scrape()?;
         let total = |name: &str| total(&page, name);
         Ok(Counters {
             commits: total("penstock_commits_total"),
@@ -64,7 +69,7 @@ impl Gateway {
 }
 
 /// Sum over all labels; 0 if there is no such metric.
-fn total(page: &str, name: &str) -> f64 {
+pub fn total(page: &str, name: &str) -> f64 {
     let values = page.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?

@@ -15,6 +15,7 @@ mod floor;
 mod gateway;
 mod generator;
 mod http;
+mod k6;
 mod measure;
 mod pool;
 mod server;
@@ -40,6 +41,8 @@ enum Command {
     Load(generator::Args),
     /// A region: answers 200 to every parcel and counts them
     Sink(sink::Args),
+    /// k6 against a gateway with regions that count, and the ledger of both
+    K6(k6::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,5 +52,6 @@ fn main() -> anyhow::Result<()> {
         Command::Floor(args) => floor::run(&args),
         Command::Load(args) => generator::run(&args),
         Command::Sink(args) => sink::run(&args),
+        Command::K6(args) => k6::run(&args),
     }
 }

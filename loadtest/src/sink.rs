@@ -60,22 +60,34 @@ pub struct Sink {
 pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
     let received = Arc::new(Received::default());
     let shared = Arc::clone(&received);
+    let address = serve(listen, cpu, move || {
+        let counter = Counter { received: shared, seen: RefCell::default(), hash: RandomState::new() };
+        move |request: &[u8]| counter.count(request)
+    })?;
+    Ok(Sink { address, received })
+}
+
+/// Answers 200 to every request until the process ends; each is shown, head and body, to what `make` makes on the
+/// thread that serves. Returns the address.
+pub fn serve<T: Fn(&[u8]) + 'static>(
+    listen: SocketAddr,
+    cpu: Option<usize>,
+    make: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<SocketAddr> {
     let (bound, address) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("sink".into()).spawn(move || {
         let ended = server::on_core(cpu, async {
             let listener = server::bind(listen)?;
             bound.send(listener.local_addr()?).context("tell the address")?;
-            let counter =
-                Rc::new(Counter { received: shared, seen: RefCell::default(), hash: RandomState::new() });
-            Ok(server::accept(listener, |stream| connection(stream, Rc::clone(&counter))).await?)
+            let take = Rc::new(make());
+            Ok(server::accept(listener, |stream| connection(stream, Rc::clone(&take))).await?)
         });
         let ended: anyhow::Result<()> = ended.flatten();
         if let Err(error) = ended {
             eprintln!("the sink ended: {error:#}");
         }
     })?;
-    let address = address.recv().context("start the sink; its cause stands above")?;
-    Ok(Sink { address, received })
+    address.recv().context("start the sink; its cause stands above")
 }
 
 struct Counter {
@@ -94,10 +106,10 @@ impl Counter {
     }
 }
 
-async fn connection(mut stream: TcpStream, counter: Rc<Counter>) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, take: Rc<impl Fn(&[u8])>) -> io::Result<()> {
     let mut incoming = Incoming::new();
     while let Some(((), length)) = incoming.message(&mut stream, http::request).await? {
-        counter.count(&incoming.bytes()[..length]);
+        take(&incoming.bytes()[..length]);
         incoming.take(length);
         stream.write_all(ANSWER).await.0?;
     }

@@ -1,6 +1,7 @@
 //! `penstock journal inspect`: what a journal holds, readable.
 #![allow(clippy::print_stdout)]
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use crate::journal::marks::SettledSet;
 use crate::journal::record::{Entry, Record};
 use crate::journal::recover::{self, Part, Recovered, Span};
 use crate::journal::store::{hex, load, parse_id, segment_numbers};
+use crate::journal::{JournalId, Position};
 
 const MANUAL: &str = "\
 Reads the journals of a data folder and changes nothing; a running gateway is
@@ -57,32 +59,15 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let root = data_dir(args)?.join("journal");
-    let mut journals = Vec::new();
-    for entry in std::fs::read_dir(&root).with_context(|| format!("list {}", root.display()))? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
-        let wanted = args.journal.as_ref().is_none_or(|id| name.starts_with(id.as_str()));
-        if wanted && let Some(id) = parse_id(&name) {
-            journals.push((id, path));
-        }
+    let mut journals = journals(&root)?;
+    if let Some(start) = &args.journal {
+        journals.retain(|(id, _)| hex(id).starts_with(start.as_str()));
     }
-    journals.sort();
     if journals.is_empty() {
         println!("no journal in {}", root.display());
         return Ok(0);
     }
-    // Marks may stand in another journal than the entries they settle.
-    let mut settled: std::collections::HashMap<_, SettledSet> = std::collections::HashMap::new();
-    for (_, path) in &journals {
-        walk(path, |_, _, record| {
-            if let Record::Marks(marks) = record {
-                let set = settled.entry(marks.journal).or_default();
-                marks.iter().for_each(|mark| {
-                    set.insert(mark.lsn, mark.slot);
-                });
-            }
-        })?;
-    }
+    let mut settled = settled(&journals)?;
     let mut damaged = false;
     for (id, path) in &journals {
         let settled = settled.remove(id).unwrap_or_default();
@@ -104,10 +89,37 @@ fn data_dir(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(config.gateway.data_dir)
 }
 
-fn walk(
-    dir: &Path,
-    visit: impl FnMut(crate::journal::Position, u64, &Record<'_>),
-) -> anyhow::Result<Recovered> {
+/// The journals in a folder, by id.
+pub(super) fn journals(root: &Path) -> anyhow::Result<Vec<(JournalId, PathBuf)>> {
+    let mut journals = Vec::new();
+    for entry in std::fs::read_dir(root).with_context(|| format!("list {}", root.display()))? {
+        let path = entry?.path();
+        if let Some(id) = path.file_name().and_then(|name| name.to_str()).and_then(parse_id) {
+            journals.push((id, path));
+        }
+    }
+    journals.sort();
+    Ok(journals)
+}
+
+/// What is settled of each journal: marks may stand in another one than the entries they settle.
+pub(super) fn settled(journals: &[(JournalId, PathBuf)]) -> anyhow::Result<HashMap<JournalId, SettledSet>> {
+    let mut settled: HashMap<_, SettledSet> = HashMap::new();
+    for (_, path) in journals {
+        walk(path, |_, _, record| {
+            if let Record::Marks(marks) = record {
+                let set = settled.entry(marks.journal).or_default();
+                marks.iter().for_each(|mark| {
+                    set.insert(mark.lsn, mark.slot);
+                });
+            }
+        })?;
+    }
+    Ok(settled)
+}
+
+/// Every record of a journal in order, and what recovery would make of it.
+pub(super) fn walk(dir: &Path, visit: impl FnMut(Position, u64, &Record<'_>)) -> anyhow::Result<Recovered> {
     let numbers = segment_numbers(dir, false)?;
     recover::recover(&numbers, |number, part| load(dir, number, part), visit)
         .map_err(|error| Failure::new(IO, format!("journal {}: {error}", dir.display())).into())
@@ -163,7 +175,7 @@ fn print_journal(args: &Args, id: &str, dir: &Path, settled: &SettledSet) -> any
     Ok(!recovered.lost.is_empty())
 }
 
-fn entry_line(position: crate::journal::Position, lsn: u64, entry: &Entry<'_>, open: usize) -> String {
+fn entry_line(position: Position, lsn: u64, entry: &Entry<'_>, open: usize) -> String {
     let place = position.to_string();
     let Ok(meta) = Meta::read(entry.meta) else {
         return format!("  entry    {lsn:>8}  at {place:<16}  written by another version");

@@ -4,8 +4,13 @@
 //! stderr stands still or the log's disk is full, the channel fills and further lines are dropped and
 //! counted; the next line that gets out is preceded by how many. Text with colours on a terminal, JSON
 //! otherwise. What is logged is decided at the call: nothing per webhook, no bodies, no phone numbers.
+//! A panic's place is logged and its text only if it is the program's own: a formatted one may quote a body.
+//! Characters that a reader cannot see, or that turn a line around, come out as `\uXXXX`.
 
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -45,6 +50,12 @@ impl Log {
             subscriber.json().flatten_event(true).with_current_span(false).try_init()
         };
         installed.map_err(|error| anyhow::anyhow!("install the log: {error}"))?;
+        let lines = log.lines.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            log_panic(panic);
+            // The process may be about to abort.
+            lines.flush();
+        }));
         Ok(log)
     }
 
@@ -52,18 +63,32 @@ impl Log {
     pub fn dropped(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lines.dropped)
     }
-
-    /// Waits, half a second at most, until what was logged so far is written. For a panic hook: a process
-    /// that ends at once takes its waiting lines with it.
-    pub fn flush(&self) {
-        self.lines.flush();
-    }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         self.lines.flush();
     }
+}
+
+/// One line for one panic, in place of the standard library's report on stderr.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let thread = std::thread::current();
+    let trace = Backtrace::capture();
+    let trace = (trace.status() == BacktraceStatus::Captured).then(|| trace.to_string());
+    tracing::error!(
+        thread = thread.name().unwrap_or_default(),
+        at = place,
+        why = told(panic.payload()),
+        trace,
+        "panic: a fault of this program; a connection's is closed, any other ends the process"
+    );
+}
+
+/// What a panic says, if that is a text of the source: one that was put together may quote a body.
+fn told(payload: &dyn Any) -> &'static str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("withheld, since it may hold a user's data")
 }
 
 /// The filter that the first variable that is set asks for.
@@ -116,7 +141,7 @@ fn write_lines(mut out: impl Write, waiting: &Receiver<Message>, dropped: &Atomi
                 if now > told && notice(&mut out, now - told).is_ok() {
                     told = now;
                 }
-                if out.write_all(&line).is_err() {
+                if out.write_all(&visible(line)).is_err() {
                     dropped.fetch_add(1, Relaxed);
                 }
             }
@@ -125,6 +150,34 @@ fn write_lines(mut out: impl Write, waiting: &Receiver<Message>, dropped: &Atomi
             }
         }
     }
+}
+
+/// The line with what a reader cannot see in it made visible. ASCII's control characters are escaped where
+/// the line is made.
+fn visible(line: Vec<u8>) -> Vec<u8> {
+    if line.is_ascii() && !line.contains(&0x7f) {
+        return line;
+    }
+    let text = String::from_utf8_lossy(&line);
+    let mut out = String::with_capacity(line.len());
+    for c in text.chars() {
+        if is_hidden(c) {
+            // As JSON has it, and clear enough in a text.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out.into_bytes()
+}
+
+/// Delete, the second control set, marks without width, line separators, changes of direction, tags.
+fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Valid as a JSON line and readable as text.
@@ -230,6 +283,53 @@ mod tests {
         let start = Instant::now();
         lines.flush();
         assert!(start.elapsed() < PATIENCE * 4, "{:?}", start.elapsed());
+    }
+
+    /// Keeps what is written.
+    #[derive(Clone)]
+    struct Kept(Sender<Vec<u8>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_would_mislead_a_reader_is_escaped_and_the_line_stays_json() {
+        let (written, output) = bounded(100);
+        let lines = Lines::to(Kept(written), 100).unwrap();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(lines.clone()).json().flatten_event(true).finish();
+        let hostile =
+            "a\x1b[31m\r\nb\u{0}\u{7f}\u{9b}2J\u{202e}c\u{2028}d\u{200b}\u{feff}\u{e0041}\u{fc}\"\\";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(host = hostile, "{hostile}"));
+        lines.flush();
+        let all: Vec<u8> = output.try_iter().flatten().collect();
+        let text = String::from_utf8(all).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "one line: {text:?}");
+        assert!(text.trim_end().chars().all(|c| !c.is_control()) && !text.contains('\u{202e}'), "{text:?}");
+        assert!(text.contains("\\u202e") && text.contains('\u{fc}'), "{text:?}");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&line["host"], &line["message"]), (&hostile.into(), &hostile.into()));
+    }
+
+    #[test]
+    fn panic_text_is_told_only_if_it_stands_in_the_source() {
+        let payload = |panic: fn()| std::panic::catch_unwind(panic).unwrap_err();
+        assert_eq!(told(&*payload(|| panic!("the ring is gone"))), "the ring is gone");
+        let body = std::hint::black_box("4917139200992");
+        let quoting = || {
+            let body = std::hint::black_box("4917139200992\u{fc}");
+            std::hint::black_box(&body[..14]);
+        };
+        assert!(!told(&*payload(quoting)).contains(body));
+        assert!(told(&*payload(|| panic!("{}", std::hint::black_box("4917")))).contains("withheld"));
     }
 
     #[test]

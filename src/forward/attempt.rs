@@ -13,6 +13,7 @@ use super::envelope::{Envelope, Stamp};
 use super::parcel::Cutter;
 use super::region::{Item, Region, Verdict};
 use super::settle::Settler;
+use super::told::Told;
 use crate::config::SourceKind;
 use crate::entry::Meta;
 use crate::journal::read::RecordReader;
@@ -48,6 +49,7 @@ pub struct Attempts {
     pub cutter: RefCell<Cutter>,
     /// Header values are cut from it.
     pub values: RefCell<BytesMut>,
+    pub told: Told,
 }
 
 /// A parcel as it goes out.
@@ -107,9 +109,8 @@ impl Attempts {
 
     /// The record of a parcel that was not kept.
     async fn read_back(&self, region: &Region, item: &Item) -> Option<Bytes> {
-        let failed = |error: &dyn std::error::Error| {
-            tracing::error!(region = region.index, lsn = item.lsn, %error, "cannot read a parcel back");
-        };
+        let failed =
+            |error: &dyn std::error::Error| self.tell(region, item, "cannot read a parcel back", Some(error));
         let reader = self.records.get(item.journal as usize)?;
         let record =
             reader.record(item.frame, item.offset, item.len).await.inspect_err(|e| failed(e)).ok()?;
@@ -123,11 +124,9 @@ impl Attempts {
         let (Record::Entry(entry), _) = record::read_known(&record).ok()? else { return None };
         let meta = Meta::read(entry.meta).ok()?;
         let Some(source) = self.sources.iter().position(|s| s.id == meta.source()) else {
-            tracing::error!(
-                region = region.index,
-                lsn = item.lsn,
-                "a parcel waits for a source that is no longer configured; configure it again to deliver it"
-            );
+            let fault =
+                "a parcel waits for a source that is no longer configured; configure it again to deliver it";
+            self.tell(region, item, fault, None);
             return None;
         };
         // The provider's signature is a digest of the body, made and stored already.
@@ -150,11 +149,8 @@ impl Attempts {
             let keep = |event: usize| slots.get(event) == Some(&item.slot);
             let report = self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
             if report.events == 0 {
-                tracing::error!(
-                    region = region.index,
-                    lsn = item.lsn,
-                    "a parcel waits: this version finds no event of it in its webhook; start the version that stored it"
-                );
+                let fault = "a parcel waits: this version finds no event of it in its webhook; start the version that stored it";
+                self.tell(region, item, fault, None);
                 return None;
             }
             region.cells().cut.add(1);
@@ -169,6 +165,14 @@ impl Attempts {
             record
         });
         Some(Parcel { source, body, mac, webhook_digest, received_at_ms })
+    }
+
+    /// Why a parcel cannot even be made. It is tried again soon, and so are others like it.
+    fn tell(&self, region: &Region, item: &Item, fault: &'static str, error: Option<&dyn std::error::Error>) {
+        if self.told.is_due(region.index, fault, Instant::now()) {
+            let error = error.map(tracing::field::display);
+            tracing::error!(region = %region.name, lsn = item.lsn, error, "{fault}");
+        }
     }
 
     fn count(&self, region: &Region, attempt: &Attempt, took: Duration) {

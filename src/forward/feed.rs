@@ -246,7 +246,7 @@ impl Feed {
             .iter()
             .map(|j| JournalReader::new(j.dir.clone(), j.mode, Arc::clone(&j.spans), self.pool.clone()))
             .collect();
-        let mut last = 0;
+        let (mut last, mut failing) = (0, false);
         while !self.stopping.get() {
             let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
             if takers.is_empty() {
@@ -263,14 +263,16 @@ impl Feed {
             let first = Rc::clone(&takers[0]);
             last = (last + 1 + turn(&first)) % count;
             takers.retain(|region| self.near(region, &first));
-            if let Err(error) = self.pass(takers, &mut readers, aside).await {
-                match error {
-                    PassError::Read(error) => {
-                        tracing::error!(%error, "cannot read the journal; trying again");
-                        monoio::time::sleep(READ_AGAIN).await;
+            match self.pass(takers, &mut readers, aside).await {
+                Ok(()) => failing = false,
+                Err(PassError::Read(error)) => {
+                    if !failing {
+                        tracing::error!(%error, "cannot read the journal; trying again every second");
                     }
-                    PassError::Ring(error) => return Err(error),
+                    failing = true;
+                    monoio::time::sleep(READ_AGAIN).await;
                 }
+                Err(PassError::Ring(error)) => return Err(error),
             }
         }
         Ok(())

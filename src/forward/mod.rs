@@ -47,6 +47,7 @@ pub mod parcel;
 pub mod region;
 pub mod retry;
 pub mod settle;
+pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
 use client::Client;
@@ -54,6 +55,7 @@ use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
 use region::Region;
 use settle::{Settler, Target};
+use told::Told;
 
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
@@ -129,6 +131,7 @@ impl Forwarder {
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
+            told: Told::default(),
         });
         let room = Rc::new(Notify::default());
         let mut by_id: HashMap<u32, Option<Rc<Region>>> =
@@ -232,8 +235,10 @@ async fn resolve(attempts: Rc<Attempts>, index: usize, config: Arc<Config>, side
                 desk.client.set_address(addresses);
             }
             Ok(result) => {
-                let error = result.err().map_or_else(|| "no address".to_owned(), |e| e.to_string());
-                tracing::warn!(region = %config.regions[index].name, host = %endpoint.host, %error, "cannot resolve the endpoint's name");
+                if attempts.told.is_due(index, "name", Instant::now()) {
+                    let error = result.err().map_or_else(|| "no address".to_owned(), |e| e.to_string());
+                    tracing::warn!(region = %config.regions[index].name, host = %endpoint.host, %error, "cannot resolve the endpoint's name");
+                }
                 if last_good.elapsed() >= side::KEEP_FOR {
                     desk.client.set_address(Vec::new());
                 }

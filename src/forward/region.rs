@@ -93,7 +93,7 @@ pub struct Region {
     pub index: usize,
     /// `entry::name_id` of its name.
     pub id: u32,
-    name: String,
+    pub name: String,
     in_flight_max: usize,
     limits: Limits,
     lanes: RefCell<Lanes<Item>>,

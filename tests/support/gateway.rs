@@ -156,7 +156,11 @@ impl Gateway {
         }
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub fn config(&self) -> PathBuf {
         self.folder.path().join("penstock.toml")
     }
 

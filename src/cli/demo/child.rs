@@ -1,8 +1,8 @@
 //! The gateway of the demo: this very program, as a child process with a configuration of its own.
 //!
 //! A separate process, so that what is shown is what `penstock serve` does, and so that it can be
-//! ended like one. It is always cleaned up: dropping a [`Gateway`] ends it, dropping a [`Folder`]
-//! removes what it wrote.
+//! ended, and killed, like one. It is always cleaned up: dropping a [`Gateway`] ends it, dropping a
+//! [`Folder`] removes what it wrote.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder};
@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 use super::receiver::Receiver;
 use crate::cli::client::{Client, Url};
-use crate::cli::{FAILED, Failure};
+use crate::cli::{FAILED, Failure, UNAVAILABLE};
 
 /// To be ready, and to end: `serve` may have a journal to recover and parcels to finish.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,6 +78,7 @@ pub struct Territory<'a> {
 #[derive(Debug)]
 pub struct Gateway {
     child: Child,
+    config: PathBuf,
     stderr: Option<JoinHandle<VecDeque<String>>>,
     webhook: Url,
     pub address: SocketAddr,
@@ -98,21 +99,25 @@ impl Gateway {
         write_private(&folder.join("verify-token"), b"demo")?;
         write_private(&config, config_text(folder, address, admin, territories, receivers).as_bytes())?;
 
-        let program = std::env::current_exe().context("find this program's file")?;
-        let mut child = Command::new(&program)
-            .args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // A Ctrl-C is for the demo alone: it lets the gateway finish first.
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("start {} serve", program.display()))?;
-        let stderr = child.stderr.take().map(|pipe| thread::spawn(move || last_lines(pipe)));
+        let (child, stderr) = spawn(&config)?;
         let webhook = Url::parse(&format!("http://{address}/webhook")).map_err(anyhow::Error::msg)?;
-        let mut gateway = Self { child, stderr, webhook, address, admin };
+        let mut gateway = Self { child, config, stderr, webhook, address, admin };
         gateway.wait_until_ready()?;
         Ok(gateway)
+    }
+
+    /// kill -9: it learns nothing of it. Returns the number of the process that was.
+    pub fn kill(&mut self) -> anyhow::Result<u32> {
+        self.check()?;
+        self.child.kill().context("kill the gateway")?;
+        self.child.wait().context("wait for the killed gateway")?;
+        Ok(self.child.id())
+    }
+
+    /// After a kill: the same configuration, folder and port. Waits until it takes webhooks.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        (self.child, self.stderr) = spawn(&self.config)?;
+        self.wait_until_ready()
     }
 
     /// Where webhooks go.
@@ -151,7 +156,7 @@ impl Gateway {
     }
 
     /// Asks the gateway to finish and waits; an error if it does not end well.
-    pub fn stop(mut self) -> anyhow::Result<()> {
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         self.check()?;
         match self.end() {
             Some(status) if status.success() => Ok(()),
@@ -203,6 +208,22 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// `penstock serve` by this very program, and the thread that keeps its last words.
+fn spawn(config: &Path) -> anyhow::Result<(Child, Option<JoinHandle<VecDeque<String>>>)> {
+    let program = std::env::current_exe().context("find this program's file")?;
+    let mut child = Command::new(&program)
+        .args(["serve".as_ref(), "--config".as_ref(), config.as_os_str()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A Ctrl-C is for the demo alone: it lets the gateway finish first.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("start {} serve", program.display()))?;
+    let stderr = child.stderr.take().map(|pipe| thread::spawn(move || last_lines(pipe)));
+    Ok((child, stderr))
 }
 
 /// Reads until the pipe ends, so that the child never blocks on it; keeps the last lines.
@@ -267,9 +288,23 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("write {}", path.display()))
 }
 
-/// A port that was free a moment ago: the kernel does not hand it out again soon.
+/// A port that was free a moment ago, below those that the kernel hands out: while the gateway is dead nobody
+/// else may get it, and a call to it must not end at the caller itself.
 fn free_address() -> anyhow::Result<SocketAddr> {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).context("find a free port")
+    /// The kernel's begin at 32768 unless somebody has changed that.
+    const PORTS: std::ops::Range<u16> = 10_000..32_000;
+    for _ in 0..1000 {
+        let random = getrandom::u32().context("draw a random number")?;
+        let port = PORTS.start + (random % u32::from(PORTS.end - PORTS.start)) as u16;
+        if let Ok(socket) = TcpListener::bind(("127.0.0.1", port)) {
+            return socket.local_addr().context("find a free port");
+        }
+    }
+    Err(Failure::new(
+        UNAVAILABLE,
+        format!("no port from {} to {} is free on 127.0.0.1", PORTS.start, PORTS.end),
+    )
+    .into())
 }
 
 #[allow(clippy::disallowed_methods, reason = "the demo's own thread, no core")]

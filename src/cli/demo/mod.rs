@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
@@ -17,7 +17,7 @@ use self::ledger::Balance;
 use self::receiver::{Mode, Receiver};
 use self::screen::Screen;
 use self::sender::Sender;
-use self::stage::Stage;
+use self::stage::{Process, Stage};
 use self::stop::Stop;
 use self::webhooks::{Mint, PEOPLE, Person, WITHOUT_PHONE};
 use super::FAILED;
@@ -49,9 +49,10 @@ pub struct Args {
 const MANUAL: &str = "\
 Starts a gateway and three regions on loopback, sends webhooks shaped like
 Meta's, and shows where each went, why, and when. One region fails for a few
-seconds and comes back. At the end the ledger tells whether everything that
-was answered with 200 arrived once, in order and unaltered. Without --once
-gentle traffic goes on until Ctrl-C. Nothing is left behind.
+seconds, the gateway is killed and started again meanwhile. At the end the
+ledger tells whether everything that was answered with 200 arrived once, in
+order and unaltered. Without --once gentle traffic goes on until Ctrl-C. Nothing
+is left behind.
 
 Examples:
   penstock demo
@@ -85,12 +86,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         .map(|territory| Receiver::start(territory.name, secret.as_bytes(), deliveries.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("start the regions")?;
-    let mut gateway = Gateway::start(folder.path(), &TERRITORIES, &receivers, secret.as_bytes())?;
+    let gateway = Gateway::start(folder.path(), &TERRITORIES, &receivers, secret.as_bytes())?;
 
     let mut screen = Screen::stdout();
     introduce(&mut screen, gateway.address, gateway.admin, folder.path())?;
     let sender = Sender::new(gateway.webhook().clone(), secret.as_bytes());
-    let mut stage = Stage::new(screen, sender, receivers, arrivals, home, stop, 1.0);
+    let address = gateway.address;
+    let mut stage = Stage::new(gateway, screen, sender, (receivers, arrivals), home, stop, 1.0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut mint = Mint::new(now.as_micros() as u64, now.as_secs());
 
@@ -98,12 +100,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Ok(balance) => balance,
         Err(error) => {
             // If the gateway is gone, that is the cause.
-            gateway.check()?;
+            stage.gateway.check()?;
             return Err(error);
         }
     };
-    let address = gateway.address;
-    gateway.stop()?;
+    stage.gateway.stop()?;
     say_what_is_next(&mut stage.screen, address, args.keep.as_deref())?;
     Ok(if balance.is_balanced() { 0 } else { FAILED })
 }
@@ -151,7 +152,11 @@ fn say_what_is_next<W: Write>(
 }
 
 /// All acts, then the ledger.
-fn play<W: Write>(stage: &mut Stage<W>, mint: &mut Mint, once: bool) -> anyhow::Result<Balance> {
+fn play<W: Write, P: Process>(
+    stage: &mut Stage<W, P>,
+    mint: &mut Mint,
+    once: bool,
+) -> anyhow::Result<Balance> {
     let acts = [
         messages_find_their_region,
         statuses_stay_in_order,
@@ -160,6 +165,7 @@ fn play<W: Write>(stage: &mut Stage<W>, mint: &mut Mint, once: bool) -> anyhow::
         batch_is_cut,
         forgery_is_refused,
         region_goes_down,
+        gateway_is_killed,
         region_catches_up,
     ];
     for act in acts {
@@ -176,7 +182,10 @@ fn play<W: Write>(stage: &mut Stage<W>, mint: &mut Mint, once: bool) -> anyhow::
     stage.close(limit.max(SECOND))
 }
 
-fn messages_find_their_region<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn messages_find_their_region<W: Write, P: Process>(
+    stage: &mut Stage<W, P>,
+    mint: &mut Mint,
+) -> anyhow::Result<()> {
     stage
         .screen
         .headline("1. A message from Germany goes to europe, Brazil's to americas, India's to asia")?;
@@ -187,8 +196,13 @@ fn messages_find_their_region<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -
     Ok(())
 }
 
-fn statuses_stay_in_order<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
-    stage.screen.headline("2. What becomes of a message you sent arrives in order")?;
+fn statuses_stay_in_order<W: Write, P: Process>(
+    stage: &mut Stage<W, P>,
+    mint: &mut Mint,
+) -> anyhow::Result<()> {
+    stage
+        .screen
+        .headline("2. Sent, delivered, read: three events of one message, kept apart and in order")?;
     let [.., reader, _, _, _, _] = PEOPLE;
     let id = mint.sent_message(reader);
     for status in ["sent", "delivered", "read"] {
@@ -198,59 +212,96 @@ fn statuses_stay_in_order<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> an
     Ok(())
 }
 
-fn user_without_a_phone<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn user_without_a_phone<W: Write, P: Process>(
+    stage: &mut Stage<W, P>,
+    mint: &mut Mint,
+) -> anyhow::Result<()> {
     stage.screen.headline("3. A user who hides the phone number is known by the user id's country")?;
     stage.send(&mint.message(WITHOUT_PHONE, "Do you ship to Osaka?"))
 }
 
-fn nobodys_event<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn nobodys_event<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
     stage.screen.headline("4. What concerns no user goes to the default region")?;
     stage.send(&mint.account_change())
 }
 
-fn batch_is_cut<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn batch_is_cut<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
     stage.screen.headline("5. One webhook for two regions is cut in two, and each part signed")?;
     let [jurgen, ana, ..] = PEOPLE;
     stage.send(&mint.messages(&[(jurgen, "And in green?"), (ana, "Obrigada!"), (jurgen, "Or red?")]))
 }
 
-fn forgery_is_refused<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn forgery_is_refused<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
     stage.screen.headline("6. A forged webhook is refused and nothing of it is kept")?;
     stage.forge(&mint.message(PEOPLE[3], "Please pay to this account instead"))
 }
 
-fn region_goes_down<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+fn region_goes_down<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
     stage.screen.headline("7. asia is down (503): Meta still gets its 200, the others notice nothing")?;
     stage.set_mode("asia", Mode::Unavailable);
     let [_, _, priya, zoe, grace, haruto, tom, ..] = PEOPLE;
     let callers = [priya, haruto, zoe, priya, grace, haruto, tom, priya];
-    for (number, person) in callers.into_iter().enumerate() {
+    for (number, person) in (1..).zip(callers) {
         if stage.stop.asked() {
             break;
         }
-        stage.send(&mint.message(person, &format!("Message {}", number + 1)))?;
+        let mut webhook = mint.message(person, &format!("Message {number}"));
+        webhook.label = format!("{} message {number}", person.country);
+        stage.send(&webhook)?;
         stage.pause(SECOND.mul_f64(0.2))?;
     }
     Ok(())
 }
 
-fn region_catches_up<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
-    stage.screen.headline("8. asia is back: it gets what was kept for it, in each conversation's order")?;
+/// While asia is down, so that there is something to lose.
+fn gateway_is_killed<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("8. The gateway is killed (kill -9): what was answered 200 is on the disk")?;
+    let waiting = stage.waiting();
+    let process = stage.gateway.kill()?;
+    stage.screen.note(&format!("kill -9 {process}, with {waiting} events waiting for asia"))?;
+    let webhook = mint.message(PEOPLE[0], "Is anybody there?");
+    stage.send_into_silence(&webhook)?;
+    let start = Instant::now();
+    stage.gateway.start_again()?;
+    let took = start.elapsed().as_secs_f64();
+    stage.screen.note(&format!("started again on the same folder and port, ready after {took:.1} s"))?;
+    stage.send(&webhook)
+}
+
+fn region_catches_up<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("9. asia is back: it gets what was kept for it, in each conversation's order")?;
     stage.set_mode("asia", Mode::Healthy);
     let others = [PEOPLE[0], PEOPLE[1], PEOPLE[3], PEOPLE[4]];
     for person in others.into_iter().cycle().take(12) {
-        if !stage.is_waiting() || stage.stop.asked() || stage.elapsed() > ONCE_LIMIT {
+        if stage.waiting() == 0 || stage.stop.asked() || stage.elapsed() > ONCE_LIMIT {
             break;
         }
         stage.pause(SECOND)?;
-        if stage.is_waiting() {
+        if stage.waiting() > 0 {
             stage.send(&mint.message(person, "And meanwhile, elsewhere"))?;
         }
     }
+    let order = by_conversation(stage.caught_up());
+    stage.screen.note(&format!("asia got: {order}"))?;
     Ok(())
 }
 
-fn gentle_traffic<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Result<()> {
+/// `IN message 1`, `JP message 2`, `IN message 4` as `IN 1, 4; JP 2`: one person per country here.
+fn by_conversation(labels: &[String]) -> String {
+    let mut people: Vec<(&str, Vec<&str>)> = Vec::new();
+    for label in labels {
+        let (country, number) = label.split_once(" message ").unwrap_or((label, "?"));
+        match people.iter_mut().find(|(known, _)| *known == country) {
+            Some((_, numbers)) => numbers.push(number),
+            None => people.push((country, vec![number])),
+        }
+    }
+    let people: Vec<_> =
+        people.iter().map(|(country, numbers)| format!("{country} {}", numbers.join(", "))).collect();
+    people.join("; ")
+}
+
+fn gentle_traffic<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
     stage.screen.headline("Traffic goes on. Ctrl-C ends it and shows the ledger")?;
     for (turn, person) in PEOPLE.into_iter().cycle().enumerate() {
         let next = PEOPLE[(turn + 1) % PEOPLE.len()];
@@ -270,6 +321,16 @@ fn gentle_traffic<W: Write>(stage: &mut Stage<W>, mint: &mut Mint) -> anyhow::Re
         }
     }
     Ok(())
+}
+
+impl Process for Gateway {
+    fn kill(&mut self) -> anyhow::Result<u32> {
+        Gateway::kill(self)
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        Gateway::start_again(self)
+    }
 }
 
 /// The region that a person belongs to: by country, and nobody to the default.

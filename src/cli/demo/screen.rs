@@ -150,6 +150,7 @@ impl<W: Write> Screen<W> {
         writeln!(self.out)?;
 
         let strangers: usize = balance.lines.iter().map(|line| line.strangers).sum();
+        let announced: usize = balance.lines.iter().map(|line| line.announced).sum();
         let cut = balance.parcels - balance.whole;
         let (parcels, signed) = (balance.parcels, balance.signed);
         let bytes = match all[6] {
@@ -168,6 +169,7 @@ impl<W: Write> Screen<W> {
                 forged.1 + forged.2 == 0,
             ),
             (format!("strangers   {strangers} events where they do not belong"), strangers == 0),
+            (format!("repeats     {announced} announced as possible ones, {} not", all[4]), all[4] == 0),
         ];
         for (text, good) in facts {
             self.verdict(good, &text)?;

@@ -1,7 +1,8 @@
 //! Where the acts are played: posts a webhook, waits for its parcels, keeps the books, prints the rows.
 //!
 //! Everything happens on one thread; what the regions tell comes in over one channel. A parcel that
-//! is not taken soon gets its row as it stands, and another one when it arrives.
+//! is not taken soon gets its row as it stands, and another one when it arrives. A webhook without an
+//! answer gets its row too: its sender has to repeat it.
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver as Channel, RecvTimeoutError};
@@ -24,9 +25,17 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// After the last parcel: a double would come now.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
-/// The gateway's both sides and the books.
-#[derive(Debug)]
-pub struct Stage<W> {
+/// The gateway's process, as far as the acts play with it.
+pub trait Process {
+    /// kill -9; the number of the process that was.
+    fn kill(&mut self) -> anyhow::Result<u32>;
+    /// The same again, until it takes webhooks.
+    fn start_again(&mut self) -> anyhow::Result<()>;
+}
+
+/// The gateway, its both sides and the books.
+pub struct Stage<W, P> {
+    pub gateway: P,
     pub screen: Screen<W>,
     pub stop: Stop,
     sender: Sender,
@@ -40,6 +49,8 @@ pub struct Stage<W> {
     /// 1 = for people, less = for tests.
     pace: f64,
     home: fn(Option<Person<'_>>) -> &'static str,
+    /// Labels of what arrived after its row, in the order of arrival.
+    caught_up: Vec<String>,
 }
 
 /// What one region is to get from one webhook.
@@ -56,13 +67,14 @@ struct Parcel {
     shown: bool,
 }
 
-impl<W: Write> Stage<W> {
-    /// `home` is the demo's own word on who belongs where: the gateway is held against it.
+impl<W: Write, P: Process> Stage<W, P> {
+    /// With the regions comes what they tell. `home` is the demo's own word on who belongs where: the gateway
+    /// is held against it.
     pub fn new(
+        gateway: P,
         screen: Screen<W>,
         sender: Sender,
-        receivers: Vec<Receiver>,
-        arrivals: Channel<Delivery>,
+        (receivers, arrivals): (Vec<Receiver>, Channel<Delivery>),
         home: fn(Option<Person<'_>>) -> &'static str,
         stop: Stop,
         pace: f64,
@@ -70,6 +82,7 @@ impl<W: Write> Stage<W> {
         let names: Vec<_> = receivers.iter().map(Receiver::name).collect();
         Self {
             ledger: Ledger::new(&names),
+            gateway,
             screen,
             stop,
             sender,
@@ -80,19 +93,32 @@ impl<W: Write> Stage<W> {
             start: Instant::now(),
             pace,
             home,
+            caught_up: Vec::new(),
         }
     }
 
     /// Posts a webhook as Meta does and shows what becomes of it.
     pub fn send(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
         let outcome = self.sender.post(&webhook.body);
+        if let Some(error) = outcome.error {
+            return Err(error.into());
+        }
         self.answers.push(outcome.answered - outcome.begun);
+        self.follow(webhook, outcome, true)
+    }
+
+    /// Posts a webhook that may stay without an answer: nobody is there, or not any more.
+    pub fn send_into_silence(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
+        let outcome = self.sender.post(&webhook.body);
         self.follow(webhook, outcome, true)
     }
 
     /// Posts a webhook with a wrong signature.
     pub fn forge(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
         let outcome = self.sender.forge(&webhook.body);
+        if let Some(error) = outcome.error {
+            return Err(error.into());
+        }
         self.follow(webhook, outcome, false)
     }
 
@@ -109,9 +135,14 @@ impl<W: Write> Stage<W> {
         self.watch(end, |stage| stage.stop.asked())
     }
 
-    /// True while accepted events have not arrived.
-    pub fn is_waiting(&self) -> bool {
-        self.ledger.outstanding() > 0
+    /// Accepted events that have not arrived.
+    pub fn waiting(&self) -> usize {
+        self.ledger.outstanding()
+    }
+
+    /// Labels of what arrived later than it was shown, in the order of arrival.
+    pub fn caught_up(&self) -> &[String] {
+        &self.caught_up
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -123,7 +154,7 @@ impl<W: Write> Stage<W> {
         for receiver in &self.receivers {
             receiver.set_mode(Mode::Healthy);
         }
-        self.watch(Instant::now() + limit, |stage| !stage.is_waiting() || stage.stop.urgent())?;
+        self.watch(Instant::now() + limit, |stage| stage.waiting() == 0 || stage.stop.urgent())?;
         self.watch(Instant::now() + AFTERMATH, |stage| stage.stop.urgent())?;
         let balance = self.ledger.balance();
         self.answers.sort_unstable();
@@ -134,9 +165,6 @@ impl<W: Write> Stage<W> {
     }
 
     fn follow(&mut self, webhook: &Webhook<'_>, outcome: Outcome, genuine: bool) -> anyhow::Result<()> {
-        if let Some(error) = outcome.error {
-            return Err(error.into());
-        }
         let took = outcome.answered - outcome.begun;
         let events = events_in(&webhook.body).context("read the webhook that was just made")?;
         let homes = webhook.users.iter().map(|user| (self.home)(*user));
@@ -166,7 +194,11 @@ impl<W: Write> Stage<W> {
 
         let answer = Some((outcome.status, took));
         if outcome.status != 200 {
-            let why = if outcome.status == 401 { "wrong signature" } else { "not accepted" };
+            let why = match outcome.status {
+                0 => "Meta sends again",
+                401 => "wrong signature",
+                _ => "not accepted",
+            };
             let row = Row {
                 what: if genuine { webhook.label.clone() } else { format!("{}, forged", webhook.label) },
                 answer,
@@ -241,6 +273,7 @@ impl<W: Write> Stage<W> {
         let after = delivery.at.saturating_duration_since(parcel.begun);
         parcel.fate = Fate::Delivered { attempt: delivery.attempt(), after };
         if parcel.shown {
+            self.caught_up.push(parcel.label.clone());
             self.screen.row(&Row {
                 what: parcel.label.clone(),
                 answer: None,

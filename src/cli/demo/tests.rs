@@ -36,6 +36,23 @@ enum Fault {
 struct Fake {
     url: Url,
     closed: Arc<AtomicBool>,
+    dead: Arc<AtomicBool>,
+}
+
+/// What was taken is forwarded all the same; only nobody answers meanwhile.
+impl Process for Fake {
+    fn kill(&mut self) -> anyhow::Result<u32> {
+        self.dead.store(true, Ordering::SeqCst);
+        // Until its connection has noticed.
+        #[allow(clippy::disallowed_methods, reason = "a test's thread")]
+        thread::sleep(Duration::from_millis(50));
+        Ok(1)
+    }
+
+    fn start_again(&mut self) -> anyhow::Result<()> {
+        self.dead.store(false, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 impl Fake {
@@ -53,12 +70,15 @@ impl Fake {
                 (receiver.name().to_owned(), tx)
             })
             .collect();
-        let theirs = Arc::clone(&closed);
+        let dead = Arc::new(AtomicBool::new(false));
+        let (theirs, their_dead) = (Arc::clone(&closed), Arc::clone(&dead));
         thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            intake(stream, &lanes, fault, &theirs);
+            for stream in listener.incoming().flatten() {
+                let open = || !theirs.load(Ordering::SeqCst) && !their_dead.load(Ordering::SeqCst);
+                intake(stream, &lanes, fault, &open);
+            }
         });
-        Self { url, closed }
+        Self { url, closed, dead }
     }
 }
 
@@ -68,13 +88,19 @@ impl Drop for Fake {
     }
 }
 
-fn intake(mut stream: TcpStream, lanes: &HashMap<String, Tx<Vec<u8>>>, fault: Fault, closed: &AtomicBool) {
+fn intake(
+    mut stream: TcpStream,
+    lanes: &HashMap<String, Tx<Vec<u8>>>,
+    fault: Fault,
+    open: &dyn Fn() -> bool,
+) {
+    if !open() {
+        return;
+    }
     stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
     let mut bytes = Vec::new();
     let mut europeans = 0;
-    while let Ok(Incoming::Request(request)) =
-        read_request(&mut stream, &mut bytes, &|| !closed.load(Ordering::SeqCst))
-    {
+    while let Ok(Incoming::Request(request)) = read_request(&mut stream, &mut bytes, open) {
         let right = verifies(SECRET, &request.body, &request.headers["x-hub-signature-256"]);
         let status = if right || fault == Fault::TakeForgeries { 200 } else { 401 };
         write!(stream, "HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n").unwrap();
@@ -153,7 +179,7 @@ fn forward(url: Url, parcels: impl Iterator<Item = Vec<u8>>, fault: Fault, close
 /// Plays the demo's acts in short against the fake; returns the books and what was printed.
 fn played(
     fault: Fault,
-    acts: fn(&mut Stage<&mut Vec<u8>>, &mut Mint) -> anyhow::Result<()>,
+    acts: fn(&mut Stage<&mut Vec<u8>, Fake>, &mut Mint) -> anyhow::Result<()>,
 ) -> (Balance, String) {
     let (deliveries, arrivals) = mpsc::channel();
     let receivers: Vec<_> = TERRITORIES
@@ -164,14 +190,14 @@ fn played(
     let mut out = Vec::new();
     let sender = Sender::new(fake.url.clone(), SECRET);
     let screen = Screen::plain(&mut out);
-    let mut stage = Stage::new(screen, sender, receivers, arrivals, home, Stop::default(), 0.1);
+    let mut stage = Stage::new(fake, screen, sender, (receivers, arrivals), home, Stop::default(), 0.1);
     acts(&mut stage, &mut Mint::new(1, 1_789_400_000)).unwrap();
     let balance = stage.close(Duration::from_secs(if fault == Fault::None { 10 } else { 1 })).unwrap();
     (balance, String::from_utf8(out).unwrap())
 }
 
 /// Three events of one conversation in europe, and a forgery.
-fn short(stage: &mut Stage<&mut Vec<u8>>, mint: &mut Mint) -> anyhow::Result<()> {
+fn short(stage: &mut Stage<&mut Vec<u8>, Fake>, mint: &mut Mint) -> anyhow::Result<()> {
     nobodys_event(stage, mint)?;
     for text in ["one", "two", "three"] {
         stage.send(&mint.message(PEOPLE[0], text))?;
@@ -195,6 +221,18 @@ fn all_acts_balance_with_an_honest_gateway() {
     assert!(balance.lines.iter().all(|line| line.expected > 0), "{text}");
     // On a busy machine the 503 itself may come after the row was printed.
     assert!(text.contains("waits") && text.contains("caught up"), "asia was down:\n{text}");
+    assert!(
+        text.contains("asia got: IN 1, 4, 8; JP 2, 6") || text.contains("asia got: JP 2, 6; IN 1, 4, 8"),
+        "{text}"
+    );
+    let killed = text.split("kill -9 1, with 5 events").nth(1).unwrap_or_default();
+    assert!(
+        killed.contains("no answer") && killed.contains("ready after"),
+        "the gateway was killed:\n{text}"
+    );
+    let states: Vec<_> =
+        ["sent", "delivered", "read"].iter().map(|state| text.find(&format!("US status {state}"))).collect();
+    assert!(states.iter().all(Option::is_some) && states.is_sorted(), "three rows in order:\n{text}");
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "{line}");
     }

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Finding;
+use super::machine::Machine;
 
 /// Bytes of one timed write: the smallest that a journal makes, and what O_DIRECT wants its memory aligned to.
 const BLOCK: usize = 4096;
@@ -21,40 +22,47 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const FREE_BAD: u64 = 1 << 30;
 const FREE_WARN: u64 = 10 << 30;
 
-pub(super) fn check(folder: &Path) -> Vec<Finding> {
+pub(super) fn check(machine: &Machine, folder: &Path) -> Vec<Finding> {
     if !folder.is_dir() {
         return vec![Finding::bad(
             "data folder",
             format!("{} is not a folder", folder.display()),
+            "a folder on a local disk",
             "make it and give it to the gateway's user: install -d -o penstock -m 0700 DIR",
         )];
     }
-    let mut findings = vec![file_system(folder)];
+    let mut findings = vec![file_system(machine, folder)];
     findings.extend(space(folder));
     findings.extend(sync_time(folder));
     findings
 }
 
-fn file_system(folder: &Path) -> Finding {
+fn file_system(machine: &Machine, folder: &Path) -> Finding {
     let subject = "file system";
     let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = machine.text("proc/self/mountinfo").unwrap_or_default();
+    let expected = "ext4 or xfs on a local disk";
     let Some(kind) = mount_type(&mounts, &path) else {
         return Finding::warn(
             subject,
-            "unknown: no mount found for the data folder",
-            "check where the folder is mounted",
+            "no mount found for the data folder",
+            expected,
+            "look where the folder is mounted",
         );
     };
     let found = format!("{kind} at {}", path.display());
     match kind {
         "ext4" | "xfs" => Finding::ok(subject, found),
-        "tmpfs" | "ramfs" => {
-            Finding::bad(subject, format!("{found}: gone after a restart"), "put gateway.data_dir on a disk")
-        }
+        "tmpfs" | "ramfs" => Finding::bad(
+            subject,
+            format!("{found}: gone after a restart"),
+            expected,
+            "put gateway.data_dir on a disk",
+        ),
         "overlay" => Finding::warn(
             subject,
             format!("{found}: the container's own layer, gone with it"),
+            expected,
             "mount a volume at gateway.data_dir",
         ),
         kind if kind.starts_with("nfs")
@@ -64,10 +72,16 @@ fn file_system(folder: &Path) -> Finding {
             Finding::warn(
                 subject,
                 format!("{found}: what its sync promises depends on the other side"),
-                "put gateway.data_dir on a local disk or a block volume with ext4 or xfs",
+                expected,
+                "put gateway.data_dir on a local disk or a block volume",
             )
         }
-        _ => Finding::warn(subject, found, "the journal is measured on ext4 and xfs; prefer one of them"),
+        _ => Finding::warn(
+            subject,
+            found,
+            "ext4 or xfs: the journal is measured on these",
+            "prefer one of them for gateway.data_dir",
+        ),
     }
 }
 
@@ -90,7 +104,8 @@ fn space(folder: &Path) -> Vec<Finding> {
             return vec![Finding::bad(
                 subject,
                 format!("cannot be asked for: {error}"),
-                "check the data folder",
+                "a folder that can be looked at",
+                "look at its owner and mount",
             )];
         }
     };
@@ -99,16 +114,25 @@ fn space(folder: &Path) -> Vec<Finding> {
         findings.push(Finding::bad(
             "data folder",
             "mounted read-only",
+            "one that can be written",
             "mount it writable; the kernel log says why if it was not you",
         ));
     }
     let free = stat.blocks_available() * stat.fragment_size();
     let found = format!("{:.1} GiB", free as f64 / f64::from(1 << 30));
     findings.push(match free {
-        ..FREE_BAD => Finding::bad(subject, found, "make room: a full journal answers 503"),
-        FREE_BAD..FREE_WARN => {
-            Finding::warn(subject, found, "a region that is down for hours needs room for what waits for it")
-        }
+        ..FREE_BAD => Finding::bad(
+            subject,
+            found,
+            "1 GiB at least: a full journal answers 503",
+            "make room, or a larger disk",
+        ),
+        FREE_BAD..FREE_WARN => Finding::warn(
+            subject,
+            found,
+            "10 GiB or more: a region that is down for hours needs room for what waits for it",
+            "make room, or a larger disk",
+        ),
         _ => Finding::ok(subject, found),
     });
     // File systems that make inodes as they need them report 0 of 0.
@@ -116,7 +140,8 @@ fn space(folder: &Path) -> Vec<Finding> {
         findings.push(Finding::bad(
             "inodes",
             format!("{} left", stat.files_available()),
-            "delete files; none can be made soon",
+            "1,000 or more: the journal makes files",
+            "delete files that are not needed",
         ));
     }
     findings
@@ -159,7 +184,8 @@ fn sync_time(folder: &Path) -> Vec<Finding> {
         Ok(probe) => probe,
         Err(error) => {
             let remedy = "give the folder to the gateway's user: chown penstock DIR";
-            return vec![Finding::bad("data folder", format!("cannot write in it: {error}"), remedy)];
+            let found = format!("cannot write in it: {error}");
+            return vec![Finding::bad("data folder", found, "a folder that this user can write in", remedy)];
         }
     };
     let mut findings = Vec::new();
@@ -167,12 +193,21 @@ fn sync_time(folder: &Path) -> Vec<Finding> {
         findings.push(Finding::warn(
             "direct writes",
             "O_DIRECT is refused by this file system",
-            "works, with a copy through the page cache; ext4 and xfs on a block device take it",
+            "direct writes: without them the journal goes through the page cache, slower and less honest",
+            "use ext4 or xfs on a block device",
         ));
     }
     findings.push(match time_writes(&probe.file) {
         Ok(times) => judge_times(times),
-        Err(error) => Finding::bad(subject, format!("a write failed: {error}"), "see the kernel log (dmesg)"),
+        Err(error) => {
+            let found = format!("a write failed: {error}");
+            Finding::bad(
+                subject,
+                found,
+                "durable writes",
+                "look into the kernel log (dmesg); replace the disk",
+            )
+        }
     });
     findings
 }
@@ -209,18 +244,21 @@ fn judge_times(mut times: Vec<Duration>) -> Finding {
         Finding::warn(
             subject,
             format!("{found}: too fast to be true"),
-            "memory, or a disk that ignores flushes: acked webhooks may not survive a power cut",
+            "8 us or more: memory, or a disk that ignores flushes, loses acknowledged webhooks in a power cut",
+            "use a disk that keeps what it has confirmed",
         )
     } else if p50 > Duration::from_millis(10) {
         Finding::warn(
             subject,
             format!("{found}: slow"),
-            "every answer waits for 1.5 of these on average; use a local SSD, best with power-loss protection",
+            "p50 up to 10 ms: an answer waits for 1.5 of these on average",
+            "use a local SSD, best one with power-loss protection",
         )
     } else if p99 > Duration::from_millis(100) {
         Finding::warn(
             subject,
             format!("{found}: it stalls"),
+            "p99 up to 100 ms: the provider asks for answers within 250 ms",
             "look for a neighbour on the same disk, a burst credit that ran out, or discard without a queue",
         )
     } else {
@@ -235,6 +273,7 @@ fn millis(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Level;
+    use super::super::machine::fake;
     use super::*;
 
     #[test]
@@ -249,6 +288,24 @@ mod tests {
         check("/var/lib/penstock", "xfs");
         check("/var/lib/penstock x/a", "tmpfs");
         check("/var/library/a", "nfs4");
+    }
+
+    #[test]
+    fn file_system_that_cannot_keep_a_promise_is_found() {
+        let check = |kind: &str, level: Level| {
+            let mounts = format!("22 1 254:0 / / rw,relatime - {kind} /dev/root rw\n");
+            let (folder, machine) = fake(&[("proc/self/mountinfo", &mounts)]);
+            let finding = file_system(&machine, folder.path());
+            assert_eq!(finding.level, level, "{finding:?}");
+            assert!(level == Level::Ok || !finding.remedy.is_empty() && !finding.expected.is_empty());
+        };
+        check("ext4", Level::Ok);
+        check("xfs", Level::Ok);
+        check("tmpfs", Level::Bad);
+        check("overlay", Level::Warn);
+        check("nfs4", Level::Warn);
+        check("fuse.sshfs", Level::Warn);
+        check("zfs", Level::Warn);
     }
 
     #[test]
@@ -267,13 +324,13 @@ mod tests {
     #[test]
     fn probe_leaves_nothing_behind() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let findings = check(folder.path());
+        let findings = check(&Machine::here(), folder.path());
         assert!(findings.iter().any(|finding| finding.subject == "sync time"), "{findings:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn missing_folder_is_bad() {
-        assert_eq!(check(Path::new("/nowhere/at/all"))[0].level, Level::Bad);
+        assert_eq!(check(&Machine::here(), Path::new("/nowhere/at/all"))[0].level, Level::Bad);
     }
 }

@@ -5,13 +5,14 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 use nix::libc::{EACCES, ENOMEM, ENOSYS, EPERM};
 
-use super::{Finding, read_line};
+use super::Finding;
+use super::machine::Machine;
 
 /// Entries of a core's ring.
 const ENTRIES: u32 = 1024;
 
-pub(super) fn check() -> Vec<Finding> {
-    let switch = read_line("/proc/sys/kernel/io_uring_disabled");
+pub(super) fn check(machine: &Machine) -> Vec<Finding> {
+    let switch = machine.text("proc/sys/kernel/io_uring_disabled");
     let plain = match IoUring::new(ENTRIES) {
         Ok(ring) => ring,
         Err(error) => return vec![refused(&error, switch.as_deref())],
@@ -38,7 +39,8 @@ fn flags() -> Finding {
     Finding::warn(
         "io_uring",
         format!("allowed, but without {missing}"),
-        "use Linux 6.1 or later: without these flags a webhook costs a quarter to a half more CPU",
+        "both flags: without them a webhook costs a quarter to a half more CPU",
+        "use Linux 6.1 or later",
     )
 }
 
@@ -48,7 +50,8 @@ fn operations(ring: &IoUring) -> Option<Finding> {
         return Some(Finding::warn(
             "io_uring calls",
             format!("cannot be asked for: {error}"),
-            "use Linux 5.6 or later",
+            "a kernel that says which calls it has",
+            "use Linux 6.1 or later",
         ));
     }
     let needed = [
@@ -71,6 +74,7 @@ fn operations(ring: &IoUring) -> Option<Finding> {
     Some(Finding::bad(
         "io_uring calls",
         format!("this kernel lacks {}", missing.join(", ")),
+        "all calls that the cores make",
         "use Linux 6.1 or later",
     ))
 }
@@ -100,7 +104,12 @@ fn refused(error: &io::Error, switch: Option<&str>) -> Finding {
         ),
         _ => (format!("cannot be set up: {error}"), "use Linux 6.1 or later"),
     };
-    Finding::bad("io_uring", found, remedy)
+    Finding::bad(
+        "io_uring",
+        found,
+        "rings for this user: the gateway has no other way to its sockets and disk",
+        remedy,
+    )
 }
 
 #[cfg(test)]
