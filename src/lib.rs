@@ -60,6 +60,7 @@ pub mod entry;
 pub mod journal;
 pub mod handoff;
 pub mod intake;
+pub mod dedupe;
 pub mod forward;
 pub mod side;
 pub mod admin;

@@ -390,8 +390,6 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     check("region.0.archive", "\"\"", "\"s3://bucket\"", "region \"eu\".archive");
     check("region.0.archive_store", "", "{ region = \"us-east-1\" }", "region \"eu\".archive_store");
     check("region.0.allow_addresses", "[]", "[\"10.0.0.0/8\"]", "region \"eu\".allow_addresses");
-    check("dedupe.window", "\"24h\"", "\"8d\"", "dedupe.window");
-    check("dedupe.memory", "\"1024MiB\"", "\"2GiB\"", "dedupe.memory");
     check("dedupe.store", "\"local\"", "\"redis\"", "dedupe.store");
     check("dead_letters.store", "\"disk\"", "\"redis\"", "dead_letters.store");
     check("redis.url", "", "\"redis://127.0.0.1\"", "redis.url");
