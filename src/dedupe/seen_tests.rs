@@ -185,7 +185,7 @@ fn lost_keys_are_said_for_a_window() {
 fn a_key_takes_at_most_32_bytes_at_every_size() {
     let bound = 64 << 20;
     let mut seen = Seen::new(24 * HOUR, bound, 0x1234_5678_9abc_def1_1234_5678_9abc_def1);
-    let (empty, shards) = (seen.bytes(), (bound / (128 * 1024)) as usize);
+    let (empty, shards) = (seen.bytes(), bound / (128 * 1024));
     let mut worst = 0.0f64;
     for n in 1..=1_000_000usize {
         seen.claim(1, &key(n as u64), 1);

@@ -34,7 +34,7 @@ pub(super) struct Id {
 impl Id {
     /// `bits`: those of the mixed key, at least 8, that chose the shard.
     pub(super) fn new(mixed: u128, bits: u32) -> Self {
-        let tag = (u16::from((mixed >> 40) as u8) * 254 >> 8) as u8 + 1;
+        let tag = ((u16::from((mixed >> 40) as u8) * 254) >> 8) as u8 + 1;
         Self { rest: mixed & REST, home: ((mixed << bits) >> 64) as u64, tag }
     }
 
