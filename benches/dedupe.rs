@@ -40,7 +40,9 @@ fn table() -> Seen {
 
 fn filled(keys: u64) -> Seen {
     let mut seen = table();
-    (0..keys).for_each(|n| drop(black_box(seen.claim(1, &key(n), n))));
+    for n in 0..keys {
+        black_box(seen.claim(1, &key(n), n));
+    }
     seen
 }
 
@@ -77,11 +79,11 @@ fn claims(c: &mut Criterion) {
         let mut n = 0u64;
         let mut next = move || {
             n += 1;
-            if n % per_minute == 0 {
+            if n.is_multiple_of(per_minute) {
                 seen.pass(1);
             }
             // At 30,000 events a second there is a sweep for each 600 of them.
-            if n % 600 == 0 {
+            if n.is_multiple_of(600) {
                 seen.sweep();
             }
             seen.claim(1, black_box(&key(n)), n)
