@@ -18,7 +18,7 @@ use support::gateway::Gateway;
 use support::http::{Connection, find, post};
 use support::ledger::Ledger;
 use support::metrics::{BACKLOG, CHANGED, DUPLICATES, EVICTED, PARCELS};
-use support::region::{Parcel, Region};
+use support::region::{Mode, Parcel, Region};
 use support::sender::Sent;
 use support::settings::Settings;
 use support::{Random, SECRET, alone, eventually, seed, setting, signature};
@@ -238,6 +238,27 @@ fn repeats_are_known_after_a_restart_and_after_a_kill_whatever_the_number_of_cor
         );
     }
     assert!(regions.iter().flat_map(Region::parcels).all(|parcel| !flagged(&parcel)));
+}
+
+#[test]
+fn a_repeat_of_what_still_waits_is_dropped_and_the_first_is_delivered_after_a_kill() {
+    let _alone = alone();
+    let mut regions = regions();
+    let mut gateway = start(&regions, 2, 2);
+    regions[0].set(Mode::Refuse);
+    let bodies: Vec<_> = (0..20).map(|n| webhook(&[message(0, &format!("w{n}"), "waits")], &[])).collect();
+    bodies.iter().chain(&bodies).for_each(|body| send(&gateway, body));
+    // The repeats are settled long before what they repeat.
+    let waiting = bodies.len() as f64;
+    eventually("the repeats are settled", PATIENCE, || gateway.metrics().total(BACKLOG) == waiting);
+    std::thread::sleep(Duration::from_secs(1));
+    gateway.kill9();
+    gateway.restart_with(1, 1);
+    bodies.iter().for_each(|body| send(&gateway, body));
+    regions[0].set(Mode::Ok);
+    let parcels = parcels(&gateway, &regions[0], 0);
+    let got: Vec<&[u8]> = parcels.iter().map(|parcel| parcel.body()).collect();
+    assert_eq!(got, bodies, "each once, in order");
 }
 
 #[test]

@@ -399,6 +399,25 @@ fn key_without_a_built_feature_takes_its_default_alone() {
 }
 
 #[test]
+fn dedupe_is_bounded_in_time_and_memory() {
+    let (config, _) = resolve(&with("dedupe", "{ window = \"8d\", memory = \"2GiB\" }")).unwrap();
+    assert_eq!(config.dedupe.window, std::time::Duration::from_secs(8 * 86_400));
+    assert_eq!(config.dedupe.memory, 2 << 30);
+    for (path, value) in [
+        ("dedupe.window", "\"59s\""),
+        ("dedupe.window", "\"31d\""),
+        ("dedupe.memory", "\"512KiB\""),
+        ("dedupe.memory", "\"2000TiB\""),
+    ] {
+        let told = resolve(&with(path, value)).unwrap_err().to_string();
+        assert!(told.contains(path), "{path} = {value}: {told}");
+    }
+    let cores = with("cores", "{ forward = 4, ingest = 1 }");
+    let told = resolve(&format!("{cores}\n[dedupe]\nmemory = \"3MiB\"\n")).unwrap_err().to_string();
+    assert!(told.contains("dedupe.memory") && told.contains("cores.forward"), "{told}");
+}
+
+#[test]
 fn rules_can_be_read_where_the_secrets_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("penstock.toml");

@@ -108,6 +108,7 @@ impl Folder {
                 newest: contents.newest.unwrap_or(0),
             });
         }
+        seen.recalled();
         seen.reach(newest);
         if loaded.damaged > 0 {
             seen.lose();

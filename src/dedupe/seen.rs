@@ -63,6 +63,7 @@ pub struct Seen {
     evicted: u64,
     /// The newest minute of which keys may be missing.
     lost: Option<u32>,
+    recalling: bool,
     next_swept: usize,
     /// When the last round over all shards began.
     round_began: u32,
@@ -89,6 +90,7 @@ impl Seen {
             bound: bound.max(own),
             evicted: 0,
             lost: None,
+            recalling: false,
             next_swept: 0,
             round_began: 0,
         }
@@ -99,11 +101,24 @@ impl Seen {
         self.see(region, key, value, self.now)
     }
 
-    /// Remembers an event that was seen at `minute`, maybe before or after what is here already.
+    /// Remembers an event that was seen at `minute`, maybe before or after what is here already. Call
+    /// [`Seen::recalled`] after the last one.
     pub fn recall(&mut self, region: u32, key: &Key, value: u64, minute: u32) {
+        self.recalling = true;
         self.reach(minute);
         if minute >= self.floor {
             self.see(region, key, value, minute);
+        }
+    }
+
+    /// All that is to be recalled is here: gives back what was taken to have it here fast.
+    pub fn recalled(&mut self) {
+        self.recalling = false;
+        for at in 0..self.shards.len() {
+            let needed = capacity_for(self.shards[at].live(self.alive()));
+            if needed < self.shards[at].capacity() {
+                self.rewrite(at, needed);
+            }
         }
     }
 
@@ -147,7 +162,9 @@ impl Seen {
         if live * 8 <= self.shards[at].most() * 7 && live < capacity {
             return self.rewrite(at, capacity);
         }
-        let larger = capacity_for(live + 1).max(capacity + 1);
+        // Many come at once and fewer steps are faster.
+        let double = self.recalling && self.bytes + size(2 * live) <= self.bound;
+        let larger = capacity_for(live + 1).max(if double { 2 * live } else { capacity + 1 });
         if larger <= FEW || self.bytes + size(larger) - size(capacity) <= self.bound {
             return self.rewrite(at, larger);
         }

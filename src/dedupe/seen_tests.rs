@@ -199,4 +199,9 @@ fn a_key_takes_at_most_32_bytes_at_every_size() {
     }
     assert!(worst <= 32.0);
     assert_eq!(seen.keys(), 1_000_000);
+    let mut again = Seen::new(24 * HOUR, bound, 99);
+    (0..300_000).for_each(|n| again.recall(1, &key(n), 1, 7));
+    again.recalled();
+    assert_eq!(again.keys(), 300_000);
+    assert!(again.bytes() - empty <= 32 * 300_000, "after a start too: {}", again.bytes());
 }

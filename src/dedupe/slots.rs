@@ -35,12 +35,16 @@ impl Id {
     /// `bits`: those of the mixed key, at least 8, that chose the shard.
     pub(super) fn new(mixed: u128, bits: u32) -> Self {
         let tag = ((u16::from((mixed >> 40) as u8) * 254) >> 8) as u8 + 1;
-        Self { rest: mixed & REST, home: ((mixed << bits) >> 64) as u64, tag }
+        Self { rest: mixed & REST, home: home(mixed, bits), tag }
     }
+}
 
-    fn group(&self, groups: usize) -> usize {
-        ((u128::from(self.home) * groups as u128) >> 64) as usize
-    }
+fn home(mixed: u128, bits: u32) -> u64 {
+    ((mixed << bits) >> 64) as u64
+}
+
+fn group(home: u64, groups: usize) -> usize {
+    ((u128::from(home) * groups as u128) >> 64) as usize
 }
 
 /// What a lookup found.
@@ -88,7 +92,7 @@ impl Slots {
 
     /// Entries it takes before searches get long.
     pub(super) fn most(&self) -> usize {
-        self.capacity() - self.capacity() / 14
+        self.capacity() - self.capacity() / 32
     }
 
     fn groups(&self) -> usize {
@@ -111,7 +115,7 @@ impl Slots {
     /// Entries that are not alive are not there.
     pub(super) fn find(&self, id: Id, value: u64, alive: impl Fn(u16) -> bool) -> Found {
         let groups = self.groups();
-        let (mut group, mut other) = (id.group(groups), false);
+        let (mut group, mut other) = (group(id.home, groups), false);
         for _ in 0..groups {
             let tags = self.tags(group);
             let mut hits = zeros(tags ^ (u64::from(id.tag) * ONES));
@@ -154,41 +158,45 @@ impl Slots {
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = &[u8; ENTRY]> {
+    fn entries(&self) -> impl Iterator<Item = (u8, &[u8; ENTRY])> {
         let (tags, entries) = self.bytes.split_at(self.groups() * GROUP);
         let (entries, _) = entries.as_chunks::<ENTRY>();
-        entries.iter().zip(tags).filter(|(_, tag)| **tag != FREE).map(|(entry, _)| entry)
+        tags.iter().copied().zip(entries).filter(|(tag, _)| *tag != FREE)
     }
 
     /// How many entries are alive.
     pub(super) fn live(&self, alive: impl Fn(u16) -> bool) -> usize {
-        self.entries().filter(|entry| alive(minute(entry))).count()
+        self.entries().filter(|(_, entry)| alive(minute(entry))).count()
     }
 
     /// Writes the shard anew with `capacity` slots, without what is dead. The living must fit.
     pub(super) fn rewrite(&mut self, capacity: usize, bits: u32, alive: impl Fn(u16) -> bool) {
         let mut next = Self::with_capacity(capacity);
-        for entry in self.entries().filter(|entry| alive(minute(entry))) {
+        for (tag, entry) in self.entries().filter(|(_, entry)| alive(minute(entry))) {
             // The bits that chose the shard and are not stored are shifted out.
-            let id = Id::new(rest(entry), bits);
-            if let Some(slot) = next.free(id) {
-                next.put(slot, id, said(entry), minute(entry));
-            }
+            next.take(home(rest(entry), bits), tag, entry);
         }
         *self = next;
     }
 
-    fn free(&self, id: Id) -> Option<usize> {
+    /// Puts an entry of another layout where it belongs in this one.
+    fn take(&mut self, home: u64, tag: u8, entry: &[u8; ENTRY]) {
         let groups = self.groups();
-        let mut group = id.group(groups);
+        let mut group = group(home, groups);
         for _ in 0..groups {
             let free = zeros(self.tags(group));
             if free != 0 {
-                return Some(group * GROUP + free.trailing_zeros() as usize / 8);
+                let slot = group * GROUP + free.trailing_zeros() as usize / 8;
+                let at = groups * GROUP + slot * ENTRY;
+                if let Some(to) = self.bytes.get_mut(at..at + ENTRY) {
+                    to.copy_from_slice(entry);
+                    self.bytes[slot] = tag;
+                    self.used += 1;
+                }
+                return;
             }
             group = if group + 1 == groups { 0 } else { group + 1 };
         }
-        None
     }
 }
 
