@@ -227,6 +227,8 @@ fn repeats_are_known_after_a_restart_and_after_a_kill_whatever_the_number_of_cor
             std::thread::sleep(Duration::from_secs(1));
             gateway.kill9();
         }
+        // All is settled, so the journal may go: the key log must know it alone.
+        std::fs::remove_dir_all(gateway.data().join("journal")).unwrap();
         gateway.restart_with(ingest, forward);
         said.iter().for_each(|body| send(&gateway, body));
         let count: usize = regions.iter().map(|region| parcels(&gateway, region, 0).len()).sum();
@@ -238,6 +240,22 @@ fn repeats_are_known_after_a_restart_and_after_a_kill_whatever_the_number_of_cor
         );
     }
     assert!(regions.iter().flat_map(Region::parcels).all(|parcel| !flagged(&parcel)));
+}
+
+#[test]
+fn what_the_journal_says_is_settled_is_known_without_the_key_log() {
+    let regions = regions();
+    let mut gateway = start(&regions, 1, 2);
+    let body = webhook(&[message(0, "A", "hello"), message(1, "B", "hello")], &[]);
+    send(&gateway, &body);
+    eventually("all is settled", PATIENCE, || gateway.metrics().total(BACKLOG) == 0.0);
+    assert_eq!(gateway.terminate().0, Some(0), "{}", gateway.said());
+    std::fs::remove_dir_all(gateway.data().join("keys")).unwrap();
+    gateway.restart_with(2, 1);
+    send(&gateway, &body);
+    for region in &regions[..2] {
+        assert_eq!(parcels(&gateway, region, 0).len(), 1, "{}", region.name);
+    }
 }
 
 #[test]

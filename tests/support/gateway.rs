@@ -146,6 +146,11 @@ impl Gateway {
         }
     }
 
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     fn config(&self) -> PathBuf {
         self.folder.path().join("penstock.toml")
     }
