@@ -8,7 +8,7 @@
 //! peer port u16 | regions u16 | events u32 | signature 32 | conversations u32 | headers u32
 //! regions:        (region id u32 | conversations u32 | events u32 | 0 u32)...   one per slot
 //! conversations:  u64...                                                        grouped by slot
-//! events:         (key 16 | slot u16 | kind u8 | 0 u8)...                       in the body's order
+//! events:         (key 16 | value u64 | slot u16 | kind u8 | 0 u8)...           in the body's order
 //! headers:        "name: value\r\n"...                                          those worth keeping
 //! ```
 
@@ -17,10 +17,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::journal::buffer::AlignedBuf;
 use crate::parse::Key;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FIXED: usize = 80;
 const REGION: usize = 16;
-const EVENT: usize = 20;
+const EVENT: usize = 28;
 
 /// Stable number of a source or region, from its name: the same over restarts and renumbering.
 /// FNV-1a, 32 bits; start-up refuses a configuration in which two names share one.
@@ -32,6 +32,8 @@ pub fn name_id(name: &str) -> u32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventRow {
     pub key: Key,
+    /// What it says: [`crate::parse::Event::value`].
+    pub value: u64,
     /// Which of the entry's regions it goes to.
     pub slot: u16,
     pub kind: u8,
@@ -135,9 +137,10 @@ impl Verdict {
         let (rows, rest) = rest.split_at_mut(self.events.len() * EVENT);
         for (event, row) in self.events.iter().zip(rows.chunks_exact_mut(EVENT)) {
             row[0..16].copy_from_slice(&event.key);
-            row[16..18].copy_from_slice(&event.slot.to_le_bytes());
-            row[18] = event.kind;
-            row[19] = 0;
+            row[16..24].copy_from_slice(&event.value.to_le_bytes());
+            row[24..26].copy_from_slice(&event.slot.to_le_bytes());
+            row[26] = event.kind;
+            row[27] = 0;
         }
         rest.copy_from_slice(&self.headers);
     }
@@ -260,7 +263,7 @@ impl<'a> Meta<'a> {
         self.events.chunks_exact(EVENT).map(|e| {
             let mut key = Key::default();
             key.copy_from_slice(&e[..16]);
-            EventRow { key, slot: u16::from_le_bytes([e[16], e[17]]), kind: e[18] }
+            EventRow { key, value: u64_at(e, 16), slot: u16::from_le_bytes([e[24], e[25]]), kind: e[26] }
         })
     }
 
@@ -289,8 +292,8 @@ mod tests {
         for (slot, conversation) in [(us, 9), (eu, 3), (us, 2), (eu, 3)] {
             verdict.conversations.push((slot, conversation));
         }
-        verdict.events.push(EventRow { key: [1; 16], slot: eu, kind: 1 });
-        verdict.events.push(EventRow { key: [2; 16], slot: us, kind: 2 });
+        verdict.events.push(EventRow { key: [1; 16], value: u64::MAX - 1, slot: eu, kind: 1 });
+        verdict.events.push(EventRow { key: [2; 16], value: 5, slot: us, kind: 2 });
         verdict.headers.extend_from_slice(b"user-agent: facebookexternalua\r\n");
         verdict.finish();
         let mut buf = AlignedBuf::with_capacity(0);

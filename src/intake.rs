@@ -172,7 +172,7 @@ impl Intake {
         let parsed = parser.parse(self.desks[desk].kind, body, &mut |event: &Event<'_>| {
             if event.kind == EventKind::Errors {
                 errors_region = self.router.route_event(event).region;
-                verdict.events.push(EventRow { key: event.key, slot: LATER, kind: event.kind as u8 });
+                verdict.events.push(row(event, LATER));
                 return;
             }
             let Routed { region, rule } = self.router.route_event(event);
@@ -182,7 +182,7 @@ impl Intake {
             let (id, owner) = self.regions[region];
             owners |= 1 << owner;
             let slot = verdict.slot(id);
-            verdict.events.push(EventRow { key: event.key, slot, kind: event.kind as u8 });
+            verdict.events.push(row(event, slot));
             verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
         });
         verdict.opaque = matches!(parsed, Parsed::Opaque(_));
@@ -300,6 +300,10 @@ impl Handler for Intake {
             Err(_) => Answer::Now(self.refuse(at, WebhookOutcome::Unavailable, UNAVAILABLE)),
         }
     }
+}
+
+fn row(event: &Event<'_>, slot: u16) -> EventRow {
+    EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 }
 }
 
 fn is_json(value: &[u8]) -> bool {

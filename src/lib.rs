@@ -16,6 +16,7 @@
 //! | region | a destination: endpoint, limits, and the rules that lead to it |
 //! | entry | a webhook in the journal: raw bytes, arrival, verdict, what was parsed; has an LSN |
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
+//! | repeat | an event that the region had within the window: the same key and the same value |
 //! | attempt | one try to hand a parcel over; ends as delivered or again (when) |
 //! | core | a pinned thread with its own io_uring: an ingest core or a forwarding core |
 //!
@@ -23,9 +24,9 @@
 //!
 //! ```text
 //!  ingest core (monoio, SO_REUSEPORT)                 forwarding core (monoio)        side thread (tokio)
-//!  listen > verify > parse > route > journal >        feed > lane > attempt >         admin, names, signals
-//!    durable > hand-over + doorbell > 200 -------->     settle
-//!    <------------------ marks: delivered ----------
+//!  listen > verify > parse > route > journal >        feed > sift > lane > attempt >  admin, names, signals
+//!    durable > hand-over + doorbell > 200 -------->     settle > key log
+//!    <------------ marks: delivered, duplicate -----
 //! ```
 //!
 //! Two files show it on a page each: [`intake`] from the socket to the 200, [`forward`] from the journal
@@ -37,6 +38,8 @@
 //! - A 200 leaves only when the commit that holds the webhook is durable ([`journal`]).
 //! - What was answered 200 is delivered to its regions, at least once, after any crash; what an attempt
 //!   before the crash may have delivered says `penstock-possible-duplicate`.
+//! - What the provider says again within the window is delivered once, over restarts and any number of
+//!   cores ([`dedupe`]); the same id with another content is delivered, and says that it may be a repeat.
 //! - If webhook B arrives after A was answered 200, B's events of a conversation follow A's, over any
 //!   number of cores, through overflow ([`handoff`], [`forward::feed`]) and restart.
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
@@ -60,6 +63,7 @@ pub mod entry;
 pub mod journal;
 pub mod handoff;
 pub mod intake;
+pub mod dedupe;
 pub mod forward;
 pub mod side;
 pub mod admin;

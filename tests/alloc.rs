@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use penstock::config::{Secret, Source, SourceKind};
+use penstock::dedupe::{Seen, Sighting};
 use penstock::parse::{Parser, conversations};
 use penstock::verify::Verifier;
 
@@ -37,6 +38,18 @@ fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.with(Cell::get);
     work();
     ALLOCATIONS.with(Cell::get) - before
+}
+
+#[test]
+fn asking_for_what_was_seen_allocates_nothing() {
+    let mut seen = Seen::new(std::time::Duration::from_secs(3600), 1 << 20, 99);
+    let key = |n: u32| [n.to_le_bytes(); 4].concat().try_into().unwrap();
+    for n in 0..1000 {
+        assert_eq!(seen.claim(1, &key(n), 5), Sighting::New);
+    }
+    let asked: Vec<_> = (0..1000).map(key).collect();
+    let all = || assert!(asked.iter().all(|key| seen.claim(1, key, 5) == Sighting::Repeat));
+    assert_eq!(allocations(all), 0);
 }
 
 #[test]

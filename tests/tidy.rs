@@ -24,19 +24,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
     ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
+    // What waits for keys to be durable is not its business: never forward.
+    ("dedupe", &["metrics", "parse"]),
     (
         "forward",
         &[
-            "config", "deadline", "entry", "handoff", "http1", "journal", "metrics", "parse", "side",
-            "verify", "wake",
+            "config", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics", "parse",
+            "side", "verify", "wake",
         ],
     ),
     // It starts and stops everything else.
     (
         "shard",
         &[
-            "admin", "config", "deadline", "entry", "forward", "handoff", "http1", "intake", "journal",
-            "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "config", "deadline", "dedupe", "entry", "forward", "handoff", "http1", "intake",
+            "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
     ("admin", &["metrics"]),
@@ -53,6 +55,9 @@ const PURE: &[&str] = &[
     "src/journal/commit.rs",
     "src/journal/recover.rs",
     "src/journal/marks.rs",
+    "src/dedupe/log.rs",
+    "src/dedupe/seen.rs",
+    "src/dedupe/slots.rs",
     "src/forward/lane.rs",
     "src/forward/retry.rs",
     "src/forward/told.rs",

@@ -171,6 +171,7 @@ mod tests {
             let event = Event {
                 kind: EventKind::Message,
                 key: [0; 16],
+                value: 0,
                 users,
                 more_users: false,
                 number,

@@ -19,6 +19,8 @@ const EACH_MAX: usize = 4096;
 const BODIES_PER_SEGMENT: u64 = 4;
 /// A commit of the journal holds 16 MiB, and with a body goes what was found out about it.
 const BODY_MAX: usize = 8 << 20;
+/// The least with which one thread can remember events.
+const DEDUPE_CORE: u64 = 1 << 20;
 /// Largest webhook that Meta sends.
 const META_BODY: usize = 3_000_000;
 
@@ -29,6 +31,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     regions(&config.regions, report);
     rules(config, report);
     limits(config, report);
+    memory(config, report);
     peers(&config.listen, report);
     addresses(config, report);
 }
@@ -185,6 +188,18 @@ fn limits(config: &Config, report: &Report) {
     }
     if body < META_BODY && config.sources.iter().any(|source| source.kind == SourceKind::Whatsapp) {
         report.warn("listen.limits.body", "Meta sends up to 3 MB and repeats for days what is refused");
+    }
+}
+
+fn memory(config: &Config, report: &Report) {
+    let (memory, cores) = (config.dedupe.memory, config.cores.forward.len() as u64);
+    if memory < DEDUPE_CORE * cores {
+        report.problem(
+            "dedupe.memory",
+            format!("{memory} bytes"),
+            format!("at least {DEDUPE_CORE} bytes for each of the {cores} threads of cores.forward"),
+            "Raise it, or lower the other: each thread remembers the events of its own regions.",
+        );
     }
 }
 

@@ -66,6 +66,7 @@ pub struct Config {
     /// Index into `regions` of the region that gets what no rule claims.
     pub default_region: usize,
     pub journal: Journal,
+    pub dedupe: Dedupe,
 }
 
 impl Config {
@@ -205,6 +206,14 @@ pub struct Journal {
     /// False: page cache only.
     pub sync: bool,
     pub on_damage: OnDamage,
+}
+
+#[derive(Debug, Clone)]
+pub struct Dedupe {
+    /// How long an event is remembered.
+    pub window: Duration,
+    /// Bytes that all cores together may use for it.
+    pub memory: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

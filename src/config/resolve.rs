@@ -14,8 +14,8 @@ use super::cores::{THREADS, Wish, place};
 use super::problem::Report;
 use super::section::{Section, nearest, shown, string};
 use super::{
-    Admin, Config, Cores, Endpoint, Gateway, Host, Invalid, Journal, Limits, Listen, MANUAL, OnDamage,
-    Problem, Region, Secret, Source, SourceKind, Warning, cross,
+    Admin, Config, Cores, Dedupe, Endpoint, Gateway, Host, Invalid, Journal, Limits, Listen, MANUAL,
+    OnDamage, Problem, Region, Secret, Source, SourceKind, Warning, cross,
 };
 use crate::route::countries;
 
@@ -45,6 +45,7 @@ pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>),
         sources,
         regions,
         journal: journal(&whole.section("journal")),
+        dedupe: dedupe(&whole.section("dedupe")),
     };
     refuse_unbuilt(&whole);
     cross::check(&config, &report);
@@ -355,16 +356,24 @@ fn journal(section: &Section<'_>) -> Journal {
     journal
 }
 
+fn dedupe(section: &Section<'_>) -> Dedupe {
+    section.only_default("store", "finding repeats over several gateways is");
+    Dedupe {
+        window: section.duration("window", Duration::from_secs(60), Duration::from_secs(30 * 86_400)),
+        memory: section.size(
+            "memory",
+            MIB,
+            1024 * GIB,
+            "Give 32 bytes for each event of dedupe.window; it is used only as events come.",
+        ),
+    }
+}
+
 /// The tables of which nothing is built yet.
 fn refuse_unbuilt(whole: &Section<'_>) {
     let only_defaults = |section: &Section<'_>, keys: &[&str], feature: &str| {
         keys.iter().for_each(|key| section.only_default(key, feature));
     };
-    only_defaults(
-        &whole.section("dedupe"),
-        &["window", "memory", "store"],
-        "choosing how repeats are found is",
-    );
     only_defaults(&whole.section("dead_letters"), &["store"], "keeping dead letters elsewhere is");
     whole.section("redis").refuse("url", "the use of Redis is");
     let archive = whole.section("archive");

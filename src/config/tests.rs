@@ -390,14 +390,31 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     check("region.0.archive", "\"\"", "\"s3://bucket\"", "region \"eu\".archive");
     check("region.0.archive_store", "", "{ region = \"us-east-1\" }", "region \"eu\".archive_store");
     check("region.0.allow_addresses", "[]", "[\"10.0.0.0/8\"]", "region \"eu\".allow_addresses");
-    check("dedupe.window", "\"24h\"", "\"8d\"", "dedupe.window");
-    check("dedupe.memory", "\"1024MiB\"", "\"2GiB\"", "dedupe.memory");
     check("dedupe.store", "\"local\"", "\"redis\"", "dedupe.store");
     check("dead_letters.store", "\"disk\"", "\"redis\"", "dead_letters.store");
     check("redis.url", "", "\"redis://127.0.0.1\"", "redis.url");
     check("archive.level", "1", "3", "archive.level");
     check("archive.mask", "[]", "[\"phone\"]", "archive.mask");
     check("archive.lock.mode", "\"\"", "\"compliance\"", "archive.lock.mode");
+}
+
+#[test]
+fn dedupe_is_bounded_in_time_and_memory() {
+    let (config, _) = resolve(&with("dedupe", "{ window = \"8d\", memory = \"2GiB\" }")).unwrap();
+    assert_eq!(config.dedupe.window, std::time::Duration::from_secs(8 * 86_400));
+    assert_eq!(config.dedupe.memory, 2 << 30);
+    for (path, value) in [
+        ("dedupe.window", "\"59s\""),
+        ("dedupe.window", "\"31d\""),
+        ("dedupe.memory", "\"512KiB\""),
+        ("dedupe.memory", "\"2000TiB\""),
+    ] {
+        let told = resolve(&with(path, value)).unwrap_err().to_string();
+        assert!(told.contains(path), "{path} = {value}: {told}");
+    }
+    let cores = with("cores", "{ forward = 4, ingest = 1 }");
+    let told = resolve(&format!("{cores}\n[dedupe]\nmemory = \"3MiB\"\n")).unwrap_err().to_string();
+    assert!(told.contains("dedupe.memory") && told.contains("cores.forward"), "{told}");
 }
 
 #[test]

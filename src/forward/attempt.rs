@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
@@ -15,7 +15,7 @@ use super::region::{Item, Region, Verdict};
 use super::settle::Settler;
 use super::told::Told;
 use crate::config::SourceKind;
-use crate::entry::Meta;
+use crate::entry::{EventRow, Meta};
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};
 use crate::journal::{Mark, Settled};
@@ -44,7 +44,7 @@ pub struct Attempts {
     pub regions: Vec<Option<RegionDesk>>,
     /// By index of the journal.
     pub records: Vec<RecordReader>,
-    pub settler: Settler,
+    pub settler: Rc<Settler>,
     pub cells: Arc<ForwardCells>,
     pub cutter: RefCell<Cutter>,
     /// Header values are cut from it.
@@ -56,6 +56,8 @@ pub struct Attempts {
 struct Parcel {
     source: usize,
     body: Bytes,
+    /// All of the record: it tells what was delivered.
+    record: Bytes,
     mac: [u8; 32],
     /// Of the whole webhook, whatever part of it this is.
     webhook_digest: [u8; 32],
@@ -66,9 +68,9 @@ struct Parcel {
 pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
     while let Some((id, mut item)) = region.next().await {
         match attempts.attempt(&region, &mut item).await {
-            Some((verdict, now)) => {
+            Some((verdict, record, now)) => {
                 if verdict == Verdict::Delivered {
-                    attempts.settle(&region, &item);
+                    attempts.settle(&region, &item, &record);
                 }
                 region.done(id, verdict, now);
             }
@@ -78,8 +80,8 @@ pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
 }
 
 impl Attempts {
-    /// What came of it, and when. `None`: the parcel could not even be made; it stays where it is.
-    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Instant)> {
+    /// What came of it, the record, and when. `None`: the parcel could not even be made; it stays where it is.
+    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Bytes, Instant)> {
         let desk = self.regions.get(region.index)?.as_ref()?;
         let record = match item.record.take() {
             Some(record) => record,
@@ -104,7 +106,7 @@ impl Attempts {
         let (attempt, end) = desk.client.send(&mut head, parcel.body, start).await;
         envelope.give_back(head);
         self.count(region, &attempt, end.saturating_duration_since(start));
-        Some((verdict(&attempt), end))
+        Some((verdict(&attempt), parcel.record, end))
     }
 
     /// The record of a parcel that was not kept.
@@ -120,7 +122,7 @@ impl Attempts {
     }
 
     /// The body that the region gets. Byte for byte what came if all of it is for this region.
-    fn parcel(&self, region: &Region, item: &Item, mut record: Bytes, is_default: bool) -> Option<Parcel> {
+    fn parcel(&self, region: &Region, item: &Item, record: Bytes, is_default: bool) -> Option<Parcel> {
         let (Record::Entry(entry), _) = record::read_known(&record).ok()? else { return None };
         let meta = Meta::read(entry.meta).ok()?;
         let Some(source) = self.sources.iter().position(|s| s.id == meta.source()) else {
@@ -135,7 +137,7 @@ impl Attempts {
             webhook_digest.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
         }
         let verifier = &self.sources[source].verifier;
-        let (cut, mac) = if meta.slots() == 1 {
+        let (cut, mac) = if meta.slots() == 1 && item.repeats.is_none() {
             let mac = if meta.secret() == 0 && !meta.wasender() {
                 meta.signature()
             } else {
@@ -144,9 +146,10 @@ impl Attempts {
             (None, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
-            let slots: Vec<u16> = meta.events().map(|e| e.slot).collect();
+            let mut kept = vec![false; meta.events().len()];
+            events(&meta, item).for_each(|(at, _)| kept[at] = true);
             let mut out = Vec::with_capacity(entry.body.len());
-            let keep = |event: usize| slots.get(event) == Some(&item.slot);
+            let keep = |event: usize| kept.get(event) == Some(&true);
             let report = self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
             if report.events == 0 {
                 let fault = "a parcel waits: this version finds no event of it in its webhook; start the version that stored it";
@@ -159,12 +162,9 @@ impl Attempts {
         };
         let received_at_ms = meta.received_at_ns() / 1_000_000;
         let before_body = record.len() - entry.body.len();
-        let body = cut.unwrap_or_else(|| {
-            // The body ends its record.
-            record.advance(before_body);
-            record
-        });
-        Some(Parcel { source, body, mac, webhook_digest, received_at_ms })
+        // The body ends its record.
+        let body = cut.unwrap_or_else(|| record.slice(before_body..));
+        Some(Parcel { source, body, record, mac, webhook_digest, received_at_ms })
     }
 
     /// Why a parcel cannot even be made. It is tried again soon, and so are others like it.
@@ -188,11 +188,24 @@ impl Attempts {
         self.cells.connections_opened.add(u64::from(attempt.opened));
     }
 
-    fn settle(&self, region: &Region, item: &Item) {
+    fn settle(&self, region: &Region, item: &Item, record: &[u8]) {
         region.cells().delivered.add(1);
         let mark = Mark { lsn: item.lsn, slot: item.slot, outcome: Settled::Delivered, tag: region.id };
-        self.settler.settle(item.journal as usize, mark);
+        // It was read before the attempt.
+        if let Ok((Record::Entry(entry), _)) = record::read_known(record)
+            && let Ok(meta) = Meta::read(entry.meta)
+        {
+            let delivered = events(&meta, item).map(|(_, event)| event);
+            self.settler.settle(item.journal as usize, mark, region.id, delivered);
+        }
     }
+}
+
+/// The events that a parcel delivers, with their places in the webhook.
+fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
+    let repeats = item.repeats.as_deref().unwrap_or_default();
+    let mine = meta.events().enumerate().filter(|(_, event)| event.slot == item.slot);
+    mine.filter(|(at, _)| repeats.is_empty() || repeats.binary_search(&(*at as u32)).is_err())
 }
 
 fn verdict(attempt: &Attempt) -> Verdict {

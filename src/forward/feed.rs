@@ -22,13 +22,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::region::{Item, Region};
+use super::settle::Settler;
+use super::sift::{News, Sieve};
 use crate::entry::Meta;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{JournalReader, ReadError, ReadFrame};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
-use crate::journal::{JournalIndex, Position};
+use crate::journal::{JournalIndex, Mark, Position, Settled};
 use crate::wake::{Bell, Notify, Yield};
 
 /// Entries handled before other tasks of the core get their turn.
@@ -56,6 +58,8 @@ pub struct Feed {
     /// The default region, if this core owns it.
     orphans: Option<Rc<Region>>,
     regions: Vec<Rc<Region>>,
+    sieve: Rc<Sieve>,
+    settler: Rc<Settler>,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -68,6 +72,7 @@ impl Feed {
         journals: Vec<JournalView>,
         by_id: HashMap<u32, Option<Rc<Region>>>,
         orphans: Option<Rc<Region>>,
+        (sieve, settler): (Rc<Sieve>, Rc<Settler>),
         pool: BufferPool,
         lag: Rc<Notify>,
     ) -> Self {
@@ -82,6 +87,8 @@ impl Feed {
             by_id,
             orphans,
             regions,
+            sieve,
+            settler,
             pool,
             lag,
             stopping: Cell::new(false),
@@ -222,8 +229,15 @@ impl Feed {
             }
             let slot = slot as u16;
             if old && view.settled.contains(lsn, slot) {
+                self.sieve.recall(region, &meta, slot);
                 continue;
             }
+            let Some(News { repeats, uncertain }) = self.sieve.sift(region, &meta, slot) else {
+                region.cells().repeated.add(1);
+                let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
+                self.settler.settle(journal, mark, region.id, std::iter::empty());
+                continue;
+            };
             let item = Item {
                 journal: journal as u32,
                 lsn,
@@ -232,8 +246,9 @@ impl Feed {
                 len: bytes.len() as u32,
                 slot,
                 attempts: 0,
-                uncertain: old && !view.clean,
+                uncertain: uncertain || old && !view.clean,
                 record: None,
+                repeats,
             };
             region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
         }

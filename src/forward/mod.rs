@@ -3,9 +3,10 @@
 //! ```text
 //! feed     entries of this core's regions: from the channel, or from the journals after a start, an
 //!          overflow or an outage
+//! sift     what of it is new; repeats are dropped, and settled with a mark
 //! region   the window: lanes per conversation, workers, what is due again, is the region down
 //! attempt  read back if need be > parcel (whole, or cut and signed) > envelope > client > verdict
-//! settle   a mark to the journal the entry came from
+//! settle   its keys to the key log, then a mark to the journal the entry came from
 //! ```
 //!
 //! # Invariants
@@ -14,7 +15,9 @@
 //! - A parcel starts when it is at the head of all its conversations, and leaves them when it is
 //!   settled; nothing else decides about order.
 //! - What is in memory is bounded per region; everything else waits in the journal.
-//! - A parcel is settled only by the region's 2xx.
+//! - A parcel is settled only by the region's 2xx, or because the region has everything in it already.
+//! - A parcel is sifted once and before it joins its lanes, in the order of its region: of two that say
+//!   the same the first is delivered.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,6 +31,7 @@ use bytes::BytesMut;
 
 use crate::config::Config;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
+use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
@@ -47,6 +51,7 @@ pub mod parcel;
 pub mod region;
 pub mod retry;
 pub mod settle;
+pub mod sift;
 pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
@@ -54,13 +59,17 @@ use client::Client;
 use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
 use region::Region;
-use settle::{Settler, Target};
+use settle::{Marks, Settler, Target};
+use sift::Sieve;
 use told::Told;
 
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
-/// Marks wait at most this long, within the 100 ms of duplicates that a crash may cost.
+/// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
 const FLUSH_TICKS: u32 = 2;
+/// For the last keys to be durable at a stop.
+pub const LAST_KEYS: Duration = Duration::from_millis(400);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Idle connections are looked at once a second.
 const REAP_TICKS: u32 = 50;
 
@@ -80,6 +89,20 @@ pub struct Setup {
     pub limits: Limits,
     /// For the jitter of retries.
     pub seed: u64,
+    pub keys: Keys,
+}
+
+/// What a core needs to find repeats.
+pub struct Keys {
+    /// Number of the core; the first deletes what earlier processes left.
+    pub core: usize,
+    pub folder: Folder,
+    /// Most bytes in memory.
+    pub memory: usize,
+    /// Random.
+    pub mixer: u128,
+    /// The key log could not be written.
+    pub failed: Box<dyn FnOnce(io::Error) + Send>,
 }
 
 /// Envelopes of every source to every region; made once at the start, so that an error is one of the
@@ -92,6 +115,7 @@ pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, Envelo
 /// A forwarding core at work.
 pub struct Forwarder {
     feed: Rc<Feed>,
+    sieve: Rc<Sieve>,
     regions: Vec<Rc<Region>>,
     attempts: Rc<Attempts>,
     inlet: Inlet,
@@ -101,8 +125,9 @@ pub struct Forwarder {
 impl Forwarder {
     /// Call on the core's own thread.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed } =
+        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed, keys } =
             setup;
+        let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
         let mut desks = Vec::new();
@@ -127,7 +152,7 @@ impl Forwarder {
                 .iter()
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
-            settler: Settler::new(marks, Arc::clone(&cells)),
+            settler: Rc::clone(&settler),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
@@ -160,7 +185,7 @@ impl Forwarder {
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed = Rc::new(Feed::new(journals, by_id, orphans, pool, room));
+        let feed = Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }
@@ -170,17 +195,18 @@ impl Forwarder {
                 deadlines.sweep(Instant::now());
             }
         });
-        Ok(Self { feed, regions, attempts, inlet, bell: Bell::new(&doorbell)? })
+        Ok(Self { feed, sieve, regions, attempts, inlet, bell: Bell::new(&doorbell)? })
     }
 
     /// Runs until `stopping` says so; the doorbell must be rung for it to be looked at. Then finishes
-    /// what is under way, for at most `grace`. True if nothing was left under way or unmarked.
+    /// what is under way, for at most `grace`, and what is settled, for at most [`LAST_KEYS`]. True if nothing was left
+    /// under way or unmarked.
     pub async fn run(self, stopping: impl Fn() -> bool + 'static, grace: Duration) -> io::Result<bool> {
-        let Self { feed, regions, attempts, inlet, bell } = self;
+        let Self { feed, sieve, regions, attempts, inlet, bell } = self;
         let stopping = Rc::new(stopping);
         {
             let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
-            monoio::spawn(async move { tick(&regions, &attempts, &feed).await });
+            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed).await });
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
@@ -196,15 +222,64 @@ impl Forwarder {
         while regions.iter().any(|r| r.busy() > 0) && Instant::now() < end {
             monoio::time::sleep(TICK).await;
         }
-        Ok(attempts.settler.flush() && regions.iter().all(|r| r.busy() == 0))
+        let end = Instant::now() + LAST_KEYS;
+        attempts.settler.flush();
+        while !attempts.settler.idle() && Instant::now() < end {
+            monoio::time::sleep(LOOK_AGAIN).await;
+            attempts.settler.flush();
+        }
+        Ok(attempts.settler.idle() && regions.iter().all(|r| r.busy() == 0))
     }
 }
 
-async fn tick(regions: &[Rc<Region>], attempts: &Attempts, feed: &Feed) {
+/// Reads the key log and starts its thread.
+fn remember(
+    keys: Keys,
+    config: &Config,
+    owned: &[usize],
+    targets: Vec<Target>,
+    cells: &Arc<ForwardCells>,
+) -> io::Result<(Rc<Sieve>, Rc<Settler>)> {
+    let Keys { core, folder, memory, mixer, failed } = keys;
+    let mut seen = Seen::new(config.dedupe.window, memory, mixer);
+    let ids: Vec<u32> = owned.iter().map(|region| name_id(&config.regions[*region].name)).collect();
+    let start = Instant::now();
+    let loaded = folder.load(&mut seen, |region| ids.contains(&region)).map_err(io::Error::other)?;
+    if loaded.records > 0 {
+        tracing::info!(core, keys = seen.keys(), took = ?start.elapsed(), "key log read");
+    }
+    let mut inherited = Vec::new();
+    if core == 0 {
+        cells.key_log_damaged_bytes.add(loaded.damaged);
+        inherited = loaded.files;
+    }
+    let (now, journals) = (seen.now(), targets.len());
+    let keeper = {
+        let cells = Arc::clone(cells);
+        let passing = Arc::clone(&cells);
+        let go_on = move |marks: &mut Marks| settle::pass_on(&targets, marks, &passing);
+        let window = seen.window();
+        Keeper::start(keeper::Start {
+            core,
+            folder,
+            inherited,
+            window,
+            now,
+            cells,
+            go_on: Box::new(go_on),
+            failed,
+        })?
+    };
+    let settler = Settler::new(keeper, journals, now, Arc::clone(cells));
+    Ok((Rc::new(Sieve::new(seen, Instant::now(), Arc::clone(cells))), Rc::new(settler)))
+}
+
+async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed) {
     for count in 1u32.. {
         monoio::time::sleep(TICK).await;
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
+        attempts.settler.tell(sieve.tick(now));
         if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();
         }

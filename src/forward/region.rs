@@ -51,13 +51,15 @@ pub struct Item {
     pub len: u32,
     /// The record, while it is kept.
     pub record: Option<Bytes>,
+    /// Places of events that the region has already: they are cut out.
+    pub repeats: Option<Rc<[u32]>>,
 }
 
 impl Item {
     /// For an attempt. The record goes with it: should the attempt fail, the parcel waits, maybe long,
     /// and is read again when its time comes.
     fn take(&mut self) -> Self {
-        Self { record: self.record.take(), ..*self }
+        Self { record: self.record.take(), repeats: self.repeats.clone(), ..*self }
     }
 }
 
@@ -405,6 +407,7 @@ mod tests {
                 offset: 0,
                 len: 6,
                 record: None,
+                repeats: None,
             };
             region.push(item, [conversation].into_iter(), || Bytes::from_static(b"record"));
         };

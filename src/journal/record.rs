@@ -30,6 +30,18 @@ const GAP_KIND: u8 = 3;
 #[repr(u8)]
 pub enum Settled {
     Delivered = 1,
+    /// The region had everything in it already.
+    Duplicate = 2,
+}
+
+impl Settled {
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Delivered),
+            2 => Some(Self::Duplicate),
+            _ => None,
+        }
+    }
 }
 
 /// One parcel is settled.
@@ -81,7 +93,7 @@ impl Marks<'_> {
             tag: u32::from_le_bytes([b[8], b[9], b[10], b[11]]),
             slot: u16::from_le_bytes([b[12], b[13]]),
             // Checked by `read`.
-            outcome: Settled::Delivered,
+            outcome: Settled::from_byte(b[14]).unwrap_or(Settled::Delivered),
         })
     }
 }
@@ -237,7 +249,7 @@ fn fields(record: &[u8]) -> Result<Record<'_>, RecordFault> {
             if items.len() % MARK != 0 {
                 return Err(RecordFault::Lengths);
             }
-            if let Some(bad) = items.chunks_exact(MARK).find(|m| m[14] != Settled::Delivered as u8) {
+            if let Some(bad) = items.chunks_exact(MARK).find(|m| Settled::from_byte(m[14]).is_none()) {
                 return Err(RecordFault::Unknown(bad[14]));
             }
             Record::Marks(Marks { journal: journal()?, items })
@@ -260,7 +272,7 @@ mod tests {
         write_entry(&mut buf, 77, 3, |b| b.extend_from_slice(b"meta"), b"{\"a\":1}");
         let marks = [
             Mark { lsn: 5, slot: 2, outcome: Settled::Delivered, tag: 9 },
-            Mark { lsn: u64::MAX, slot: u16::MAX, outcome: Settled::Delivered, tag: u32::MAX },
+            Mark { lsn: u64::MAX, slot: u16::MAX, outcome: Settled::Duplicate, tag: u32::MAX },
         ];
         write_marks(&mut buf, &[8; 16], &marks);
         write_gap(&mut buf, &[8; 16], 10, 12);

@@ -178,9 +178,15 @@ impl AttemptOutcome {
 pub struct RegionCells {
     pub attempts: [Counter; AttemptOutcome::ALL.len()],
     pub delivered: Counter,
+    /// Parcels of which every event was a repeat.
+    pub repeated: Counter,
+    /// Events dropped as repeats.
+    pub duplicates: Counter,
+    /// Events with the key of an earlier one and another value.
+    pub changed_events: Counter,
     pub in_flight: Gauge,
     /// Parcels that were in the journal and not settled when the process started. With those of the
-    /// ingest cores, less the delivered, they are the backlog.
+    /// ingest cores, less the delivered and the repeated, they are the backlog.
     pub recovered: Gauge,
     pub attempt_seconds: Histogram,
     /// Parcels cut from a webhook of several regions (the others go out byte for byte).
@@ -200,4 +206,14 @@ pub struct ForwardCells {
     /// Bytes of frame buffers that waiting parcels hold.
     pub held_bytes: Gauge,
     pub marks: Counter,
+    /// Events remembered.
+    pub dedupe_keys: Gauge,
+    pub dedupe_bytes: Gauge,
+    /// Events forgotten before the window was over; only grows.
+    pub dedupe_evicted: Gauge,
+    /// 1 while events within the window may be forgotten.
+    pub dedupe_forgetful: Gauge,
+    /// Bytes of the key log's files. Written by its thread, once that runs.
+    pub key_log_bytes: Gauge,
+    pub key_log_damaged_bytes: Counter,
 }

@@ -202,6 +202,8 @@ impl Registry {
         for (at, region) in self.regions.iter().enumerate() {
             let delivered = self.of_region(at, |cells| cells.delivered.get());
             family.sample(&[("region", region), ("outcome", "delivered")], delivered);
+            let repeated = self.of_region(at, |cells| cells.repeated.get());
+            family.sample(&[("region", region), ("outcome", "duplicate")], repeated);
         }
         let mut family =
             page.counter("penstock_attempts_total", "Tries to hand a parcel over, by how they ended.");
@@ -215,10 +217,10 @@ impl Registry {
         for (at, region) in self.regions.iter().enumerate() {
             // The three are read one after the other while cores write them.
             let accepted = sum(&self.ingest, |cells| cells.parcels[at].get());
-            let left = |cells: &RegionCells| (cells.recovered.get(), cells.delivered.get());
-            let (recovered, delivered) =
-                self.forward.iter().map(|c| left(&c.regions[at])).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-            family.sample(&[("region", region)], (accepted + recovered).saturating_sub(delivered));
+            let settled = |cells: &RegionCells| cells.delivered.get() + cells.repeated.get();
+            let recovered = self.of_region(at, |cells| cells.recovered.get());
+            let settled = self.of_region(at, settled);
+            family.sample(&[("region", region)], (accepted + recovered).saturating_sub(settled));
         }
         let family = page.gauge("penstock_in_flight_parcels", "Parcels being tried now.");
         self.per_region(family, |cells| cells.in_flight.get());
@@ -235,6 +237,16 @@ impl Registry {
             "Elements of contacts[] that matched no event and had no default region's parcel to go to.",
         );
         self.per_region(family, |cells| cells.contacts_dropped.get());
+        let family = page.counter(
+            "penstock_duplicates_total",
+            "Events dropped because the region had them with the same content within dedupe.window.",
+        );
+        self.per_region(family, |cells| cells.duplicates.get());
+        let family = page.counter(
+            "penstock_changed_events_total",
+            "Events that came again with another content; they were delivered and said that they may be repeats.",
+        );
+        self.per_region(family, |cells| cells.changed_events.get());
         let mut family =
             page.histogram("penstock_attempt_seconds", "One try: connect, send and read the answer.");
         for (at, region) in self.regions.iter().enumerate() {
@@ -260,6 +272,32 @@ impl Registry {
             .sample(&[], forward(|cells| cells.held_bytes.get()));
         page.counter("penstock_marks_total", "Marks written to the journals: parcels settled.")
             .sample(&[], forward(|cells| cells.marks.get()));
+        self.render_dedupe(page);
+    }
+
+    fn render_dedupe(&self, page: &mut Page) {
+        let forward = |read: fn(&ForwardCells) -> u64| sum(&self.forward, read);
+        page.gauge("penstock_dedupe_keys", "Events remembered, to find repeats.")
+            .sample(&[], forward(|cells| cells.dedupe_keys.get()));
+        page.gauge("penstock_dedupe_bytes", "Memory of the events remembered; dedupe.memory bounds it.")
+            .sample(&[], forward(|cells| cells.dedupe_bytes.get()));
+        page.counter(
+            "penstock_dedupe_evicted_total",
+            "Events forgotten before dedupe.window was over because dedupe.memory was full.",
+        )
+        .sample(&[], forward(|cells| cells.dedupe_evicted.get()));
+        page.gauge(
+            "penstock_dedupe_forgetful_cores",
+            "Forwarding cores that may have forgotten events of dedupe.window; their parcels say that they may be repeats.",
+        )
+        .sample(&[], forward(|cells| cells.dedupe_forgetful.get()));
+        page.gauge("penstock_key_log_bytes", "Bytes of all files of the key log.")
+            .sample(&[], forward(|cells| cells.key_log_bytes.get()));
+        page.counter(
+            "penstock_key_log_damaged_bytes_total",
+            "Damaged bytes found in the key log at the start.",
+        )
+        .sample(&[], forward(|cells| cells.key_log_damaged_bytes.get()));
     }
 
     /// One sample per source.
@@ -337,12 +375,13 @@ mod tests {
         registry.forward[1].regions[0].recovered.set(5);
         registry.ingest[0].parcels[0].add(3);
         registry.forward[1].regions[0].delivered.add(1);
+        registry.forward[1].regions[0].repeated.add(2);
         let samples = lint(&registry.render()).unwrap();
         let source = "source=\"od\\\"d\\\\\\n\"";
         assert_eq!(samples[&format!("penstock_webhooks_total{{{source},outcome=\"bad_signature\"}}")], 21.0);
         assert_eq!(samples["penstock_ack_seconds_count"], 2.0);
         assert_eq!(samples["penstock_ack_seconds_sum"], 0.004);
-        assert_eq!(samples["penstock_backlog_parcels{region=\"eu\"}"], 7.0);
+        assert_eq!(samples["penstock_backlog_parcels{region=\"eu\"}"], 5.0);
         assert_eq!(samples["penstock_backlog_parcels{region=\"us\"}"], 0.0);
     }
 

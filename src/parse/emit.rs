@@ -7,18 +7,20 @@
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::canonical::Canonical;
-use super::document::{Document, Spans, Value};
+use super::document::{Document, Spans};
+use super::says::Says;
 use super::walk::{Found, Sink};
 use super::{Event, Key};
 
 /// Above this the buffer of canonical forms is given back.
 const KEEP_BYTES: usize = 1 << 20;
 
-/// Computes keys; keeps its memory between events.
+/// Computes keys and values; keeps its memory between events.
 #[derive(Default)]
 pub(crate) struct Digester {
     canonical: Canonical,
     bytes: Vec<u8>,
+    says: Says,
 }
 
 impl Digester {
@@ -33,17 +35,6 @@ impl Digester {
         for value in identity.values.iter().flatten() {
             self.canonical.write(*value, &mut self.bytes);
         }
-        self.finish()
-    }
-
-    /// Digest of the canonical form alone.
-    pub(crate) fn value(&mut self, value: Value<'_>) -> Key {
-        self.bytes.clear();
-        self.canonical.write(value, &mut self.bytes);
-        self.finish()
-    }
-
-    fn finish(&mut self) -> Key {
         let key = cut(digest(&SHA256, &self.bytes).as_ref());
         if self.bytes.capacity() > KEEP_BYTES {
             *self = Self::default();
@@ -87,6 +78,7 @@ impl<'t, V: FnMut(&Event<'_>)> Sink<'t> for Emit<'t, '_, V> {
         let event = Event {
             kind: found.kind,
             key: self.digester.key(found),
+            value: self.digester.says.of(found.value),
             users: found.users,
             more_users: found.more_users,
             number: found.number,

@@ -22,6 +22,7 @@ mod elements;
 mod emit;
 mod meta;
 pub mod phone;
+mod says;
 #[cfg(test)]
 pub(crate) mod tests;
 mod users;
@@ -90,6 +91,9 @@ pub type Key = [u8; 16];
 pub struct Event<'a> {
     pub kind: EventKind,
     pub key: Key,
+    /// What it says, whatever the white space, escapes and order of members: the same key with another
+    /// value is no duplicate.
+    pub value: u64,
     /// Mostly one; empty for an event without a user.
     pub users: &'a [User<'a>],
     /// It names more people than [`USERS_MAX`]: `users` has the first ones.
@@ -151,9 +155,12 @@ impl Parser {
         match read.and_then(|walked| walked) {
             Ok(events) => Parsed::Understood { events },
             Err(reason) => {
+                let key = emit::body_key(body);
                 visit(&Event {
                     kind: EventKind::Opaque,
-                    key: emit::body_key(body),
+                    // The key is the body's digest and leaves nothing to compare.
+                    value: key.first_chunk().copied().map_or(0, u64::from_le_bytes),
+                    key,
                     users: &[],
                     more_users: false,
                     number: "",
@@ -163,12 +170,5 @@ impl Parser {
                 Parsed::Opaque(reason)
             }
         }
-    }
-
-    /// Digest of what an element says, whatever its white space, escapes and order of members: the
-    /// same key with another digest is no duplicate. None if `element` is not JSON.
-    pub fn digest(&mut self, element: &[u8]) -> Option<Key> {
-        let Self { scratch, digester, .. } = self;
-        scratch.read(element, |document| digester.value(document.root())).ok()
     }
 }

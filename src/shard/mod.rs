@@ -1,7 +1,7 @@
 //! The process: which cores there are, what each owns, how they start and in which order they stop.
 //!
 //! ```text
-//! start   data folder (lock, recover) > admin > listeners > spare maker > forwarding cores > ingest cores
+//! start   data folder (lock, recover, key log) > admin > listeners > spare maker > forwarding cores > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //! ```
 //!
@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::admin::{self, AdminState};
 use crate::config::{Config, OnDamage};
+use crate::dedupe::{self, FolderError};
 use crate::entry::{Meta, name_id};
 use crate::forward;
 use crate::forward::envelope::EnvelopeError;
@@ -46,7 +47,7 @@ const FORWARD_MAX: usize = 64;
 /// For requests in flight to be answered.
 const DRAIN: Duration = Duration::from_secs(5);
 /// For parcels under way to be answered by their regions.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(2600);
 /// For the last marks and the seal.
 const SEAL: Duration = Duration::from_secs(1);
 
@@ -88,6 +89,8 @@ pub enum StartError {
     Bind { key: &'static str, address: std::net::SocketAddr, source: io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] FolderError),
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     #[error("{what} {first:?} and {second:?} have the same internal number; rename one of them")]
@@ -154,6 +157,7 @@ impl Gateway {
         // The owner of a region: dealt out in turn.
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
         let store = open(&config, ingest_count, &owners, &registry.forward)?;
+        let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync)?;
         let held = Arc::new(AtomicUsize::new(0));
         let seq = Arc::new(AtomicU64::new(store.max_seq + 1));
         let progress = Arc::new(Progress::default());
@@ -185,6 +189,13 @@ impl Gateway {
                 side: side.handle(),
                 limits,
                 seed: random_seed()?,
+                keys: forward::Keys {
+                    core,
+                    folder: keys.clone(),
+                    memory: config.dedupe.memory as usize / forward_count,
+                    mixer: u128::from(random_seed()?) << 64 | u128::from(random_seed()?),
+                    failed: key_log_failed(core, fatal_to.clone()),
+                },
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
@@ -257,7 +268,7 @@ impl Gateway {
         self.forward_bells.iter().for_each(|bell| {
             bell.ring();
         });
-        let end = Instant::now() + GRACE + Duration::from_millis(200);
+        let end = Instant::now() + GRACE + forward::LAST_KEYS + Duration::from_millis(200);
         let mut clean = true;
         for _ in 0..self.forward_bells.len() {
             clean &= self.finished.recv_deadline(end).unwrap_or(false);
@@ -272,6 +283,13 @@ impl Gateway {
         }
         self.side.stop();
     }
+}
+
+fn key_log_failed(core: usize, fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error) + Send> {
+    Box::new(move |source| {
+        tracing::error!(core, error = %source, "the key log beside the journal failed; nothing more is settled");
+        tell(&fatal, Fatal::Io { core: format!("keys-{core}"), source });
+    })
 }
 
 /// Waits for `count` messages, at most `patience` in all. True if they came.

@@ -156,6 +156,7 @@ impl Gateway {
         }
     }
 
+    /// The data folder.
     pub fn data(&self) -> &Path {
         &self.data
     }

@@ -18,6 +18,8 @@ pub struct Settings {
     /// Lines of `[listen.limits]`.
     pub limits: String,
     pub segment: &'static str,
+    /// Whole tables that are added, e.g. `[dedupe]` and its lines.
+    pub tables: String,
     /// Starts a gateway with a configuration file.
     pub command: fn(&Path) -> Command,
 }
@@ -46,7 +48,15 @@ impl Settings {
     }
 
     pub fn of(regions: Vec<Rule>) -> Self {
-        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB", command: serve }
+        Self {
+            ingest: 1,
+            forward: 1,
+            regions,
+            limits: String::new(),
+            segment: "16MiB",
+            tables: String::new(),
+            command: serve,
+        }
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
@@ -91,6 +101,7 @@ secrets = ["{WASENDER_SECRET}"]
         for Rule { name, endpoint, lines } in regions {
             write!(text, "\n[[region]]\nname = \"{name}\"\nendpoint = \"{endpoint}\"\n{lines}\n").unwrap();
         }
+        write!(text, "\n{}\n", self.tables).unwrap();
         write!(text, "\n[routing]\ndefault = \"{}\"\n", regions[0].name).unwrap();
         text
     }

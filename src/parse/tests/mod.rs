@@ -47,6 +47,7 @@ impl Rng {
 pub(crate) struct Owned {
     pub(crate) kind: EventKind,
     pub(crate) key: Key,
+    pub(crate) value: u64,
     pub(crate) users: Vec<(Option<String>, Option<String>)>,
     pub(crate) more_users: bool,
     pub(crate) number: String,
@@ -65,6 +66,7 @@ pub(crate) fn owned(event: &Event<'_>) -> Owned {
     Owned {
         kind: event.kind,
         key: event.key,
+        value: event.value,
         users: event.users.iter().map(|user| (text(user.phone), text(user.bsuid))).collect(),
         more_users: event.more_users,
         number: event.number.into(),

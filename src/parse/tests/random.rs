@@ -1,9 +1,31 @@
 //! Random bodies: whatever comes, the parser says what the reference says.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::style::{Style, write};
 use super::*;
+
+/// Values by canonical form, and the other way round.
+#[derive(Default)]
+struct Values {
+    by_form: HashMap<Vec<u8>, u64>,
+    forms: HashMap<u64, Vec<u8>>,
+}
+
+impl Values {
+    /// Two events have the same value if and only if their canonical forms are the same.
+    fn check(&mut self, kind: SourceKind, body: &[u8]) {
+        for event in parse(kind, body).1.iter().filter(|event| event.kind != EventKind::Opaque) {
+            let element: Value = serde_json::from_slice(&body[event.range.clone()]).unwrap();
+            let mut form = Vec::new();
+            reference::canonical(&element, &mut form);
+            assert_eq!(*self.by_form.entry(form.clone()).or_insert(event.value), event.value, "{element}");
+            assert_eq!(*self.forms.entry(event.value).or_insert(form.clone()), form, "{element}");
+        }
+    }
+}
 
 /// The fast parser and the reference agree on `body`, event by event.
 fn agree(kind: SourceKind, body: &[u8]) {
@@ -63,9 +85,11 @@ fn rounds() -> usize {
 #[test]
 fn samples_agree_with_the_reference_in_every_style() {
     let mut rng = Rng::from_env();
+    let mut values = Values::default();
     for (name, kind, body) in sample_bodies() {
         println!("{name}");
         agree(kind, &body);
+        values.check(kind, &body);
         let value: Value = serde_json::from_slice(&body).unwrap();
         let mut keys: Vec<Key> = parse(kind, &body).1.iter().map(|event| event.key).collect();
         keys.sort();
@@ -73,6 +97,7 @@ fn samples_agree_with_the_reference_in_every_style() {
             let style = Style::any(&mut rng);
             let styled = write(&value, style, &mut rng);
             agree(kind, &styled);
+            values.check(kind, &styled);
             let mut others: Vec<Key> = parse(kind, &styled).1.iter().map(|event| event.key).collect();
             others.sort();
             // What is not understood is known by its bytes alone.
@@ -88,6 +113,7 @@ fn samples_agree_with_the_reference_in_every_style() {
 #[test]
 fn mutated_structures_agree_with_the_reference() {
     let mut rng = Rng::from_env();
+    let mut values = Values::default();
     let bodies = sample_bodies();
     for _ in 0..rounds() {
         let (_, kind, body) = rng.pick(&bodies);
@@ -99,7 +125,9 @@ fn mutated_structures_agree_with_the_reference() {
         }
         let doubles = rng.one_in(3);
         let style = Style { doubles, ..Style::any(&mut rng) };
-        agree(*kind, &write(&value, style, &mut rng));
+        let body = write(&value, style, &mut rng);
+        agree(*kind, &body);
+        values.check(*kind, &body);
     }
 }
 

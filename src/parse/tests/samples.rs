@@ -276,18 +276,58 @@ fn of_a_doubled_member_the_last_counts() {
 }
 
 #[test]
-fn a_digest_tells_whether_two_elements_say_the_same() {
-    let mut parser = Parser::new();
-    let mut check = |a: &str, b: &str, same: bool| {
-        assert_eq!(parser.digest(a.as_bytes()) == parser.digest(b.as_bytes()), same, "{a} {b}");
+fn the_value_tells_whether_two_events_say_the_same() {
+    let value = |element: &str| {
+        let body = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages",
+            "value":{"messages":[ELEMENT]}}]}]}"#;
+        let (_, events) = parse(SourceKind::Whatsapp, body.replace("ELEMENT", element).as_bytes());
+        assert_eq!((events.len(), events[0].kind), (1, EventKind::Message), "{element}");
+        events[0].value
+    };
+    let check = |a: &str, b: &str, same: bool| {
+        let (a, b) = (format!(r#"{{"id":"x","v":{a}}}"#), format!(r#"{{"v":{b},"id":"x"}}"#));
+        assert_eq!(value(&a) == value(&b), same, "{a} {b}");
     };
     check(r#"{"a":1,"b":["x",null]}"#, "{ \"b\":[\"\\u0078\" , null],\n\"a\":1 }", true);
     check(r#"{"a":1}"#, r#"{"a":2}"#, false);
     check(r#"{"a":1}"#, r#"{"a":"1"}"#, false);
+    check(r#"{"a":1}"#, r#"{"b":1}"#, false);
+    check(r#"{"a":1,"b":2}"#, r#"{"a":2,"b":1}"#, false);
     check(r#"["a","b"]"#, r#"["b","a"]"#, false);
     check(r#"["ab"]"#, r#"["a","b"]"#, false);
+    check("[null,null]", "[null]", false);
+    check("[[],[]]", "[[[]]]", false);
+    check("[]", "{}", false);
+    check("true", "false", false);
+    check("null", "false", false);
+    check("1", "1.0", false);
+    check("1", "-1", false);
+    check("18446744073709551615", "-1", false);
+    check("\"\"", "\"\\u0000\"", false);
     check(r#"{"a":[{}]}"#, r#"{"a":[[]]}"#, false);
     check(r#"{"a":1,"a":2}"#, r#"{"a":2}"#, true);
     check(r#"{"a":1,"a":2}"#, r#"{"a":1}"#, false);
-    assert_eq!(parser.digest(b"{"), None);
+    for count in [4, 40, 48, 49, 50, 200] {
+        let members = |doubled: bool| -> String {
+            let list = (0..count).map(|n| format!("\"n{n}\":{n}"));
+            let early = doubled.then(|| "\"n1\":7,\"n2\":8,\"n1\":9".to_owned());
+            format!("{{{}}}", early.into_iter().chain(list).collect::<Vec<_>>().join(","))
+        };
+        check(&members(false), &members(true), true);
+        check(&members(false), &members(false).replace(":2,", ":3,"), false);
+    }
+    for len in 0..70 {
+        let text = |at: Option<usize>| -> String {
+            let letter = |n| if Some(n) == at { 'b' } else { 'a' };
+            format!("\"{}\"", (0..len).map(letter).collect::<String>())
+        };
+        (0..len).for_each(|at| check(&text(None), &text(Some(at)), false));
+    }
+}
+
+#[test]
+fn values_on_disk_stay_what_they_are() {
+    let body = br#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"field":"messages","value":{
+        "messages":[{"id":"wamid.1","from":"447700900123","n":[1,-2,2.5,true,null,{"text":"a longer text of 31 bytes"}]}]}}]}]}"#;
+    assert_eq!(parse(SourceKind::Whatsapp, body).1[0].value, 11_477_388_181_461_230_071);
 }

@@ -1,0 +1,168 @@
+//! What it costs to know whether an event was here before, and to know it again after a restart.
+//!
+//! `PENSTOCK_BENCH_LONG=1` asks the same of 10 million keys, and prints their memory and how long a
+//! start takes to read them.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use penstock::dedupe::{Batch, Folder, Keeper, Seen, Sighting, keeper, log};
+use penstock::metrics::ForwardCells;
+use penstock::parse::Key;
+
+/// As the program has it: it decides what a shard really takes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const MILLION: u64 = 1_000_000;
+const MIXER: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Stands for a digest.
+fn key(n: u64) -> Key {
+    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut key = Key::default();
+    for half in key.chunks_exact_mut(8) {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        half.copy_from_slice(&z.to_le_bytes());
+    }
+    key
+}
+
+fn table() -> Seen {
+    Seen::new(HOUR, 1 << 30, MIXER)
+}
+
+fn filled(keys: u64) -> Seen {
+    let mut seen = table();
+    for n in 0..keys {
+        black_box(seen.claim(1, &key(n), n));
+    }
+    seen
+}
+
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("this process's memory");
+    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
+}
+
+fn sizes() -> Vec<u64> {
+    if std::env::var_os("PENSTOCK_BENCH_LONG").is_some() {
+        vec![MILLION, 10 * MILLION]
+    } else {
+        vec![MILLION]
+    }
+}
+
+fn claims(c: &mut Criterion) {
+    let mut group = c.benchmark_group("dedupe");
+    group.sample_size(20);
+    for keys in sizes() {
+        let mut seen = filled(keys);
+        let mut n = 0u64;
+        group.bench_function(BenchmarkId::new("repeat", keys), |b| {
+            b.iter(|| {
+                n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let known = (n >> 20) % keys;
+                assert_eq!(seen.claim(1, black_box(&key(known)), known), Sighting::Repeat);
+            });
+        });
+        drop(seen);
+        // A window full of keys, all the time: each new one follows one that dies, and its memory is found again.
+        let mut seen = table();
+        let per_minute = keys / 60;
+        let mut n = 0u64;
+        let mut next = move || {
+            n += 1;
+            if n.is_multiple_of(per_minute) {
+                seen.pass(1);
+            }
+            // At 30,000 events a second there is a sweep for each 600 of them.
+            if n.is_multiple_of(600) {
+                seen.sweep();
+            }
+            seen.claim(1, black_box(&key(n)), n)
+        };
+        (0..2 * keys).for_each(|_| assert_eq!(next(), Sighting::New));
+        group.bench_function(BenchmarkId::new("new while old ones die", keys), |b| b.iter(&mut next));
+        group.sample_size(10);
+        group.bench_function(BenchmarkId::new("new, from nothing", keys), |b| {
+            b.iter_custom(|rounds| {
+                let start = Instant::now();
+                black_box(filled(keys));
+                start.elapsed().mul_f64(rounds as f64 / keys as f64)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A key log of that many keys, in a folder.
+fn write(folder: &Path, keys: u64) {
+    let start = keeper::Start {
+        core: 0,
+        folder: Folder::open(folder, false).expect("a folder"),
+        inherited: Vec::new(),
+        window: 60,
+        now: 0,
+        cells: Arc::new(ForwardCells::default()),
+        go_on: Box::new(|(): &mut ()| true),
+        failed: Box::new(|error| panic!("{error}")),
+    };
+    let mut keeper = Keeper::start(start).expect("a thread");
+    for from in (0..keys).step_by(1000) {
+        let mut records = Vec::new();
+        for n in from..(from + 1000).min(keys) {
+            log::push(&log::Record { key: key(n), value: n, minute: 0, region: 1 }, &mut records);
+        }
+        let mut batch = Batch { records, then: () };
+        while let Err(back) = keeper.keep(batch) {
+            batch = back;
+            std::thread::yield_now();
+        }
+    }
+    while !keeper.idle() {
+        std::thread::yield_now();
+    }
+}
+
+fn start(c: &mut Criterion) {
+    let mut group = c.benchmark_group("key log");
+    group.sample_size(10);
+    for keys in sizes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), keys);
+        let load = || {
+            let mut seen = table();
+            let loaded = Folder::open(folder.path(), false).expect("a folder").load(&mut seen, |_| true);
+            assert_eq!(loaded.expect("a key log").records, keys);
+            seen
+        };
+        let (before, begun) = (resident(), Instant::now());
+        let seen = load();
+        let took = begun.elapsed();
+        // What was read is given back to the system a moment later, with the next use.
+        std::thread::park_timeout(Duration::from_millis(200));
+        drop(black_box(vec![1u8; 1 << 20]));
+        let more = resident().saturating_sub(before);
+        #[allow(clippy::print_stdout, reason = "a measurement says what it found")]
+        {
+            println!(
+                "{keys} keys read in {took:?}; {:.1} bytes a key by its own account, {:.1} resident",
+                seen.bytes() as f64 / keys as f64,
+                more as f64 / keys as f64
+            );
+        }
+        drop(seen);
+        group.bench_function(BenchmarkId::new("read at a start", keys), |b| b.iter(load));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, start, claims);
+criterion_main!(benches);

@@ -1,0 +1,130 @@
+//! `<data_dir>/keys`: the files of the key log, and what they tell at a start.
+//!
+//! A file belongs to one forwarding core of one process; a start reads all of them, whatever the number of
+//! cores was, and writes new ones. Each core takes the keys of its own regions.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::log;
+use super::seen::Seen;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("{what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Newer { path: PathBuf, source: log::Newer },
+}
+
+/// The folder, with the files that were there at the start. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    dir: PathBuf,
+    files: Arc<Vec<PathBuf>>,
+    next: Arc<AtomicU64>,
+    /// False: nothing is synced.
+    pub sync: bool,
+}
+
+/// A file that nobody writes any more.
+#[derive(Debug)]
+pub struct Closed {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Minute of its newest record.
+    pub newest: u32,
+}
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub files: Vec<Closed>,
+    pub records: u64,
+    /// Damaged bytes: keys that are lost.
+    pub damaged: u64,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there. The data folder must be this process's own.
+    pub fn open(data_dir: &Path, sync: bool) -> Result<Self, FolderError> {
+        let dir = data_dir.join("keys");
+        let failed = |what| move |source| FolderError::Io { what, path: data_dir.join("keys"), source };
+        fs::create_dir_all(&dir).map_err(failed("make folder"))?;
+        if sync {
+            File::open(data_dir)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed("sync the folder of"))?;
+        }
+        let mut files: Vec<(u64, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(failed("list folder"))? {
+            let path = entry.map_err(failed("list folder"))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(number) = name.and_then(|n| n.strip_suffix(".keys")).and_then(|n| n.parse().ok()) {
+                files.push((number, path));
+            }
+        }
+        files.sort();
+        let next = files.last().map_or(1, |(number, _)| number + 1);
+        let files = Arc::new(files.into_iter().map(|(_, path)| path).collect());
+        Ok(Self { dir, files, next: Arc::new(AtomicU64::new(next)), sync })
+    }
+
+    /// Tells `seen` every key of an owned region, and sets its clock to the newest minute of all files.
+    pub fn load(&self, seen: &mut Seen, owned: impl Fn(u32) -> bool) -> Result<Loaded, FolderError> {
+        let mut loaded = Loaded::default();
+        let mut newest = 0;
+        for path in self.files.iter() {
+            let path = path.clone();
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(source) => return Err(FolderError::Io { what: "read", path, source }),
+            };
+            let contents = log::read(&bytes, |record| {
+                if owned(record.region) {
+                    seen.recall(record.region, &record.key, record.value, record.minute);
+                }
+            });
+            let contents = match contents {
+                Ok(contents) => contents,
+                Err(source) => return Err(FolderError::Newer { path, source }),
+            };
+            if contents.damaged > 0 {
+                loaded.damaged += contents.damaged as u64;
+                tracing::error!(
+                    file = %path.display(),
+                    bytes = contents.damaged,
+                    "the key log is damaged: events of before may be delivered once more, and new parcels say so for dedupe.window"
+                );
+            }
+            loaded.records += contents.records;
+            newest = newest.max(contents.newest.unwrap_or(0));
+            loaded.files.push(Closed {
+                path,
+                bytes: bytes.len() as u64,
+                newest: contents.newest.unwrap_or(0),
+            });
+        }
+        seen.recalled();
+        seen.reach(newest);
+        if loaded.damaged > 0 {
+            seen.lose();
+        }
+        Ok(loaded)
+    }
+
+    /// A new file and its path; no two cores get the same.
+    pub(super) fn create(&self) -> io::Result<(PathBuf, File)> {
+        let path = self.dir.join(format!("{:08}.keys", self.next.fetch_add(1, Relaxed)));
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        Ok((path, file))
+    }
+
+    /// Makes the names of new files durable.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        if self.sync { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+    }
+}
