@@ -58,6 +58,7 @@ pub mod parse;
 pub mod route;
 pub mod entry;
 pub mod journal;
+pub mod cut;
 pub mod handoff;
 pub mod intake;
 pub mod forward;

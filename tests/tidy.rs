@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("route", &["config", "parse"]),
     // Bodies are opaque to it: never parse, route, entry or forward.
     ("journal", &["config", "metrics", "wake"]),
+    ("cut", &["config", "parse"]),
     ("entry", &["journal::buffer", "parse"]),
     ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
@@ -27,7 +28,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "forward",
         &[
-            "config", "deadline", "entry", "handoff", "http1", "journal", "metrics", "parse", "side",
+            "config", "cut", "deadline", "entry", "handoff", "http1", "journal", "metrics", "parse", "side",
             "verify", "wake",
         ],
     ),
@@ -35,8 +36,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
-            "admin", "config", "deadline", "entry", "forward", "handoff", "http1", "intake", "journal",
-            "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "deadline", "entry", "forward", "handoff", "http1", "intake",
+            "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
     ("admin", &["metrics"]),
@@ -55,8 +56,7 @@ const PURE: &[&str] = &[
     "src/journal/marks.rs",
     "src/forward/lane.rs",
     "src/forward/retry.rs",
-    "src/forward/parcel.rs",
-    "src/forward/parcel/",
+    "src/cut/",
     "src/route/",
     "src/parse/",
     "src/http1/",
