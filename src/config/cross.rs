@@ -31,6 +31,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     limits(config, report);
     peers(&config.listen, report);
     addresses(config, report);
+    archives(config, report);
 }
 
 fn number_of(what: &str, count: usize, report: &Report) {
@@ -93,6 +94,11 @@ fn regions(regions: &[Region], report: &Report) {
         identity: region.name.clone(),
     });
     unique("a name", names, report);
+    let archives = regions.iter().enumerate().filter_map(|(index, region)| {
+        let folder = region.archive.as_ref()?.display().to_string();
+        Some(Claim { key: key_of(index, region, "archive"), found: folder.clone(), identity: folder })
+    });
+    unique("an archive", archives, report);
     let claims = |key: &'static str, of: fn(&Region) -> &Vec<String>, identity: fn(&str) -> String| {
         regions.iter().enumerate().flat_map(move |(index, region)| {
             of(region).iter().map(move |found| Claim {
@@ -185,6 +191,22 @@ fn limits(config: &Config, report: &Report) {
     }
     if body < META_BODY && config.sources.iter().any(|source| source.kind == SourceKind::Whatsapp) {
         report.warn("listen.limits.body", "Meta sends up to 3 MB and repeats for days what is refused");
+    }
+}
+
+/// What is kept for audits must not lie among files that the gateway makes and removes.
+fn archives(config: &Config, report: &Report) {
+    for (index, region) in config.regions.iter().enumerate() {
+        if let Some(folder) = &region.archive
+            && folder.starts_with(&config.gateway.data_dir)
+        {
+            report.problem(
+                key_of(index, region, "archive"),
+                folder.display().to_string(),
+                format!("a folder outside of gateway.data_dir ({})", config.gateway.data_dir.display()),
+                "Choose another folder, best on another disk: what is in the data folder is the gateway's own.",
+            );
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod archive;
 mod cores;
 mod cross;
 mod endpoint;
@@ -66,6 +67,7 @@ pub struct Config {
     /// Index into `regions` of the region that gets what no rule claims.
     pub default_region: usize,
     pub journal: Journal,
+    pub archive: Archive,
 }
 
 impl Config {
@@ -176,6 +178,8 @@ pub struct Region {
     pub countries: Vec<String>,
     pub phone_number_ids: Vec<String>,
     pub accounts: Vec<String>,
+    /// Folder of its archive objects; `None` = it archives nothing.
+    pub archive: Option<PathBuf>,
     /// Standard Webhooks secret.
     pub signing_secret: Option<Secret>,
     pub in_flight: usize,
@@ -205,6 +209,26 @@ pub struct Journal {
     /// False: page cache only.
     pub sync: bool,
     pub on_damage: OnDamage,
+}
+
+/// How archive objects are made, the same for every region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// Bytes at which an object is closed.
+    pub roll_bytes: u64,
+    /// Age at which an object is closed.
+    pub roll_after: Duration,
+    /// Of zstd.
+    pub level: i32,
+    pub mixed: Mixed,
+}
+
+/// What an archive gets of a webhook over several regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixed {
+    /// Its own events, as they are handed to the region.
+    Split,
+    Whole,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

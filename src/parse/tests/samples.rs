@@ -291,3 +291,10 @@ fn a_digest_tells_whether_two_elements_say_the_same() {
     check(r#"{"a":1,"a":2}"#, r#"{"a":1}"#, false);
     assert_eq!(parser.digest(b"{"), None);
 }
+
+#[test]
+fn names_of_kinds_stand_at_their_numbers() {
+    for (at, (kind, _)) in EventKind::ALL.iter().enumerate() {
+        assert_eq!(*kind as usize, at);
+    }
+}
