@@ -62,6 +62,7 @@ pub mod cut;
 pub mod handoff;
 pub mod intake;
 pub mod forward;
+pub mod archive;
 pub mod side;
 pub mod admin;
 pub mod shard;

@@ -32,6 +32,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "verify", "wake",
         ],
     ),
+    // From the journal alone: never forward.
+    ("archive", &["config", "cut", "entry", "journal", "metrics", "parse"]),
     // It starts and stops everything else.
     (
         "shard",
@@ -57,6 +59,10 @@ const PURE: &[&str] = &[
     "src/forward/lane.rs",
     "src/forward/retry.rs",
     "src/cut/",
+    "src/archive/stamp.rs",
+    "src/archive/users.rs",
+    "src/archive/record.rs",
+    "src/archive/pack.rs",
     "src/route/",
     "src/parse/",
     "src/http1/",

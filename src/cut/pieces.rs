@@ -87,7 +87,7 @@ impl Pieces for Ranges {
             let over = (self.len - len).min(last.len());
             last.end -= over;
             self.len -= over;
-            if last.is_empty() {
+            if last.start == last.end {
                 self.list.pop();
             }
         }
