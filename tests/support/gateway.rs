@@ -146,6 +146,10 @@ impl Gateway {
         }
     }
 
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     fn config(&self) -> PathBuf {
         self.folder.path().join("penstock.toml")
     }

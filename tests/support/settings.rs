@@ -17,6 +17,8 @@ pub struct Settings {
     pub regions: Vec<Rule>,
     /// Lines of `[listen.limits]`.
     pub limits: String,
+    /// Lines of `[archive]`.
+    pub archive: String,
     pub segment: &'static str,
     /// Starts a gateway with a configuration file.
     pub command: fn(&Path) -> Command,
@@ -46,11 +48,19 @@ impl Settings {
     }
 
     pub fn of(regions: Vec<Rule>) -> Self {
-        Self { ingest: 1, forward: 1, regions, limits: String::new(), segment: "16MiB", command: serve }
+        Self {
+            ingest: 1,
+            forward: 1,
+            regions,
+            limits: String::new(),
+            archive: String::new(),
+            segment: "16MiB",
+            command: serve,
+        }
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
-        let Self { ingest, forward, regions, limits, segment, .. } = self;
+        let Self { ingest, forward, regions, limits, archive, segment, .. } = self;
         let mut text = format!(
             r#"[gateway]
 id = "edge-test"
@@ -72,6 +82,9 @@ address = "127.0.0.1:{admin}"
 
 [journal]
 segment = "{segment}"
+
+[archive]
+{archive}
 
 [[source]]
 name = "main"
