@@ -60,6 +60,7 @@ const PURE: &[&str] = &[
     "src/forward/retry.rs",
     "src/cut/",
     "src/archive/stamp.rs",
+    "src/archive/json.rs",
     "src/archive/users.rs",
     "src/archive/record.rs",
     "src/archive/pack.rs",

@@ -29,6 +29,7 @@
 mod archiver;
 pub mod disk;
 pub mod file;
+mod json;
 pub mod pack;
 mod progress;
 pub mod record;

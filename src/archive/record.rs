@@ -9,12 +9,11 @@
 //! `ranges` exactly those bytes of it; `sha256` is always that of the whole body. A record of a part
 //! lists the events of that part alone. Deliberately absent: what messages say.
 
-use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
+use super::json;
 use super::stamp;
 use super::users::Users;
 use crate::config::{Config, Mixed, SourceKind};
@@ -56,9 +55,9 @@ pub struct Records {
 
 impl Records {
     pub fn new(config: &Config) -> Self {
-        let named = |name: &String| (name_id(name), quoted(name));
+        let named = |name: &String| (name_id(name), json::quoted(name));
         Self {
-            gateway: quoted(&config.gateway.id),
+            gateway: json::quoted(&config.gateway.id),
             sources: config.sources.iter().map(|source| named(&source.name)).collect(),
             regions: config.regions.iter().map(|region| named(&region.name)).collect(),
             default_region: config.default_region,
@@ -98,13 +97,19 @@ impl Records {
         }
         self.users.read(kind, body);
 
-        put(out, format_args!("{{\"v\":1,\"id\":\"{journal}-{lsn}\",\"gateway\":"));
+        // Once for nearly all: what is not the body takes about that much, and a body has many quotes.
+        out.reserve(body.len() + body.len() / 4 + 1024);
+        out.extend_from_slice(b"{\"v\":1,\"id\":\"");
+        out.extend_from_slice(journal.as_bytes());
+        out.push(b'-');
+        json::number(lsn, out);
+        out.extend_from_slice(b"\",\"gateway\":");
         out.extend_from_slice(&self.gateway);
         out.extend_from_slice(b",\"source\":");
         match self.sources.iter().find(|(id, _)| *id == meta.source()) {
             Some((_, name)) => out.extend_from_slice(name),
             // Configured no more: its number is all there is.
-            None => put(out, format_args!("\"#{:08x}\"", meta.source())),
+            None => json::put(out, format_args!("\"#{:08x}\"", meta.source())),
         }
         out.extend_from_slice(b",\"region\":");
         out.extend_from_slice(&self.regions[region].1);
@@ -112,12 +117,9 @@ impl Records {
         self.write_regions(&meta, out);
         out.extend_from_slice(b"],\"received_at\":\"");
         stamp::write(meta.received_at_ns(), out);
-        let peer = meta.peer();
-        match peer.port() {
-            // Seen through a proxy: its port is not known.
-            0 => put(out, format_args!("\",\"remote\":\"{}\"", peer.ip())),
-            _ => put(out, format_args!("\",\"remote\":\"{peer}\"")),
-        }
+        out.extend_from_slice(b"\",\"remote\":\"");
+        write_peer(meta.peer(), out);
+        out.push(b'"');
         out.extend_from_slice(b",\"headers\":{");
         write_headers(meta.headers(), out);
         out.extend_from_slice(b"},\"events\":[");
@@ -125,17 +127,19 @@ impl Records {
         for (at, event) in meta.events().enumerate().filter(|(_, event)| !part || is_own(event.slot)) {
             out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
             first = false;
-            write_hex(&event.key, out);
+            json::hex(&event.key, out);
             let name = EventKind::ALL.get(usize::from(event.kind)).map_or("unknown", |(_, name)| name);
-            put(out, format_args!("\",\"kind\":\"{name}\",\"user\":"));
+            out.extend_from_slice(b"\",\"kind\":\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\",\"user\":");
             match self.users.get(at) {
-                Some(user) => write_string(user, out),
+                Some(user) => json::string(user, out),
                 None => out.extend_from_slice(b"null"),
             }
             out.push(b'}');
         }
         out.extend_from_slice(b"],\"sha256\":\"");
-        write_hex(digest(&SHA256, body).as_ref(), out);
+        json::hex(digest(&SHA256, body).as_ref(), out);
         out.push(b'"');
         if part {
             self.write_part(body, out);
@@ -143,7 +147,7 @@ impl Records {
             match std::str::from_utf8(body) {
                 Ok(text) => {
                     out.extend_from_slice(b",\"body\":");
-                    write_string(text, out);
+                    json::string(text, out);
                 }
                 Err(_) => write_base64(body, out),
             }
@@ -170,13 +174,13 @@ impl Records {
         out.extend_from_slice(b",\"ranges\":[");
         for (at, range) in self.ranges.as_slice().iter().enumerate() {
             let comma = if at > 0 { "," } else { "" };
-            put(out, format_args!("{comma}[{},{}]", range.start, range.len()));
+            json::put(out, format_args!("{comma}[{},{}]", range.start, range.len()));
         }
         out.push(b']');
         // What was taken apart is JSON, and so is the part, both in UTF-8; ranges never end inside of a character.
         if self.ranges.of(body).all(|piece| std::str::from_utf8(piece).is_ok()) {
             out.extend_from_slice(b",\"body\":\"");
-            self.ranges.of(body).for_each(|piece| escape(piece, out));
+            self.ranges.of(body).for_each(|piece| json::escape(piece, out));
             out.push(b'"');
         } else {
             let part: Vec<u8> = self.ranges.of(body).flatten().copied().collect();
@@ -185,91 +189,71 @@ impl Records {
     }
 }
 
+fn write_base64(body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"body_base64\":\"");
+    json::base64(body, out);
+    out.push(b'"');
+}
+
 /// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by commas.
 fn write_headers(lines: &[u8], out: &mut Vec<u8>) {
-    let fields = || {
-        lines.split(|byte| *byte == b'\n').filter_map(|line| {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], line[colon + 1..].trim_ascii()))
-        })
-    };
-    for (at, (name, value)) in fields().enumerate() {
-        if fields().take(at).any(|(before, _)| before == name) {
+    let fields = |lines| Fields { lines };
+    let mut before = 0;
+    for (name, value, rest) in fields(lines) {
+        let is_same = |field: &(&[u8], &[u8], &[u8])| field.0 == name;
+        if fields(lines).take(before).any(|field| is_same(&field)) {
+            before += 1;
             continue;
         }
-        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
-        escape(name, out);
+        out.extend_from_slice(if before > 0 { b",\"" } else { b"\"" });
+        before += 1;
+        json::escape(name, out);
         out.extend_from_slice(b"\":\"");
         // Headers may hold any byte; JSON may not.
-        escape(String::from_utf8_lossy(value).as_bytes(), out);
-        for (_, more) in fields().skip(at + 1).filter(|(other, _)| *other == name) {
+        json::escape(String::from_utf8_lossy(value).as_bytes(), out);
+        for (_, more, _) in fields(rest).filter(is_same) {
             out.extend_from_slice(b", ");
-            escape(String::from_utf8_lossy(more).as_bytes(), out);
+            json::escape(String::from_utf8_lossy(more).as_bytes(), out);
         }
         out.push(b'"');
     }
 }
 
-fn write_base64(body: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"body_base64\":\"");
-    out.extend_from_slice(STANDARD.encode(body).as_bytes());
-    out.push(b'"');
+/// Name and value of each line, and the lines behind it.
+struct Fields<'a> {
+    lines: &'a [u8],
 }
 
-fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\n', self.lines)?;
+        let (line, rest) = self.lines.split_at(end + 1);
+        self.lines = rest;
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii(), rest))
     }
 }
 
-fn quoted(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    write_string(text, &mut out);
-    out
-}
-
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    escape(text.as_bytes(), out);
-    out.push(b'"');
-}
-
-/// What stands behind the backslash for a byte that a JSON string cannot hold as it is; 0 = it can.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    while at < 0x20 {
-        table[at] = b'u';
-        at += 1;
-    }
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table[b'\n' as usize] = b'n';
-    table[b'\r' as usize] = b'r';
-    table[b'\t' as usize] = b't';
-    table
-};
-
-/// Appends the inside of a JSON string. `text` is UTF-8, or a part of it between two characters.
-fn escape(text: &[u8], out: &mut Vec<u8>) {
-    out.reserve(text.len() + text.len() / 4);
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|byte| ESCAPES[usize::from(*byte)] != 0) {
-        let (plain, special) = rest.split_at(at);
-        out.extend_from_slice(plain);
-        let byte = special[0];
-        match ESCAPES[usize::from(byte)] {
-            b'u' => put(out, format_args!("\\u{byte:04x}")),
-            short => out.extend_from_slice(&[b'\\', short]),
+/// `address:port`, or the address alone where the port is not known: the caller was seen through a proxy.
+fn write_peer(peer: SocketAddr, out: &mut Vec<u8>) {
+    match peer.ip() {
+        // The formatter of the standard library takes longer than all else in a record but its body.
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                json::number(u64::from(octet), out);
+            }
         }
-        rest = &special[1..];
+        IpAddr::V6(ip) if peer.port() == 0 => json::put(out, format_args!("{ip}")),
+        IpAddr::V6(ip) => json::put(out, format_args!("[{ip}]")),
     }
-    out.extend_from_slice(rest);
-}
-
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // A vector takes everything.
-    out.write_fmt(text).ok();
+    if peer.port() != 0 {
+        out.push(b':');
+        json::number(u64::from(peer.port()), out);
+    }
 }
