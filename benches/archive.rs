@@ -12,7 +12,7 @@ use penstock::journal::buffer::AlignedBuf;
 use penstock::parse::Parser;
 
 #[path = "../loadtest/src/pool.rs"]
-#[allow(dead_code, reason = "the load generator uses more of it")]
+#[allow(dead_code, unreachable_pub, reason = "it is the load generator's, which uses more of it")]
 mod pool;
 
 const WEBHOOKS: usize = 20_000;

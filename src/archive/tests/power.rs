@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::archiver::{Archiver, Read};
+use super::super::disk::Disk;
 use super::fake::{Crash, Fake};
 use super::*;
 use crate::config::SourceKind::Whatsapp;
@@ -88,8 +89,9 @@ impl World {
         Self { journals, config: config("roll_bytes = \"4KiB\"\nroll_after = \"5s\"") }
     }
 
-    /// A process: archives until all is done or the power goes. What it said is archived.
-    fn run(&self, disk: &Fake, rng: &mut Rng) -> [Position; 2] {
+    /// A process: archives until all is done or the power goes. What it said is archived; of that, whole
+    /// segments are gone for the processes after it, as the journals let them go.
+    fn run(&self, disk: &Fake, rng: &mut Rng, gone: &mut [Position; 2]) {
         let archived: [Arc<Archived>; 2] = std::array::from_fn(|_| Arc::new(Archived::not_yet()));
         let cells: Arc<Vec<ArchiveCells>> =
             Arc::new(REGIONS.iter().map(|_| ArchiveCells::default()).collect());
@@ -124,7 +126,9 @@ impl World {
             }
         }
         archiver.finish(&ends, now_ms);
-        [archived[0].upto(), archived[1].upto()]
+        for (gone, archived) in gone.iter_mut().zip(&archived) {
+            *gone = (*gone).max(archived.upto());
+        }
     }
 
     /// Reads the archives: of each journal, region and LSN how often it is there. Unfinished files do not count.
@@ -142,8 +146,14 @@ impl World {
             zstd::Decoder::new(&bytes[..])
                 .and_then(|mut decoder| decoder.read_to_string(&mut text))
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let [.., day, hour, _] = path.to_str().unwrap().split('/').collect::<Vec<_>>()[..] else {
+                panic!("{}", path.display())
+            };
             for line in text.lines() {
                 let json: Value = serde_json::from_str(line).unwrap();
+                let received = json["received_at"].as_str().unwrap();
+                assert_eq!(day, format!("dt={}", &received[..10]), "{}", path.display());
+                assert_eq!(hour, format!("hour={}", &received[11..13]), "{}", path.display());
                 let (journal, lsn) = json["id"].as_str().unwrap().split_once('-').unwrap();
                 let journal = IDS.iter().position(|id| crate::journal::store::hex(id) == journal).unwrap();
                 *found.entry((journal, region, lsn.parse().unwrap())).or_default() += 1;
@@ -193,6 +203,11 @@ impl World {
     }
 }
 
+/// Nothing was called archived yet.
+fn nothing() -> [Position; 2] {
+    [Position::default(); 2]
+}
+
 fn disk() -> Fake {
     Fake::with_folders(&["/data", "/us", "/in"])
 }
@@ -203,25 +218,25 @@ fn power_cut_at_every_single_step_loses_nothing_and_repeats_nothing() {
     let frames = if std::env::var_os("SIM_LONG").is_some() { 60 } else { 16 };
     let world = World::new(&mut rng, frames);
     let seed = rng.next();
-    let whole = disk();
-    let archived = world.run(&whole, &mut Rng::new(seed));
+    let (whole, mut gone) = (disk(), nothing());
+    world.run(&whole, &mut Rng::new(seed), &mut gone);
     world.assert_done(&whole);
-    world.assert_safe(&whole.after(Crash::Strict, &mut rng), archived);
-    assert_eq!(archived, [0, 1].map(|at: usize| world.journals[at].end()), "all is archived");
+    world.assert_safe(&whole.after(Crash::Strict, &mut rng), gone);
+    assert_eq!(gone, [0, 1].map(|at: usize| world.journals[at].end()), "all is archived");
     let steps = whole.taken();
     println!("{steps} steps");
     for cut in 1..=steps {
-        let dying = disk();
+        let (dying, mut gone) = (disk(), nothing());
         dying.die_after(Some(cut));
-        let archived = world.run(&dying, &mut Rng::new(seed));
+        world.run(&dying, &mut Rng::new(seed), &mut gone);
         assert!(dying.is_dead());
-        world.assert_safe(&dying.after(Crash::Strict, &mut rng), archived);
+        world.assert_safe(&dying.after(Crash::Strict, &mut rng), gone);
         for crash in [Crash::Strict, Crash::Process, Crash::Some] {
-            let found = dying.after(crash, &mut rng);
-            world.assert_safe(&found, archived);
-            let archived = world.run(&found, &mut rng);
+            let (found, mut gone) = (dying.after(crash, &mut rng), gone);
+            world.assert_safe(&found, gone);
+            world.run(&found, &mut rng, &mut gone);
             world.assert_done(&found);
-            world.assert_safe(&found.after(Crash::Strict, &mut rng), archived);
+            world.assert_safe(&found.after(Crash::Strict, &mut rng), gone);
         }
     }
 }
@@ -232,15 +247,15 @@ fn many_crashes_in_a_row_lose_nothing_and_repeat_nothing() {
     let rounds = if std::env::var_os("SIM_LONG").is_some() { 3_000 } else { 60 };
     for _ in 0..rounds {
         let world = World::new(&mut rng, 24);
-        let mut found = disk();
+        let (mut found, mut gone) = (disk(), nothing());
         for _ in 0..6 {
             found.die_after(Some(1 + rng.below(120)));
-            let archived = world.run(&found, &mut rng);
-            world.assert_safe(&found.after(Crash::Strict, &mut rng), archived);
+            world.run(&found, &mut rng, &mut gone);
+            world.assert_safe(&found.after(Crash::Strict, &mut rng), gone);
             let crash = *rng.pick(&[Crash::Strict, Crash::Process, Crash::Some]);
             found = found.after(crash, &mut rng);
         }
-        world.run(&found, &mut rng);
+        world.run(&found, &mut rng, &mut gone);
         world.assert_done(&found);
     }
 }
@@ -250,13 +265,13 @@ fn a_disk_that_fails_now_and_then_costs_time_alone() {
     let mut rng = Rng::from_env();
     for _ in 0..60 {
         let world = World::new(&mut rng, 24);
-        let found = disk();
+        let (found, mut gone) = (disk(), nothing());
         found.fail_one_in(8 + rng.below(40), rng.next());
-        let archived = world.run(&found, &mut rng);
-        world.assert_safe(&found.after(Crash::Strict, &mut rng), archived);
+        world.run(&found, &mut rng, &mut gone);
+        world.assert_safe(&found.after(Crash::Strict, &mut rng), gone);
         found.fail_one_in(0, 0);
         // What could not be closed at the stop, and removed, is redone by the next process.
-        world.run(&found, &mut rng);
+        world.run(&found, &mut rng, &mut gone);
         world.assert_done(&found);
     }
 }
@@ -267,12 +282,12 @@ fn a_region_that_archives_again_goes_on_where_it_was() {
     let mut world = World::new(&mut rng, 24);
     let found = disk();
     found.die_after(Some(40 + rng.below(60)));
-    world.run(&found, &mut rng);
+    world.run(&found, &mut rng, &mut nothing());
     let found = found.after(Crash::Process, &mut rng);
     let archive = world.config.regions[1].archive.take();
-    world.run(&found, &mut rng);
+    world.run(&found, &mut rng, &mut nothing());
     world.config.regions[1].archive = archive;
-    world.run(&found, &mut rng);
+    world.run(&found, &mut rng, &mut nothing());
     world.assert_done(&found);
 }
 
@@ -281,7 +296,7 @@ fn damaged_progress_is_not_believed_and_objects_that_are_there_are_found() {
     let mut rng = Rng::from_env();
     let world = World::new(&mut rng, 24);
     let found = disk();
-    world.run(&found, &mut rng);
+    world.run(&found, &mut rng, &mut nothing());
     let notes: Vec<PathBuf> =
         found.files().into_keys().filter(|path| path.starts_with("/data/archive")).collect();
     assert_eq!(notes.len(), 2);
@@ -289,10 +304,9 @@ fn damaged_progress_is_not_believed_and_objects_that_are_there_are_found() {
         let mut bytes = found.files().remove(&path).unwrap();
         let at = rng.below(bytes.len() - 1);
         bytes[at] ^= 1;
-        use super::super::disk::Disk;
         let mut file = found.create(&path).unwrap();
         found.append(&mut file, &bytes).unwrap();
     }
-    world.run(&found, &mut rng);
+    world.run(&found, &mut rng, &mut nothing());
     world.assert_done(&found);
 }
