@@ -1,5 +1,7 @@
 //! What archiving costs per webhook, from the entry to the compressed frame, and how small it gets.
 
+#![allow(clippy::print_stdout, reason = "it says how small it gets")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -12,7 +14,12 @@ use penstock::journal::buffer::AlignedBuf;
 use penstock::parse::Parser;
 
 #[path = "../loadtest/src/pool.rs"]
-#[allow(dead_code, unreachable_pub, reason = "it is the load generator's, which uses more of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "it is the load generator's, which uses more of it"
+)]
 mod pool;
 
 const WEBHOOKS: usize = 20_000;

@@ -20,6 +20,8 @@ use crate::metrics::archive::ArchiveCells;
 use crate::parse::tests::Rng;
 
 const REGIONS: [&str; 3] = ["us", "in", "br"];
+/// In a segment.
+const FRAMES: u64 = 7;
 const IDS: [JournalId; 2] = [[1; 16], [2; 16]];
 
 struct Frame {
@@ -39,12 +41,13 @@ fn journal(rng: &mut Rng, frames: usize) -> Journal {
     let (mut lsn, mut clock) = (1, NOON_NS);
     let mut made = Journal { frames: Vec::new(), entries: BTreeMap::new() };
     for at in 0..frames {
-        let (segment, place) = (1 + at as u64 / 4, at as u64 % 4);
+        // Segments hold several objects, and objects reach over segments.
+        let (segment, place) = (1 + at as u64 / FRAMES, at as u64 % FRAMES);
         let position = Position::new(segment, 8192 + place * 4096);
         let mut payload = AlignedBuf::with_capacity(0);
         let first_lsn = lsn;
         for _ in 0..rng.below(5) {
-            clock += if rng.one_in(12) { 3600 } else { 1 } * SECOND_NS;
+            clock += if rng.one_in(20) { 3600 } else { 1 } * SECOND_NS;
             let several = rng.one_in(4);
             let homes: Vec<&'static str> =
                 (0..if several { 3 } else { 1 }).map(|_| *rng.pick(&REGIONS)).collect();
@@ -215,13 +218,18 @@ fn disk() -> Fake {
 #[test]
 fn power_cut_at_every_single_step_loses_nothing_and_repeats_nothing() {
     let mut rng = Rng::from_env();
-    let frames = if std::env::var_os("SIM_LONG").is_some() { 60 } else { 16 };
-    let world = World::new(&mut rng, frames);
+    let worlds = if std::env::var_os("SIM_LONG").is_some() { 300 } else { 8 };
+    for _ in 0..worlds {
+        cut_at_every_step(&World::new(&mut rng, 20), &mut rng);
+    }
+}
+
+fn cut_at_every_step(world: &World, rng: &mut Rng) {
     let seed = rng.next();
     let (whole, mut gone) = (disk(), nothing());
     world.run(&whole, &mut Rng::new(seed), &mut gone);
     world.assert_done(&whole);
-    world.assert_safe(&whole.after(Crash::Strict, &mut rng), gone);
+    world.assert_safe(&whole.after(Crash::Strict, rng), gone);
     assert_eq!(gone, [0, 1].map(|at: usize| world.journals[at].end()), "all is archived");
     let steps = whole.taken();
     println!("{steps} steps");
@@ -230,13 +238,13 @@ fn power_cut_at_every_single_step_loses_nothing_and_repeats_nothing() {
         dying.die_after(Some(cut));
         world.run(&dying, &mut Rng::new(seed), &mut gone);
         assert!(dying.is_dead());
-        world.assert_safe(&dying.after(Crash::Strict, &mut rng), gone);
+        world.assert_safe(&dying.after(Crash::Strict, rng), gone);
         for crash in [Crash::Strict, Crash::Process, Crash::Some] {
-            let (found, mut gone) = (dying.after(crash, &mut rng), gone);
+            let (found, mut gone) = (dying.after(crash, rng), gone);
             world.assert_safe(&found, gone);
-            world.run(&found, &mut rng, &mut gone);
+            world.run(&found, rng, &mut gone);
             world.assert_done(&found);
-            world.assert_safe(&found.after(Crash::Strict, &mut rng), gone);
+            world.assert_safe(&found.after(Crash::Strict, rng), gone);
         }
     }
 }
