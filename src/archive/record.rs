@@ -9,7 +9,8 @@
 //! `ranges` exactly those bytes of it; `sha256` is always that of the whole body. A record of a part
 //! lists the events of that part alone. Deliberately absent: what messages say.
 
-use std::net::{IpAddr, SocketAddr};
+// Addresses, not sockets.
+use core::net::{IpAddr, SocketAddr};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
