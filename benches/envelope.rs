@@ -25,6 +25,7 @@ fn region(signing_secret: Option<Secret>) -> Region {
         in_flight: 1,
         timeout: Duration::from_secs(1),
         source_address: None,
+        archive: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use penstock::config::SourceKind;
-use penstock::forward::parcel::Cutter;
+use penstock::cut::Cutter;
 
 /// One change with `n` messages and their contacts, of two regions in turn.
 fn batch(n: usize) -> String {

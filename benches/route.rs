@@ -53,6 +53,7 @@ fn region(index: usize, prefixes: Vec<String>) -> Region {
         in_flight: 1,
         timeout: Duration::from_secs(1),
         source_address: None,
+        archive: None,
     }
 }
 

@@ -13,7 +13,7 @@
 //! | webhook | one POST from a source: head and raw body |
 //! | event | one thing inside a webhook: a message, a status, an echo, a call, an account change |
 //! | conversation | one end user at one business number; the unit of order |
-//! | region | a destination: endpoint, limits, and the rules that lead to it |
+//! | region | a destination: endpoint, archive, limits, and the rules that lead to it |
 //! | entry | a webhook in the journal: raw bytes, arrival, verdict, what was parsed; has an LSN |
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
 //! | repeat | an event that the region had within the window: the same key and the same value |
@@ -26,11 +26,12 @@
 //!  ingest core (monoio, SO_REUSEPORT)                 forwarding core (monoio)        side thread (tokio)
 //!  listen > verify > parse > route > journal >        feed > sift > lane > attempt >  admin, names, signals
 //!    durable > hand-over + doorbell > 200 -------->     settle > key log
-//!    <------------ marks: delivered, duplicate -----
+//!    <------------ marks: delivered, duplicate -----                                 archive thread (monoio)
+//!                                                                                     journal > record > pack > file
 //! ```
 //!
-//! Two files show it on a page each: [`intake`] from the socket to the 200, [`forward`] from the journal
-//! to the region. The modules below stand in the order in which data flows; nothing earlier knows
+//! Three files show it on a page each: [`intake`] from the socket to the 200, [`forward`] from the journal
+//! to the region, [`archive`] from the journal to what is kept. The modules below stand in the order in which data flows; nothing earlier knows
 //! anything later (`tests/tidy.rs` holds the table).
 //!
 //! # Promises
@@ -43,6 +44,8 @@
 //! - If webhook B arrives after A was answered 200, B's events of a conversation follow A's, over any
 //!   number of cores, through overflow ([`handoff`], [`forward::feed`]) and restart.
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
+//! - What was answered 200 is in the archive of each of its regions, exactly and once, after any crash;
+//!   an archive that cannot be written costs disk, and nobody else feels it ([`archive`]).
 //!
 //! # Deliberately absent
 //!
@@ -61,10 +64,12 @@ pub mod parse;
 pub mod route;
 pub mod entry;
 pub mod journal;
+pub mod cut;
 pub mod handoff;
 pub mod intake;
 pub mod dedupe;
 pub mod forward;
+pub mod archive;
 pub mod side;
 pub mod admin;
 pub mod shard;

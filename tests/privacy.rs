@@ -94,10 +94,14 @@ fn nothing_that_is_said_shows_users_or_secrets() {
             .map(|target| String::from_utf8_lossy(&gateway.admin_get(target).body).into_owned())
     };
     let mut pages = scraped(&gateway).to_vec();
+    regions[0].set(Mode::Ok);
+    regions[1].set(Mode::Ok);
+    eventually("its end is noticed", PATIENCE, || gateway.said().contains("region accepts again"));
+    regions[1].set(Mode::Refuse);
+    assert_eq!(signed(&gateway, &message(PHONE, 110)), 200);
     gateway.kill9();
     reports(&gateway);
     gateway.restart();
-    regions[0].set(Mode::Ok);
     regions[1].set(Mode::Ok);
     eventually("what waited arrives", PATIENCE * 3, || gateway.metrics().sum(BACKLOG, &[]) == 0.0);
     pages.extend(scraped(&gateway));

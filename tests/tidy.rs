@@ -20,6 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("route", &["config", "parse"]),
     // Bodies are opaque to it: never parse, route, entry or forward.
     ("journal", &["config", "metrics", "wake"]),
+    ("cut", &["config", "parse"]),
     ("entry", &["journal::buffer", "parse"]),
     ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
@@ -29,16 +30,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "forward",
         &[
-            "config", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics", "parse",
-            "side", "verify", "wake",
+            "config", "cut", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
+            "parse", "side", "verify", "wake",
         ],
     ),
+    // From the journal alone: never forward.
+    ("archive", &["config", "cut", "entry", "journal", "metrics", "parse"]),
     // It starts and stops everything else.
     (
         "shard",
         &[
-            "admin", "config", "deadline", "dedupe", "entry", "forward", "handoff", "http1", "intake",
-            "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "deadline", "dedupe", "entry", "forward", "handoff", "http1",
+            "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
     ("admin", &["metrics"]),
@@ -61,8 +64,12 @@ const PURE: &[&str] = &[
     "src/forward/lane.rs",
     "src/forward/retry.rs",
     "src/forward/told.rs",
-    "src/forward/parcel.rs",
-    "src/forward/parcel/",
+    "src/cut/",
+    "src/archive/stamp.rs",
+    "src/archive/json.rs",
+    "src/archive/users.rs",
+    "src/archive/record.rs",
+    "src/archive/pack.rs",
     "src/route/",
     "src/parse/",
     "src/http1/",

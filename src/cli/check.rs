@@ -15,22 +15,23 @@ pub struct Args {
     /// The configuration to check (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Also try whether every region's endpoint accepts connections
+    /// Also try whether every region's endpoint accepts connections and its archive takes files
     #[arg(long)]
     pub online: bool,
 }
 
 const HELP: &str = "\
-Reads the file as `penstock serve` would, secrets included, and changes nothing.
+Reads the file as `penstock serve` would, secrets included.
 With --online every region's endpoint is connected to, from its source_address,
-and nothing is sent; otherwise no socket is opened. Each problem names the key,
+and nothing is sent, and a file is made in every archive folder and removed;
+otherwise no socket is opened and nothing is written. Each problem names the key,
 what stands there, what was expected, and what to do. Warnings are settings that
 work and are probably not meant. Both go to standard error, the summary goes to
 standard output.
 
 Exit codes:
   0   the configuration can be used (there may be warnings)
-  1   it can be used, but a region is not reached (--online)
+  1   it can be used, but a region or an archive is not reached (--online)
   78  it cannot, or the file cannot be read
 
 Example:
@@ -41,7 +42,11 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         Ok((config, warnings)) => {
             tell_warnings(&warnings)?;
             write!(stdout(), "{}", Summary(&config))?;
-            if args.online { Ok(online::try_regions(&config)?) } else { Ok(0) }
+            if args.online {
+                Ok(online::try_regions(&config)?.max(online::try_archives(&config)?))
+            } else {
+                Ok(0)
+            }
         }
         Err(invalid) => Ok(refuse(&args.config, &invalid)?),
     }
@@ -98,6 +103,13 @@ impl fmt::Display for Summary<'_> {
                 "  region   {}: {rules} -> http://{}{}",
                 region.name, region.endpoint.authority, region.endpoint.target
             )?;
+        }
+        if config.regions.iter().all(|region| region.archive.is_none()) {
+            return writeln!(f, "  archive  none");
+        }
+        for region in &config.regions {
+            let folder = region.archive.as_ref().map(|folder| format!("file://{}", folder.display()));
+            writeln!(f, "  archive  {}: {}", region.name, folder.as_deref().unwrap_or("none"))?;
         }
         Ok(())
     }
@@ -166,7 +178,11 @@ ok
   region   eu: 2 prefixes, 1 country -> http://10.0.0.1:8080/in
   region   rest: default -> http://10.0.0.2/in
 ";
-        assert_eq!(Summary(&config).to_string(), expected);
+        assert_eq!(Summary(&config).to_string(), format!("{expected}  archive  none\n"));
+        let archiving = CONFIG.replace("countries =", "archive = \"file:///srv/eu/\"\ncountries =");
+        let (config, _) = Config::resolve(&archiving, &host).unwrap();
+        let archives = "  archive  eu: file:///srv/eu\n  archive  rest: none\n";
+        assert_eq!(Summary(&config).to_string(), format!("{expected}{archives}"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     memory(config, report);
     peers(&config.listen, report);
     addresses(config, report);
+    archives(config, report);
 }
 
 fn number_of(what: &str, count: usize, report: &Report) {
@@ -96,6 +97,11 @@ fn regions(regions: &[Region], report: &Report) {
         identity: region.name.clone(),
     });
     unique("a name", names, report);
+    let archives = regions.iter().enumerate().filter_map(|(index, region)| {
+        let folder = region.archive.as_ref()?.display().to_string();
+        Some(Claim { key: key_of(index, region, "archive"), found: folder.clone(), identity: folder })
+    });
+    unique("an archive", archives, report);
     let claims = |key: &'static str, of: fn(&Region) -> &Vec<String>, identity: fn(&str) -> String| {
         regions.iter().enumerate().flat_map(move |(index, region)| {
             of(region).iter().map(move |found| Claim {
@@ -200,6 +206,22 @@ fn memory(config: &Config, report: &Report) {
             format!("at least {DEDUPE_CORE} bytes for each of the {cores} threads of cores.forward"),
             "Raise it, or lower the other: each thread remembers the events of its own regions.",
         );
+    }
+}
+
+/// What is kept for audits must not lie among files that the gateway makes and removes.
+fn archives(config: &Config, report: &Report) {
+    for (index, region) in config.regions.iter().enumerate() {
+        if let Some(folder) = &region.archive
+            && folder.starts_with(&config.gateway.data_dir)
+        {
+            report.problem(
+                key_of(index, region, "archive"),
+                folder.display().to_string(),
+                format!("a folder outside of gateway.data_dir ({})", config.gateway.data_dir.display()),
+                "Choose another folder, best on another disk: what is in the data folder is the gateway's own.",
+            );
+        }
     }
 }
 

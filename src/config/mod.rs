@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+mod archive;
 mod cores;
 mod cross;
 mod endpoint;
@@ -67,6 +68,7 @@ pub struct Config {
     pub default_region: usize,
     pub journal: Journal,
     pub dedupe: Dedupe,
+    pub archive: Archive,
 }
 
 impl Config {
@@ -177,6 +179,8 @@ pub struct Region {
     pub countries: Vec<String>,
     pub phone_number_ids: Vec<String>,
     pub accounts: Vec<String>,
+    /// Folder of its archive objects; `None` = it archives nothing.
+    pub archive: Option<PathBuf>,
     /// Standard Webhooks secret.
     pub signing_secret: Option<Secret>,
     pub in_flight: usize,
@@ -214,6 +218,26 @@ pub struct Dedupe {
     pub window: Duration,
     /// Bytes that all cores together may use for it.
     pub memory: u64,
+}
+
+/// How archive objects are made, the same for every region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// Bytes at which an object is closed.
+    pub roll_bytes: u64,
+    /// Age at which an object is closed.
+    pub roll_after: Duration,
+    /// Of zstd.
+    pub level: i32,
+    pub mixed: Mixed,
+}
+
+/// What an archive gets of a webhook over several regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixed {
+    /// Its own events, as they are handed to the region.
+    Split,
+    Whole,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeTable;
 use toml::{Table, Value};
 
+use super::archive;
 use super::cores::{THREADS, Wish, place};
 use super::problem::Report;
 use super::section::{Section, nearest, shown, string};
@@ -46,6 +47,7 @@ pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>),
         regions,
         journal: journal(&whole.section("journal")),
         dedupe: dedupe(&whole.section("dedupe")),
+        archive: archive::archive(&whole.section("archive")),
     };
     refuse_unbuilt(&whole);
     cross::check(&config, &report);
@@ -242,8 +244,7 @@ fn secret(section: &Section<'_>, key: &str, text: &str, host: &Host) -> Result<S
 
 fn region(section: &Section<'_>, host: &Host) -> Region {
     section.refuse("tls", "TLS to regions is");
-    section.refuse("archive_store", "the archive is");
-    section.only_default("archive", "the archive is");
+    section.refuse("archive_store", "an archive elsewhere than in a folder is");
     section.only_default("allow_addresses", "the check of what a name leads to is");
     section.only_default("rate", "a limit of parcels per second is");
     let retry = section.section("retry");
@@ -267,6 +268,7 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
         countries: section.list("countries", "an ISO 3166-1 code of two letters", country),
         phone_number_ids: section.list("phone_number_ids", "an id", id),
         accounts: section.list("accounts", "an id", id),
+        archive: archive::place(section),
         signing_secret: section.read("signing_secret", "a secret that can be read", |value| {
             match string(value)?.as_str() {
                 "" => Ok(None),
@@ -376,10 +378,6 @@ fn refuse_unbuilt(whole: &Section<'_>) {
     };
     only_defaults(&whole.section("dead_letters"), &["store"], "keeping dead letters elsewhere is");
     whole.section("redis").refuse("url", "the use of Redis is");
-    let archive = whole.section("archive");
-    let keys = ["part", "roll_bytes", "roll_after", "level", "mask", "mask_key", "mixed", "signing_key"];
-    only_defaults(&archive, &keys, "the archive is");
-    only_defaults(&archive.section("lock"), &["mode", "days"], "the archive is");
 }
 
 const LABEL: &str = "a name of letters, digits, \"-\", \"_\" and \".\"";

@@ -175,7 +175,11 @@ fn what_is_left_out_has_the_promised_default() {
     assert_eq!((region.in_flight, region.timeout), (64, Duration::from_secs(15)));
     assert_eq!((&region.signing_secret, region.source_address), (&None, None));
     assert!(region.countries.is_empty() && region.phone_number_ids.is_empty() && region.accounts.is_empty());
+    assert!(config.regions.iter().all(|region| region.archive.is_none()));
     assert_eq!(config.default_region, 0);
+    let archive =
+        Archive { roll_bytes: 256 << 20, roll_after: Duration::from_mins(5), level: 1, mixed: Mixed::Split };
+    assert_eq!(config.archive, archive);
     let journal = &config.journal;
     assert_eq!((journal.segment, journal.commit_delay), (64 << 20, Duration::from_millis(2)));
     assert!(journal.sync && journal.on_damage == OnDamage::Continue);
@@ -314,6 +318,19 @@ fn single_values_are_checked() {
     refused("region.0.signing_secret", "\"whsec_%\"", "region \"eu\".signing_secret", "base64");
     let region = &taken("region.0.signing_secret", "\"whsec_aGVsbG8=\"").regions[0];
     assert_eq!(region.signing_secret, Some(Secret::new("hello")));
+    refused("region.0.archive", "\"/srv/eu\"", "region \"eu\".archive", "file:///srv/archive/eu");
+    refused("region.0.archive", "\"file://srv/eu\"", "region \"eu\".archive", "\"file:///srv/eu\"");
+    refused("region.0.archive", "\"file:///srv/%20\"", "region \"eu\".archive", "\"%\"");
+    refused("region.0.archive", "\"file:///srv/../etc\"", "region \"eu\".archive", "\"..\"");
+    refused("region.0.archive", "\"file:///\"", "region \"eu\".archive", "root");
+    refused("region.0.archive", "\"gs://bucket/x\"", "region \"eu\".archive", "gs:// are not built yet");
+    let folder = taken("region.0.archive", "\"file:///srv//eu/\"").regions[0].archive.clone();
+    assert_eq!(folder.as_deref(), Some(Path::new("/srv/eu")));
+    refused("archive.roll_bytes", "\"1KiB\"", "archive.roll_bytes", "from 4KiB");
+    refused("archive.roll_after", "\"2h\"", "archive.roll_after", "1h");
+    refused("archive.level", "20", "archive.level", "from 1 to 19");
+    refused("archive.mixed", "\"both\"", "archive.mixed", "\"split\" or \"whole\"");
+    assert_eq!(taken("archive.mixed", "\"whole\"").archive.mixed, Mixed::Whole);
     refused("journal.segment", "\"8MiB\"", "journal.segment", "16MiB");
     refused("journal.commit_delay", "\"2s\"", "journal.commit_delay", "1s");
     refused("journal.on_damage", "\"stop\"", "journal.on_damage", "\"halt\"");
@@ -328,6 +345,14 @@ fn contradictions_are_told_with_both_keys() {
     refused("region.1.prefixes", "[\"44\"]", "region \"us\".prefixes", "region \"eu\".prefixes");
     refused("region.0.countries", "[\"US\"]", "region \"us\".countries", "region \"eu\".countries");
     refused("region.0.prefixes", "[\"5255\", \"52155\"]", "region \"eu\".prefixes", "only once");
+    refused(
+        "region.0.archive",
+        "\"file:///var/lib/penstock/eu\"",
+        "region \"eu\".archive",
+        "gateway.data_dir",
+    );
+    let twice = "[{ name = \"eu\", endpoint = \"http://10.0.0.1/\", archive = \"file:///a\" }, { name = \"us\", endpoint = \"http://10.0.0.1/\", archive = \"file:///a/\" }]";
+    refused("region", twice, "region \"us\".archive", "region \"eu\".archive");
     refused("routing.default", "\"asia\"", "routing.default", "[\"eu\", \"us\"]");
     refused("routing", "{}", "routing.default", "no default");
     refused("listen.limits.memory", "\"1MiB\"", "listen.limits.memory", "listen.limits.body");
@@ -393,7 +418,9 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     check("dedupe.store", "\"local\"", "\"redis\"", "dedupe.store");
     check("dead_letters.store", "\"disk\"", "\"redis\"", "dead_letters.store");
     check("redis.url", "", "\"redis://127.0.0.1\"", "redis.url");
-    check("archive.level", "1", "3", "archive.level");
+    check("archive.part", "\"8192KiB\"", "\"16MiB\"", "archive.part");
+    check("archive.mask_key", "\"\"", "\"env:SECRET\"", "archive.mask_key");
+    check("archive.signing_key", "\"\"", "\"env:SECRET\"", "archive.signing_key");
     check("archive.mask", "[]", "[\"phone\"]", "archive.mask");
     check("archive.lock.mode", "\"\"", "\"compliance\"", "archive.lock.mode");
 }

@@ -10,11 +10,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
-use super::parcel::Cutter;
 use super::region::{Item, Region, Verdict};
 use super::settle::Settler;
 use super::told::Told;
 use crate::config::SourceKind;
+use crate::cut::Cutter;
 use crate::entry::{EventRow, Meta};
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};

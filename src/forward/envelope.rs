@@ -287,6 +287,7 @@ mod tests {
             in_flight: 1,
             timeout: Duration::from_secs(15),
             source_address: None,
+            archive: None,
         }
     }
 

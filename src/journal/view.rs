@@ -38,6 +38,11 @@ impl Archived {
         Self(AtomicU64::new(u64::MAX))
     }
 
+    /// Somebody archives it and has not said yet how far that is.
+    pub fn not_yet() -> Self {
+        Self(AtomicU64::new(Position::default().to_bits()))
+    }
+
     pub fn upto(&self) -> Position {
         Position::from_bits(self.0.load(SeqCst))
     }

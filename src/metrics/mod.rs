@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::parse::EventKind;
 
+pub mod archive;
 pub mod render;
 pub mod text;
 
@@ -104,7 +105,7 @@ impl WebhookOutcome {
 }
 
 /// Number of [`EventKind`]s.
-pub const KINDS: usize = EventKind::Errors as usize + 1;
+pub const KINDS: usize = EventKind::ALL.len();
 
 /// Per source, on one ingest core.
 #[derive(Debug, Default)]

@@ -223,6 +223,35 @@ pub(crate) struct Spans<'t> {
 impl Spans<'_> {
     /// Byte range of `value`. Values must be asked for in the order of the document, and not inside one another.
     pub(crate) fn of(&mut self, value: Value<'_>) -> Range<usize> {
+        self.find(value);
+        let start = self.offset();
+        let end = self.skip();
+        self.node = value.after();
+        start..end
+    }
+
+    /// Offset of the bracket that opens `value`, a list or an object; its inside comes next.
+    pub(crate) fn open(&mut self, value: Value<'_>) -> usize {
+        self.find(value);
+        self.node += 1;
+        self.step()
+    }
+
+    /// Steps over one structural character; its offset. After a value or a name: what follows it,
+    /// a comma, a colon or the bracket that closes what it is in.
+    pub(crate) fn step(&mut self) -> usize {
+        let at = self.offset();
+        self.at += 1;
+        at
+    }
+
+    /// Steps over a comma if one is next; its offset.
+    pub(crate) fn comma(&mut self) -> Option<usize> {
+        (self.byte() == Some(b',')).then(|| self.step())
+    }
+
+    /// Goes to the first byte of `value`.
+    fn find(&mut self, value: Value<'_>) {
         while let Some(byte) = self.byte() {
             if begins_node(byte) {
                 if self.node == value.at {
@@ -232,10 +261,6 @@ impl Spans<'_> {
             }
             self.at += 1;
         }
-        let start = self.offset();
-        let end = self.skip();
-        self.node = value.after();
-        start..end
     }
 
     /// Steps over the value that begins here; the offset just after it.

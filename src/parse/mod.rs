@@ -67,6 +67,26 @@ pub enum EventKind {
     Errors = 13,
 }
 
+impl EventKind {
+    /// Every kind at its number, with its name in metrics and archives.
+    pub const ALL: [(Self, &'static str); 14] = [
+        (Self::Opaque, "opaque"),
+        (Self::Message, "message"),
+        (Self::Status, "status"),
+        (Self::Echo, "echo"),
+        (Self::History, "history"),
+        (Self::Call, "call"),
+        (Self::StateSync, "state_sync"),
+        (Self::Handover, "handover"),
+        (Self::Preference, "preference"),
+        (Self::UserIdUpdate, "user_id_update"),
+        (Self::Group, "group"),
+        (Self::Account, "account"),
+        (Self::Session, "session"),
+        (Self::Errors, "errors"),
+    ];
+}
+
 /// One person an event names; either may be missing, both may be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct User<'a> {

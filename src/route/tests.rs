@@ -22,6 +22,7 @@ fn region(name: &str, prefixes: &str, countries: &str) -> Region {
         in_flight: 1,
         timeout: Duration::from_secs(1),
         source_address: None,
+        archive: None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The process: which cores there are, what each owns, how they start and in which order they stop.
 //!
 //! ```text
-//! start   data folder (lock, recover, key log) > admin > listeners > spare maker > forwarding cores > ingest cores
+//! start   data folder (lock, recover, key log) > admin > listeners > spare maker > forwarding cores > archiver
+//!         > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
+//!                                        > the archiver reads to the end, closes its objects
 //! ```
 //!
 //! Cores share channels and atomics, and what never changes. Each step of a stop begins when the one
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::admin::{self, AdminState};
+use crate::archive;
 use crate::config::{Config, OnDamage};
 use crate::dedupe::{self, FolderError};
 use crate::entry::{Meta, name_id};
@@ -35,6 +38,7 @@ use crate::metrics::render::Registry;
 use crate::side::Side;
 use crate::wake::Doorbell;
 
+mod archiving;
 mod disk;
 mod forwarding;
 mod ingest;
@@ -51,12 +55,15 @@ const GRACE: Duration = Duration::from_millis(2600);
 /// For the last marks and the seal.
 const SEAL: Duration = Duration::from_secs(1);
 
+/// For the archiver to close its objects, from when nothing more comes in.
+const ARCHIVE: Duration = Duration::from_secs(2);
+
 /// Where the process is in its stop; cores look at it when their doorbell rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Step {
     Running = 0,
-    /// Forwarding cores finish.
+    /// Forwarding cores finish, and so does the archiver.
     Forwarding = 1,
     /// Ingest cores write the last marks and seal.
     Sealing = 2,
@@ -114,6 +121,8 @@ pub struct Gateway {
     finished: Receiver<bool>,
     /// A message per ingest core that has closed its journal with everything in it.
     sealed: Receiver<()>,
+    /// A message when the archiver has closed its objects; at once where there is none.
+    archived: Receiver<()>,
     pub fatal: Receiver<Fatal>,
     side: Side,
     /// The data folder stays locked as long as the gateway lives.
@@ -174,7 +183,7 @@ impl Gateway {
         let marks: Vec<_> = ingest_bells.iter().map(|bell| settle::channel(bell.clone())).collect();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
-        let views = views(&store, &published);
+        let views = views(&store, &published, archive::wanted(&config));
         let (finished_to, finished) = crossbeam_channel::unbounded();
         for (core, inlet) in inlets.into_iter().enumerate() {
             let setup = forward::Setup {
@@ -207,6 +216,10 @@ impl Gateway {
                 main,
             )?;
         }
+
+        let cells = Arc::clone(&registry.archive);
+        let archive = archive::Setup { config: Arc::clone(&config), journals: views, cells };
+        let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
         let (drained_to, drained) = crossbeam_channel::unbounded();
@@ -253,6 +266,7 @@ impl Gateway {
             drained,
             finished,
             sealed,
+            archived,
             fatal,
             side,
             store,
@@ -265,6 +279,7 @@ impl Gateway {
         self.shared.drain();
         wait_for(&self.drained, self.ingest_bells.len(), DRAIN + Duration::from_millis(500));
         self.progress.set(Step::Forwarding);
+        let archived_by = Instant::now() + ARCHIVE;
         self.forward_bells.iter().for_each(|bell| {
             bell.ring();
         });
@@ -280,6 +295,9 @@ impl Gateway {
         clean &= wait_for(&self.sealed, self.ingest_bells.len(), SEAL);
         if clean && let Err(error) = self.store.leave_clean() {
             tracing::warn!(%error, "the next start will take parcels for possible duplicates");
+        }
+        if self.archived.recv_deadline(archived_by).is_err() {
+            tracing::warn!("the archiver did not end in time; it goes on after the next start");
         }
         self.side.stop();
     }
@@ -378,7 +396,7 @@ fn open(
     Ok(store)
 }
 
-fn views(store: &Store, published: &[Arc<Published>]) -> Vec<JournalView> {
+fn views(store: &Store, published: &[Arc<Published>], archives: bool) -> Vec<JournalView> {
     store
         .journals
         .iter()
@@ -392,7 +410,7 @@ fn views(store: &Store, published: &[Arc<Published>]) -> Vec<JournalView> {
             clean: store.clean,
             settled: Arc::new(journal.settled.clone()),
             published: published.get(index).cloned(),
-            archived: Arc::new(Archived::never_asked()),
+            archived: Arc::new(if archives { Archived::not_yet() } else { Archived::never_asked() }),
         })
         .collect()
 }

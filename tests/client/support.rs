@@ -123,6 +123,7 @@ pub(crate) fn region(address: SocketAddr) -> Region {
         in_flight: 4,
         timeout: PATIENCE,
         source_address: None,
+        archive: None,
     }
 }
 

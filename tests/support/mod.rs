@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 
+pub mod archive;
 pub mod body;
+pub mod disk;
 pub mod gateway;
 pub mod http;
 pub mod ledger;

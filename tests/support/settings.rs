@@ -17,6 +17,8 @@ pub struct Settings {
     pub regions: Vec<Rule>,
     /// Lines of `[listen.limits]`.
     pub limits: String,
+    /// Lines of `[archive]`.
+    pub archive: String,
     pub segment: &'static str,
     /// Whole tables that are added, e.g. `[dedupe]` and its lines.
     pub tables: String,
@@ -53,6 +55,7 @@ impl Settings {
             forward: 1,
             regions,
             limits: String::new(),
+            archive: String::new(),
             segment: "16MiB",
             tables: String::new(),
             command: serve,
@@ -60,7 +63,7 @@ impl Settings {
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
-        let Self { ingest, forward, regions, limits, segment, .. } = self;
+        let Self { ingest, forward, regions, limits, archive, segment, .. } = self;
         let mut text = format!(
             r#"[gateway]
 id = "edge-test"
@@ -82,6 +85,9 @@ address = "127.0.0.1:{admin}"
 
 [journal]
 segment = "{segment}"
+
+[archive]
+{archive}
 
 [[source]]
 name = "main"

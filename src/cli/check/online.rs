@@ -1,4 +1,5 @@
-//! `penstock check --online`: does anybody listen where the regions are said to be?
+//! `penstock check --online`: does anybody listen where the regions are said to be, and can their
+//! archives be written?
 
 use std::io::{self, Write, stderr, stdout};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -6,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::archive::disk::Os;
+use crate::archive::file;
 use crate::cli::FAILED;
 use crate::config::{Config, Region};
 
@@ -28,6 +31,28 @@ pub(super) fn try_regions(config: &Config) -> io::Result<u8> {
                     "region \"{name}\".endpoint\n  found     {endpoint}: {error}\n  \
                      expected  somebody who accepts connections there\n  \
                      to do     Start the region's receiver, or correct the address, the name server or the firewall."
+                )?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Makes a file in every archive's folder and removes it again.
+pub(super) fn try_archives(config: &Config) -> io::Result<u8> {
+    let mut code = 0;
+    for region in &config.regions {
+        let Some(folder) = &region.archive else { continue };
+        let (name, shown) = (&region.name, folder.display());
+        match file::probe(&Os, folder) {
+            Ok(()) => writeln!(stdout(), "  online   archive {name}: {shown} takes files")?,
+            Err(error) => {
+                code = FAILED;
+                writeln!(
+                    stderr(),
+                    "region \"{name}\".archive\n  found     {shown}: {error}\n  \
+                     expected  a folder that this user may write to\n  \
+                     to do     Make the folder, mount its disk, or correct its owner or the path; run this as the gateway's user."
                 )?;
             }
         }
@@ -69,6 +94,18 @@ mod tests {
              [routing]\ndefault = \"eu\"\n"
         );
         Config::from_toml(&text, Path::new("/")).unwrap().0
+    }
+
+    #[test]
+    fn an_archive_is_online_if_it_takes_files_and_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(1);
+        assert_eq!(try_archives(&config).unwrap(), 0);
+        config.regions[0].archive = Some(folder.path().to_owned());
+        assert_eq!(try_archives(&config).unwrap(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        config.regions[0].archive = Some(folder.path().join("not mounted"));
+        assert_eq!(try_archives(&config).unwrap(), FAILED);
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn region(name: &str, countries: &[&str]) -> Region {
         in_flight: 1,
         timeout: Duration::ZERO,
         source_address: None,
+        archive: None,
     }
 }
 

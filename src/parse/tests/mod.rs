@@ -14,6 +14,10 @@ pub(crate) mod style;
 pub(crate) struct Rng(u64);
 
 impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Seeded by `SIM_SEED`, else by the clock; prints the seed.
     pub(crate) fn from_env() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

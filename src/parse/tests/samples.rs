@@ -331,3 +331,10 @@ fn values_on_disk_stay_what_they_are() {
         "messages":[{"id":"wamid.1","from":"447700900123","n":[1,-2,2.5,true,null,{"text":"a longer text of 31 bytes"}]}]}}]}]}"#;
     assert_eq!(parse(SourceKind::Whatsapp, body).1[0].value, 11_477_388_181_461_230_071);
 }
+
+#[test]
+fn names_of_kinds_stand_at_their_numbers() {
+    for (at, (kind, _)) in EventKind::ALL.iter().enumerate() {
+        assert_eq!(*kind as usize, at);
+    }
+}

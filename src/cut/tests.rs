@@ -115,6 +115,14 @@ fn a_parcel_has_exactly_the_events_that_were_kept() {
             let mut out = b"before".to_vec();
             let report = Cutter::new().cut(*kind, &styled, |index| flags[index], true, &mut out);
             let out = out.strip_prefix(b"before").unwrap();
+            let mut ranges = Ranges::default();
+            let again = Cutter::new().ranges(*kind, &styled, |index| flags[index], true, &mut ranges);
+            assert_eq!(again, report, "{name}");
+            let told = || format!("{name}\n{}\n{ranges:?}", String::from_utf8_lossy(&styled));
+            assert!(ranges.of(&styled).collect::<Vec<_>>().concat() == out, "{}", told());
+            let apart = |pair: &[std::ops::Range<usize>]| pair[0].end < pair[1].start;
+            assert!(ranges.as_slice().windows(2).all(apart), "{}", told());
+            assert!(ranges.as_slice().iter().all(|range| !range.is_empty()), "{}", told());
             let wanted: Vec<_> =
                 all.iter().zip(&flags).filter(|(_, keep)| **keep).map(|(text, _)| text.clone()).collect();
             assert_eq!(report.events, wanted.len(), "{name}");

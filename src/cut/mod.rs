@@ -6,17 +6,21 @@
 //! its own user. Of a member that occurs twice only the last is read, so a cut body has only the last.
 //!
 //! Invariants: events are counted as [`crate::parse::Parser`] visits them, because it is the same walk; the result
-//! is valid JSON; white space outside of what is copied may go. Deliberately absent: who goes where. That is
-//! decided before, and given as one flag per event.
+//! is valid JSON; white space outside of what is copied may go; every byte of it comes from a known place of the
+//! whole body, so that it can be told as ranges, too. Deliberately absent: who goes where. That is decided before, and
+//! given as one flag per event.
 
 use crate::config::SourceKind;
 use crate::parse::{Document, Index, Scratch, Spans, Value, walk};
 
 mod layout;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
 use layout::{Layout, Mark, What};
+use pieces::Pieces;
+pub use pieces::Ranges;
 
 /// What became of a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +54,30 @@ impl Cutter {
         is_default: bool,
         out: &mut Vec<u8>,
     ) -> CutReport {
+        self.pieces(kind, body, keep, is_default, out)
+    }
+
+    /// The same as ranges of `body`, in the order in which they make up the part: `out` is emptied first.
+    pub fn ranges(
+        &mut self,
+        kind: SourceKind,
+        body: &[u8],
+        keep: impl Fn(usize) -> bool,
+        is_default: bool,
+        out: &mut Ranges,
+    ) -> CutReport {
+        out.clear();
+        self.pieces(kind, body, keep, is_default, out)
+    }
+
+    fn pieces(
+        &mut self,
+        kind: SourceKind,
+        body: &[u8],
+        keep: impl Fn(usize) -> bool,
+        is_default: bool,
+        out: &mut impl Pieces,
+    ) -> CutReport {
         let Self { scratch, index } = self;
         let read = scratch.read(body, |document| {
             let mut layout = Layout::new(&keep, is_default);
@@ -64,7 +92,7 @@ impl Cutter {
             Ok(report) => report,
             // Not understood: the body is its only event.
             Err(_) if keep(0) => {
-                out.extend_from_slice(body);
+                out.piece(body, 0..body.len());
                 CutReport { events: 1, stray_contacts: 0 }
             }
             Err(_) => CutReport::default(),
@@ -73,12 +101,13 @@ impl Cutter {
 }
 
 /// Copies a document without what is marked to go.
-struct Copy<'t, 'c> {
+struct Copy<'t, 'c, P> {
     raw: &'t [u8],
+    /// Stands behind what was copied or dropped last.
     spans: Spans<'t>,
     /// In the order of the document, none inside another.
     marks: &'c [Mark<'t>],
-    out: &'c mut Vec<u8>,
+    out: &'c mut P,
 }
 
 /// What was met inside a value: tells whether anything is left that justifies it.
@@ -103,8 +132,8 @@ impl Met {
     }
 }
 
-impl<'t, 'c> Copy<'t, 'c> {
-    fn new(document: Document<'t>, marks: &'c [Mark<'t>], out: &'c mut Vec<u8>) -> Self {
+impl<'t, 'c, P: Pieces> Copy<'t, 'c, P> {
+    fn new(document: Document<'t>, marks: &'c [Mark<'t>], out: &'c mut P) -> Self {
         Self { raw: document.raw, spans: document.spans(), marks, out }
     }
 
@@ -134,53 +163,69 @@ impl<'t, 'c> Copy<'t, 'c> {
         };
         if keep {
             self.verbatim(value);
+        } else {
+            self.spans.of(value);
         }
         (keep, met)
     }
 
     fn object(&mut self, object: Value<'t>) -> Met {
         let mut met = Met::default();
-        self.out.push(b'{');
+        let open = self.spans.open(object);
+        self.mark(b'{', open);
         let first = self.out.len();
         for (_, value) in object.members() {
-            let begin = self.out.len();
-            if begin > first {
-                self.out.push(b',');
-            }
+            let begin = self.separate(first);
             // A member's name stands just before its value on the tape.
             self.verbatim(object.at(value.place() - 1));
-            self.out.push(b':');
+            let colon = self.spans.step();
+            self.mark(b':', colon);
             let (stays, inside) = self.piece(value);
             met.add(inside);
             if !stays {
                 self.out.truncate(begin);
             }
         }
-        self.out.push(b'}');
+        let close = self.spans.step();
+        self.mark(b'}', close);
         met
     }
 
     fn array(&mut self, array: Value<'t>) -> Met {
         let mut met = Met::default();
-        self.out.push(b'[');
+        let open = self.spans.open(array);
+        self.mark(b'[', open);
         let first = self.out.len();
         for value in array.each() {
-            let begin = self.out.len();
-            if begin > first {
-                self.out.push(b',');
-            }
+            let begin = self.separate(first);
             let (stays, inside) = self.piece(value);
             met.add(inside);
             if !stays {
                 self.out.truncate(begin);
             }
         }
-        self.out.push(b']');
+        let close = self.spans.step();
+        self.mark(b']', close);
         met
+    }
+
+    /// Before a member or element: the comma in front of it, if something of the same list was kept.
+    fn separate(&mut self, first: usize) -> usize {
+        let begin = self.out.len();
+        if let Some(comma) = self.spans.comma()
+            && begin > first
+        {
+            self.mark(b',', comma);
+        }
+        begin
+    }
+
+    fn mark(&mut self, byte: u8, at: usize) {
+        self.out.mark(byte, at);
     }
 
     fn verbatim(&mut self, value: Value<'t>) {
         let range = self.spans.of(value);
-        self.out.extend_from_slice(self.raw.get(range).unwrap_or_default());
+        self.out.piece(self.raw, range);
     }
 }

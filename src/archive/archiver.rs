@@ -1,0 +1,309 @@
+//! All strands of all journals: who gets an entry, what is noted, what the others are told.
+//!
+//! Order after an object closed: its name is durable, then the progress is, then the journal is told
+//! how far it is archived. So nothing is let go that a crash would make the archiver ask for again.
+
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::file::Folder;
+use super::pack::{Frames, Rules};
+use super::progress::{Progress, Row};
+use super::record::{Records, Webhook};
+use super::strand::{Fault, Strand, Tools};
+use crate::config::Config;
+use crate::entry::{Meta, MetaFault};
+use crate::journal::record::{self, Record};
+use crate::journal::store::hex;
+use crate::journal::view::Archived;
+use crate::journal::{JournalId, JournalIndex, Position};
+use crate::metrics::archive::ArchiveCells;
+
+/// Progress that no closed object asks for is saved this often: where nothing concerns an archive, the
+/// journal is let go all the same.
+const SAVE_MS: u64 = 5_000;
+
+/// A frame of a journal, as it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read<'a> {
+    /// Where it was asked for: no frame lies between there and its own position.
+    pub(super) asked: Position,
+    pub(super) position: Position,
+    pub(super) next: Position,
+    pub(super) first_lsn: u64,
+    /// Unix milliseconds.
+    pub(super) written_ms: u64,
+    pub(super) payload: &'a [u8],
+}
+
+pub(super) struct Archiver<D: Disk> {
+    journals: Vec<Journal<D::File>>,
+    /// By region; `None` for those that archive nothing.
+    folders: Vec<Option<Folder<D>>>,
+    names: Vec<String>,
+    records: Records,
+    frames: Frames,
+    progress: Progress<D>,
+    cells: Arc<Vec<ArchiveCells>>,
+    /// By region: the last try failed, and that was said.
+    failing: Vec<bool>,
+    save_failed: bool,
+}
+
+struct Journal<F> {
+    /// In hex.
+    id: String,
+    strands: Vec<Strand<F>>,
+    /// Progress of regions that archive nothing now, for when they do again.
+    others: Vec<Row>,
+    archived: Arc<Archived>,
+    saved: Position,
+    save_at_ms: u64,
+}
+
+impl<D: Disk + Clone> Archiver<D> {
+    pub(super) fn new(
+        disk: &D,
+        config: &Config,
+        journals: impl Iterator<Item = (JournalId, Arc<Archived>)>,
+        cells: Arc<Vec<ArchiveCells>>,
+    ) -> std::io::Result<Self> {
+        let journals: Vec<(String, Arc<Archived>)> =
+            journals.map(|(id, archived)| (hex(&id), archived)).collect();
+        let ids: Vec<String> = journals.iter().map(|(id, _)| id.clone()).collect();
+        let folder = |root: &std::path::PathBuf| {
+            Folder::new(disk.clone(), root.clone(), config.gateway.id.clone(), ids.clone())
+        };
+        let folders: Vec<Option<Folder<D>>> =
+            config.regions.iter().map(|region| region.archive.as_ref().map(folder)).collect();
+        let packs = folders.iter().flatten().count() * journals.len();
+        let roll_after_ms = config.archive.roll_after.as_millis() as u64;
+        let rules = Rules::new(config.archive.roll_bytes, roll_after_ms, packs);
+        let progress = Progress::new(disk.clone(), &config.gateway.data_dir);
+        let names: Vec<String> = config.regions.iter().map(|region| region.name.clone()).collect();
+        let open = |(id, archived): (String, Arc<Archived>)| {
+            let mut rows = progress.load(&id).unwrap_or_else(|error| {
+                tracing::error!(
+                    journal = %id, %error,
+                    "the archive's progress cannot be read; archiving the journal anew: objects that begin \
+                     with the same webhook are recognised, others may repeat webhooks"
+                );
+                Vec::new()
+            });
+            let mut strands = Vec::new();
+            for region in (0..names.len()).filter(|region| folders[*region].is_some()) {
+                let row = rows.iter().position(|row| row.region == names[region]);
+                let (at, next_lsn) = row.map_or((Position::default(), 0), |at| {
+                    let row = rows.swap_remove(at);
+                    (row.position(), row.next_lsn)
+                });
+                strands.push(Strand::new(region, at, next_lsn, rules));
+            }
+            let saved = strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
+            archived.set(saved);
+            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0 }
+        };
+        let journals = journals.into_iter().map(open).collect();
+        let mut archiver = Self {
+            journals,
+            failing: vec![false; names.len()],
+            save_failed: false,
+            folders,
+            names,
+            records: Records::new(config),
+            frames: Frames::new(config.archive.level)?,
+            progress,
+            cells,
+        };
+        archiver.try_folders();
+        Ok(archiver)
+    }
+}
+
+impl<D: Disk> Archiver<D> {
+    /// Finds out early that an archive cannot be written.
+    fn try_folders(&mut self) {
+        for region in 0..self.folders.len() {
+            if let Some(folder) = &mut self.folders[region]
+                && let Err(error) = folder.tidy()
+            {
+                self.report(region, &error.into());
+            }
+        }
+    }
+
+    /// Where the strands of a journal want to read, before `end`: every place once, in order.
+    pub(super) fn places(&self, journal: JournalIndex, end: Position, now_ms: u64) -> Vec<Position> {
+        let strands = self.journals[journal].strands.iter();
+        let mut places: Vec<Position> =
+            strands.filter_map(|strand| strand.ready(now_ms)).filter(|at| *at < end).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Takes a frame. On a fault nothing of the journal goes on: a newer version wrote the entry.
+    pub(super) fn take(
+        &mut self,
+        journal: JournalIndex,
+        read: &Read<'_>,
+        now_ms: u64,
+    ) -> Result<(), MetaFault> {
+        self.journals[journal].strands.iter_mut().for_each(|s| s.begin(read.asked, read.position, now_ms));
+        let mut rest = read.payload;
+        let mut lsn = read.first_lsn;
+        while !rest.is_empty() {
+            // The frame's own checksum was right, so what it holds is what was written.
+            let Ok((record, len)) = record::read_known(rest) else { break };
+            if let Record::Entry(entry) = record {
+                self.take_entry(journal, lsn, Meta::read(entry.meta)?, entry.body, now_ms);
+            }
+            rest = &rest[len..];
+            lsn += 1;
+        }
+        self.journals[journal].strands.iter_mut().for_each(|strand| strand.end(read.next, read.written_ms));
+        Ok(())
+    }
+
+    fn take_entry(&mut self, journal: JournalIndex, lsn: u64, meta: Meta<'_>, body: &[u8], now_ms: u64) {
+        for (slot, id) in meta.regions().enumerate() {
+            let region = self.records.region(id);
+            // Regions that are gone share the default one, which gets the webhook once.
+            if meta.regions().take(slot).any(|before| self.records.region(before) == region) {
+                continue;
+            }
+            self.work(journal, region, now_ms, |strand, id, tools| {
+                strand.take(&Webhook { journal: id, lsn, meta, body }, tools)
+            });
+        }
+    }
+
+    /// Does something with one strand, and what a failure of it asks for.
+    fn work(
+        &mut self,
+        journal: JournalIndex,
+        region: usize,
+        now_ms: u64,
+        act: impl FnOnce(&mut Strand<D::File>, &str, &mut Tools<'_, D>) -> Result<(), Fault>,
+    ) {
+        let Journal { id, strands, .. } = &mut self.journals[journal];
+        let Some(strand) = strands.iter_mut().find(|strand| strand.region == region) else { return };
+        let Some(folder) = &mut self.folders[region] else { return };
+        let mut tools = Tools {
+            folder,
+            records: &mut self.records,
+            frames: &mut self.frames,
+            cells: &self.cells[region],
+            now_ms,
+        };
+        if let Err(fault) = act(strand, id, &mut tools) {
+            strand.fail(folder, now_ms);
+            self.report(region, &fault);
+        }
+    }
+
+    /// Says once per episode that an archive cannot be written.
+    fn report(&mut self, region: usize, fault: &Fault) {
+        self.cells[region].failures.add(1);
+        self.cells[region].failing.set(1);
+        if !std::mem::replace(&mut self.failing[region], true) {
+            let folder = self.folders[region].as_ref().map(|folder| folder.root().display().to_string());
+            tracing::error!(
+                region = %self.names[region], folder = folder.unwrap_or_default(), %fault,
+                "cannot archive; the journal keeps what is missing, and trying goes on"
+            );
+        }
+    }
+
+    /// A journal cannot be read: the alarm of every archive that waits for it.
+    pub(super) fn unreadable(&self, journal: JournalIndex) {
+        for strand in &self.journals[journal].strands {
+            self.cells[strand.region].failures.add(1);
+        }
+    }
+
+    /// Closes what is old enough, notes and tells. Call every few tens of milliseconds. `ends`: what
+    /// is durable of each journal.
+    pub(super) fn tick(&mut self, ends: &[Position], now_ms: u64) {
+        for journal in 0..self.journals.len() {
+            for at in 0..self.journals[journal].strands.len() {
+                let region = self.journals[journal].strands[at].region;
+                self.work(journal, region, now_ms, |strand, _, tools| strand.close_old(tools));
+            }
+            self.save(journal, now_ms);
+        }
+        self.tell(ends);
+    }
+
+    /// Closes everything that is open, and notes it.
+    pub(super) fn finish(&mut self, ends: &[Position], now_ms: u64) {
+        for journal in 0..self.journals.len() {
+            for at in 0..self.journals[journal].strands.len() {
+                let region = self.journals[journal].strands[at].region;
+                self.work(journal, region, now_ms, |strand, _, tools| strand.close(tools));
+            }
+            self.journals[journal].save_at_ms = 0;
+            self.save(journal, now_ms);
+        }
+        self.tell(ends);
+    }
+
+    /// Makes the progress durable if there is any, and only then tells how far the journal is archived.
+    fn save(&mut self, journal: JournalIndex, now_ms: u64) {
+        let journal = &mut self.journals[journal];
+        let upto = journal.strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
+        let closed = journal.strands.iter().any(|strand| strand.closed);
+        let pause = self.save_failed && now_ms < journal.save_at_ms;
+        if pause || !closed && (upto == journal.saved || now_ms < journal.save_at_ms) {
+            return;
+        }
+        journal.save_at_ms = now_ms + SAVE_MS;
+        let rows = journal.strands.iter().map(|strand| {
+            let (position, next_lsn) = strand.row();
+            Row::new(self.names[strand.region].clone(), position, next_lsn)
+        });
+        match self.progress.save(&journal.id, rows.chain(journal.others.iter().cloned()).collect()) {
+            Ok(()) => {
+                journal.strands.iter_mut().for_each(|strand| strand.closed = false);
+                journal.saved = upto;
+                journal.archived.set(upto);
+                if std::mem::replace(&mut self.save_failed, false) {
+                    tracing::info!("the archive's progress can be noted again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.save_failed, true) {
+                    tracing::error!(
+                        %error,
+                        "cannot note the archive's progress in the data folder; the journal is kept, and trying goes on"
+                    );
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, ends: &[Position]) {
+        for region in 0..self.folders.len() {
+            if self.folders[region].is_none() {
+                continue;
+            }
+            let all = || {
+                let journals = self.journals.iter().zip(ends);
+                let of = move |(journal, end): (&Journal<D::File>, &Position)| {
+                    let strand = journal.strands.iter().find(|strand| strand.region == region)?;
+                    Some((strand.oldest_ms(*end), strand.failing()))
+                };
+                journals.filter_map(of)
+            };
+            let oldest = all().map(|(oldest, _)| oldest).filter(|oldest| *oldest > 0).min();
+            self.cells[region].oldest_ms.set(oldest.unwrap_or(0));
+            let failing = all().any(|(_, failing)| failing);
+            let mut tidy = || self.folders[region].as_mut().is_some_and(|folder| folder.tidy().is_ok());
+            if self.failing[region] && !failing && tidy() {
+                self.failing[region] = false;
+                self.cells[region].failing.set(0);
+                tracing::info!(region = %self.names[region], "archiving again");
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! From an entry to one line of an archive object: what the region has of the webhook, as JSON. Pure.
+//!
+//! ```text
+//! {"v":1,"id":"<journal>-<lsn>","gateway","source","region","regions":[],"received_at","remote","headers":{},
+//!  "events":[{"key","kind","user"}],"sha256","ranges":[[offset,length]],"body" or "body_base64"}
+//! ```
+//!
+//! Invariants: the same entry gives the same bytes; the decoded `body` is exactly what came, or with
+//! `ranges` exactly those bytes of it; `sha256` is always that of the whole body. A record of a part
+//! lists the events of that part alone. Deliberately absent: what messages say.
+
+// Addresses, not sockets.
+use core::net::{IpAddr, SocketAddr};
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::json;
+use super::stamp;
+use super::users::Users;
+use crate::config::{Config, Mixed, SourceKind};
+use crate::cut::{Cutter, Ranges};
+use crate::entry::{Meta, name_id};
+use crate::parse::EventKind;
+
+/// An entry of a journal.
+#[derive(Clone, Copy)]
+pub struct Webhook<'a> {
+    /// The journal's id in hex.
+    pub journal: &'a str,
+    pub lsn: u64,
+    pub meta: Meta<'a>,
+    pub body: &'a [u8],
+}
+
+/// Why there is no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    #[error(
+        "entry {0} waits: this version finds no event of the region in its webhook; start the version that stored it"
+    )]
+    NoEvents(u64),
+}
+
+/// Writes records. Its memory is reused.
+pub struct Records {
+    /// As JSON strings, quotes included.
+    gateway: Vec<u8>,
+    sources: Vec<(u32, Vec<u8>)>,
+    regions: Vec<(u32, Vec<u8>)>,
+    default_region: usize,
+    mixed: Mixed,
+    users: Users,
+    cutter: Cutter,
+    ranges: Ranges,
+}
+
+impl Records {
+    pub fn new(config: &Config) -> Self {
+        let named = |name: &String| (name_id(name), json::quoted(name));
+        Self {
+            gateway: json::quoted(&config.gateway.id),
+            sources: config.sources.iter().map(|source| named(&source.name)).collect(),
+            regions: config.regions.iter().map(|region| named(&region.name)).collect(),
+            default_region: config.default_region,
+            mixed: config.archive.mixed,
+            users: Users::default(),
+            cutter: Cutter::new(),
+            ranges: Ranges::default(),
+        }
+    }
+
+    /// The region of an id in an entry. One that is no longer configured leads to the default region.
+    pub fn region(&self, id: u32) -> usize {
+        self.regions.iter().position(|(other, _)| *other == id).unwrap_or(self.default_region)
+    }
+
+    /// Appends the record for `region`, which is one of the webhook's, and a line break. On a fault
+    /// nothing is appended.
+    pub fn write(
+        &mut self,
+        webhook: &Webhook<'_>,
+        region: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), RecordFault> {
+        let Webhook { journal, lsn, meta, body } = *webhook;
+        let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
+        // Slots are few: nearly every webhook has one.
+        let own: Vec<bool> = meta.regions().map(|id| self.region(id) == region).collect();
+        let is_own = |slot: u16| own.get(usize::from(slot)).copied().unwrap_or(false);
+        let part = self.mixed == Mixed::Split && own.contains(&false);
+        if part {
+            let slots: Vec<u16> = meta.events().map(|event| event.slot).collect();
+            let keep = |event: usize| slots.get(event).is_some_and(|slot| is_own(*slot));
+            let is_default = region == self.default_region;
+            if self.cutter.ranges(kind, body, keep, is_default, &mut self.ranges).events == 0 {
+                return Err(RecordFault::NoEvents(lsn));
+            }
+        }
+        self.users.read(kind, body);
+
+        // Once for nearly all: what is not the body takes about that much, and a body has many quotes.
+        out.reserve(body.len() + body.len() / 4 + 1024);
+        out.extend_from_slice(b"{\"v\":1,\"id\":\"");
+        out.extend_from_slice(journal.as_bytes());
+        out.push(b'-');
+        json::number(lsn, out);
+        out.extend_from_slice(b"\",\"gateway\":");
+        out.extend_from_slice(&self.gateway);
+        out.extend_from_slice(b",\"source\":");
+        match self.sources.iter().find(|(id, _)| *id == meta.source()) {
+            Some((_, name)) => out.extend_from_slice(name),
+            // Configured no more: its number is all there is.
+            None => json::put(out, format_args!("\"#{:08x}\"", meta.source())),
+        }
+        out.extend_from_slice(b",\"region\":");
+        out.extend_from_slice(&self.regions[region].1);
+        out.extend_from_slice(b",\"regions\":[");
+        self.write_regions(&meta, out);
+        out.extend_from_slice(b"],\"received_at\":\"");
+        stamp::write(meta.received_at_ns(), out);
+        out.extend_from_slice(b"\",\"remote\":\"");
+        write_peer(meta.peer(), out);
+        out.push(b'"');
+        out.extend_from_slice(b",\"headers\":{");
+        write_headers(meta.headers(), out);
+        out.extend_from_slice(b"},\"events\":[");
+        let mut first = true;
+        for (at, event) in meta.events().enumerate().filter(|(_, event)| !part || is_own(event.slot)) {
+            out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
+            first = false;
+            json::hex(&event.key, out);
+            let name = EventKind::ALL.get(usize::from(event.kind)).map_or("unknown", |(_, name)| name);
+            out.extend_from_slice(b"\",\"kind\":\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\",\"user\":");
+            match self.users.get(at) {
+                Some(user) => json::string(user, out),
+                None => out.extend_from_slice(b"null"),
+            }
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"],\"sha256\":\"");
+        json::hex(digest(&SHA256, body).as_ref(), out);
+        out.push(b'"');
+        if part {
+            self.write_part(body, out);
+        } else {
+            match std::str::from_utf8(body) {
+                Ok(text) => {
+                    out.extend_from_slice(b",\"body\":");
+                    json::string(text, out);
+                }
+                Err(_) => write_base64(body, out),
+            }
+        }
+        out.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    /// Every region concerned, once.
+    fn write_regions(&self, meta: &Meta<'_>, out: &mut Vec<u8>) {
+        for (at, id) in meta.regions().enumerate() {
+            let region = self.region(id);
+            if meta.regions().take(at).any(|before| self.region(before) == region) {
+                continue;
+            }
+            if at > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(&self.regions[region].1);
+        }
+    }
+
+    fn write_part(&self, body: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b",\"ranges\":[");
+        for (at, range) in self.ranges.as_slice().iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            json::put(out, format_args!("{comma}[{},{}]", range.start, range.len()));
+        }
+        out.push(b']');
+        // What was taken apart is JSON, and so is the part, both in UTF-8; ranges never end inside of a character.
+        if self.ranges.of(body).all(|piece| std::str::from_utf8(piece).is_ok()) {
+            out.extend_from_slice(b",\"body\":\"");
+            self.ranges.of(body).for_each(|piece| json::escape(piece, out));
+            out.push(b'"');
+        } else {
+            let part: Vec<u8> = self.ranges.of(body).flatten().copied().collect();
+            write_base64(&part, out);
+        }
+    }
+}
+
+fn write_base64(body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"body_base64\":\"");
+    json::base64(body, out);
+    out.push(b'"');
+}
+
+/// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by commas.
+fn write_headers(lines: &[u8], out: &mut Vec<u8>) {
+    let fields = |lines| Fields { lines };
+    let mut before = 0;
+    for (name, value, rest) in fields(lines) {
+        let is_same = |field: &(&[u8], &[u8], &[u8])| field.0 == name;
+        if fields(lines).take(before).any(|field| is_same(&field)) {
+            before += 1;
+            continue;
+        }
+        out.extend_from_slice(if before > 0 { b",\"" } else { b"\"" });
+        before += 1;
+        json::escape(name, out);
+        out.extend_from_slice(b"\":\"");
+        // Headers may hold any byte; JSON may not.
+        json::escape(String::from_utf8_lossy(value).as_bytes(), out);
+        for (_, more, _) in fields(rest).filter(is_same) {
+            out.extend_from_slice(b", ");
+            json::escape(String::from_utf8_lossy(more).as_bytes(), out);
+        }
+        out.push(b'"');
+    }
+}
+
+/// Name and value of each line, and the lines behind it.
+struct Fields<'a> {
+    lines: &'a [u8],
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let end = memchr::memchr(b'\n', self.lines)?;
+        let (line, rest) = self.lines.split_at(end + 1);
+        self.lines = rest;
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at(colon);
+        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii(), rest))
+    }
+}
+
+/// `address:port`, or the address alone where the port is not known: the caller was seen through a proxy.
+fn write_peer(peer: SocketAddr, out: &mut Vec<u8>) {
+    match peer.ip() {
+        // The formatter of the standard library takes longer than all else in a record but its body.
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                json::number(u64::from(octet), out);
+            }
+        }
+        IpAddr::V6(ip) if peer.port() == 0 => json::put(out, format_args!("{ip}")),
+        IpAddr::V6(ip) => json::put(out, format_args!("[{ip}]")),
+    }
+    if peer.port() != 0 {
+        out.push(b':');
+        json::number(u64::from(peer.port()), out);
+    }
+}

@@ -1,0 +1,160 @@
+//! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::archiver::{Archiver, Read};
+use super::disk::Os;
+use crate::config::Config;
+use crate::journal::Position;
+use crate::journal::buffer::BufferPool;
+use crate::journal::read::JournalReader;
+use crate::journal::view::JournalView;
+use crate::metrics::archive::ArchiveCells;
+
+/// How often it is looked whether there is something to do.
+const LOOK: Duration = Duration::from_millis(100);
+/// A journal with less than this unread waits, up to [`IDLE`]: a read is 256 KiB however little is new.
+const WORTH: u64 = 1 << 20;
+const IDLE: Duration = Duration::from_millis(500);
+/// Bytes read from one place before another has its turn: a region that comes back after hours has
+/// gigabytes to catch up with, and the others must not wait for that.
+const SHARE: usize = 8 << 20;
+/// Pause after a journal could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+/// For what is durable to be read at a stop; closing it takes a sync or two more.
+const FINISH: Duration = Duration::from_millis(1200);
+
+/// What the archiver is started with.
+pub struct Setup {
+    pub config: Arc<Config>,
+    pub journals: Vec<JournalView>,
+    /// By region.
+    pub cells: Arc<Vec<ArchiveCells>>,
+}
+
+/// Whether any region archives.
+pub fn wanted(config: &Config) -> bool {
+    config.regions.iter().any(|region| region.archive.is_some())
+}
+
+/// Runs until `stopping` says so; then reads what is durable, closes every object, and returns, within
+/// about two seconds. What is left then is archived after the next start.
+pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
+    let Setup { config, journals, cells } = setup;
+    let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
+    let mut archiver = Archiver::new(&Os, &config, known, cells)?;
+    // Frames are read and packed one after the other.
+    let pool = BufferPool::new(1, Arc::default());
+    let mut shelves: Vec<Shelf> = journals.into_iter().map(|view| Shelf::new(view, &pool)).collect();
+    let start = Instant::now();
+    let now_ms = || start.elapsed().as_millis() as u64;
+    let mut finish_by = None;
+    loop {
+        if stopping() && finish_by.is_none() {
+            finish_by = Some(Instant::now() + FINISH);
+        }
+        let mut read = false;
+        for (journal, shelf) in shelves.iter_mut().enumerate() {
+            read |= shelf.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
+        }
+        let ends: Vec<Position> = shelves.iter().map(|shelf| shelf.end).collect();
+        if finish_by.is_some_and(|end| !read || Instant::now() > end) {
+            archiver.finish(&ends, now_ms());
+            return Ok(());
+        }
+        archiver.tick(&ends, now_ms());
+        if !read {
+            monoio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// One journal and its reader.
+struct Shelf {
+    view: JournalView,
+    reader: JournalReader,
+    dir: PathBuf,
+    /// What is durable.
+    end: Position,
+    /// Counts turns, so that every place has its own.
+    turns: usize,
+    last_read: Option<Instant>,
+    /// It could not be read: not before then.
+    again: Option<Instant>,
+}
+
+impl Shelf {
+    fn new(view: JournalView, pool: &BufferPool) -> Self {
+        let reader = JournalReader::new(view.dir.clone(), view.mode, Arc::clone(&view.spans), pool.clone());
+        let (dir, end) = (view.dir.clone(), view.end);
+        Self { view, reader, dir, end, turns: 0, last_read: None, again: None }
+    }
+
+    /// Reads a share from one of the places where strands stand. False if there was nothing to do.
+    async fn turn(&mut self, journal: usize, archiver: &mut Archiver<Os>, now_ms: u64, hurry: bool) -> bool {
+        self.end = self.view.published.as_ref().map_or(self.view.end, |published| published.durable());
+        if self.again.is_some_and(|again| Instant::now() < again) {
+            return false;
+        }
+        let places = archiver.places(journal, self.end, now_ms);
+        let Some(first) = places.first() else { return false };
+        if !hurry && !self.is_worth(*first) {
+            return false;
+        }
+        self.last_read = Some(Instant::now());
+        self.turns += 1;
+        let at = places[self.turns % places.len()];
+        match self.pass(journal, archiver, at, now_ms).await {
+            Ok(read) => {
+                if self.again.take().is_some() {
+                    tracing::info!(journal = %self.dir.display(), "the archiver can read the journal again");
+                }
+                read
+            }
+            Err(error) => {
+                archiver.unreadable(journal);
+                if self.again.replace(Instant::now() + READ_AGAIN).is_none() {
+                    tracing::error!(
+                        journal = %self.dir.display(), %error,
+                        "cannot read the journal to archive it; it is kept, and trying goes on"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    fn is_worth(&self, from: Position) -> bool {
+        from.segment() != self.end.segment()
+            || self.end.offset() - from.offset().min(self.end.offset()) >= WORTH
+            || self.last_read.is_none_or(|last| last.elapsed() >= IDLE)
+    }
+
+    /// True if there was a frame.
+    async fn pass(
+        &mut self,
+        journal: usize,
+        archiver: &mut Archiver<Os>,
+        from: Position,
+        now_ms: u64,
+    ) -> Result<bool, Box<dyn std::error::Error>> {
+        let (mut asked, mut bytes) = (from, 0);
+        while bytes < SHARE {
+            let Some(frame) = self.reader.frame(asked, self.end).await? else { return Ok(bytes > 0) };
+            let read = Read {
+                asked,
+                position: frame.position,
+                next: frame.next,
+                first_lsn: frame.header.first_lsn,
+                written_ms: frame.header.written_at / 1_000_000,
+                payload: frame.payload(),
+            };
+            archiver.take(journal, &read, now_ms)?;
+            bytes += frame.bytes.len();
+            asked = frame.next;
+        }
+        Ok(true)
+    }
+}
