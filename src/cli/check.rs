@@ -15,7 +15,7 @@ pub struct Args {
     /// The configuration to check (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Also try whether every region's endpoint accepts connections and its archive takes files
+    /// Also try every region's endpoint and archive
     #[arg(long)]
     pub online: bool,
 }
