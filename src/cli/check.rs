@@ -15,7 +15,7 @@ pub struct Args {
     /// The configuration to check (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Also try whether every region's endpoint accepts connections and its archive takes files
+    /// Also try every region's endpoint and archive
     #[arg(long)]
     pub online: bool,
 }
@@ -24,7 +24,8 @@ const HELP: &str = "\
 Reads the file as `penstock serve` would, secrets included.
 With --online every region's endpoint is connected to, from its source_address,
 and nothing is sent, and a file is made in every archive folder and removed;
-otherwise no socket is opened and nothing is written. Each problem names the key,
+otherwise no socket is opened and nothing is written.
+Each problem names the key,
 what stands there, what was expected, and what to do. Warnings are settings that
 work and are probably not meant. Both go to standard error, the summary goes to
 standard output.
