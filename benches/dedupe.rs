@@ -46,11 +46,6 @@ fn filled(keys: u64) -> Seen {
     seen
 }
 
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("this process's memory");
-    text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
-}
-
 fn sizes() -> Vec<u64> {
     if std::env::var_os("PENSTOCK_BENCH_LONG").is_some() {
         vec![MILLION, 10 * MILLION]
@@ -143,20 +138,12 @@ fn start(c: &mut Criterion) {
             assert_eq!(loaded.expect("a key log").records, keys);
             seen
         };
-        let (before, begun) = (resident(), Instant::now());
+        let begun = Instant::now();
         let seen = load();
         let took = begun.elapsed();
-        // What was read is given back to the system a moment later, with the next use.
-        std::thread::park_timeout(Duration::from_millis(200));
-        drop(black_box(vec![1u8; 1 << 20]));
-        let more = resident().saturating_sub(before);
         #[allow(clippy::print_stdout, reason = "a measurement says what it found")]
         {
-            println!(
-                "{keys} keys read in {took:?}; {:.1} bytes a key by its own account, {:.1} resident",
-                seen.bytes() as f64 / keys as f64,
-                more as f64 / keys as f64
-            );
+            println!("{keys} keys read in {took:?}; {:.1} bytes a key", seen.bytes() as f64 / keys as f64);
         }
         drop(seen);
         group.bench_function(BenchmarkId::new("read at a start", keys), |b| b.iter(load));
