@@ -55,6 +55,7 @@ pub struct Ledger {
     arrived: Vec<Arrived>,
     due: HashSet<(String, String)>,
     got: HashSet<(String, String)>,
+    repeated: usize,
 }
 
 /// One region's line.
@@ -86,6 +87,8 @@ pub struct Balance {
     pub lines: Vec<Line>,
     /// Genuine webhooks that were answered with 200.
     pub accepted: usize,
+    /// Events of these that had been accepted before.
+    pub repeated: usize,
     pub forged: usize,
     /// Forged webhooks that were answered with 200.
     pub forged_accepted: usize,
@@ -106,13 +109,15 @@ impl Ledger {
             arrived: Vec::new(),
             due: HashSet::new(),
             got: HashSet::new(),
+            repeated: 0,
         }
     }
 
     pub fn post(&mut self, webhook: Posted) {
         if webhook.is_accepted() {
-            let due = webhook.events.iter().map(|(event, region)| (region.clone(), event.id.clone()));
-            self.due.extend(due);
+            for (event, region) in &webhook.events {
+                self.repeated += usize::from(!self.due.insert((region.clone(), event.id.clone())));
+            }
         }
         self.posted.push(webhook);
     }
@@ -129,6 +134,11 @@ impl Ledger {
         self.due.difference(&self.got).count()
     }
 
+    /// True if the event was accepted before: it must not arrive a second time.
+    pub fn is_known(&self, region: &str, id: &str) -> bool {
+        self.due.contains(&(region.to_owned(), id.to_owned()))
+    }
+
     /// Closes the books.
     pub fn balance(&self) -> Balance {
         let index = self.index();
@@ -136,6 +146,7 @@ impl Ledger {
         Balance {
             lines: self.regions.iter().map(|region| self.line(region, &index)).collect(),
             accepted: self.posted.iter().filter(|posted| posted.is_accepted()).count(),
+            repeated: self.repeated,
             forged: forged.clone().count(),
             forged_accepted: forged.filter(|posted| posted.status == 200).count(),
             forged_delivered: self

@@ -19,7 +19,7 @@ use self::screen::Screen;
 use self::sender::Sender;
 use self::stage::{Process, Stage};
 use self::stop::Stop;
-use self::webhooks::{Mint, PEOPLE, Person, WITHOUT_PHONE};
+use self::webhooks::{Mint, PEOPLE, Person, WITHOUT_PHONE, Webhook};
 use super::FAILED;
 
 pub mod child;
@@ -164,6 +164,7 @@ fn play<W: Write, P: Process>(
         nobodys_event,
         batch_is_cut,
         forgery_is_refused,
+        repeats_are_dropped,
         region_goes_down,
         gateway_is_killed,
         region_catches_up,
@@ -236,8 +237,20 @@ fn forgery_is_refused<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut 
     stage.forge(&mint.message(PEOPLE[3], "Please pay to this account instead"))
 }
 
+/// Meta repeats what it has not seen answered, and may put it into another webhook.
+fn repeats_are_dropped<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
+    stage.screen.headline("7. What Meta sends again is answered 200 and not delivered again")?;
+    let once = mint.message(PEOPLE[4], "Once is enough");
+    stage.send(&once)?;
+    let labelled = |webhook: Webhook<'static>, label: &str| Webhook { label: label.to_owned(), ..webhook };
+    stage.send(&labelled(once.clone(), "the same bytes"))?;
+    stage.send(&labelled(Mint::rewritten(&once)?, "in other bytes"))?;
+    let new = mint.message(PEOPLE[0], "And this is new");
+    stage.send(&labelled(Mint::joined(&once, &new)?, "with a new one"))
+}
+
 fn region_goes_down<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
-    stage.screen.headline("7. asia is down (503): Meta still gets its 200, the others notice nothing")?;
+    stage.screen.headline("8. asia is down (503): Meta still gets its 200, the others notice nothing")?;
     stage.set_mode("asia", Mode::Unavailable);
     let [_, _, priya, zoe, grace, haruto, tom, ..] = PEOPLE;
     let callers = [priya, haruto, zoe, priya, grace, haruto, tom, priya];
@@ -255,7 +268,7 @@ fn region_goes_down<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mi
 
 /// While asia is down, so that there is something to lose.
 fn gateway_is_killed<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
-    stage.screen.headline("8. The gateway is killed (kill -9): what was answered 200 is on the disk")?;
+    stage.screen.headline("9. The gateway is killed (kill -9): what was answered 200 is on the disk")?;
     let waiting = stage.waiting();
     let process = stage.gateway.kill()?;
     stage.screen.note(&format!("kill -9 {process}, with {waiting} events waiting for asia"))?;
@@ -269,7 +282,7 @@ fn gateway_is_killed<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut M
 }
 
 fn region_catches_up<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut Mint) -> anyhow::Result<()> {
-    stage.screen.headline("9. asia is back: it gets what was kept for it, in each conversation's order")?;
+    stage.screen.headline("10. asia is back: it gets what was kept for it, in each conversation's order")?;
     stage.set_mode("asia", Mode::Healthy);
     let others = [PEOPLE[0], PEOPLE[1], PEOPLE[3], PEOPLE[4]];
     for person in others.into_iter().cycle().take(12) {

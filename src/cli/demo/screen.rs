@@ -39,6 +39,10 @@ pub enum Fate {
     Refused(u16),
     /// Not tried yet, or not answered yet.
     Waits,
+    /// All of it was accepted before.
+    Dropped,
+    /// It should have been dropped.
+    Doubled,
     /// There is no parcel.
     Nothing,
 }
@@ -111,8 +115,8 @@ impl<W: Write> Screen<W> {
             _ => write!(self.out, "{head}")?,
         }
         let paint = match row.fate {
-            Fate::Delivered { .. } => Paint::Good,
-            Fate::Refused(_) => Paint::Bad,
+            Fate::Delivered { .. } | Fate::Dropped => Paint::Good,
+            Fate::Refused(_) | Fate::Doubled => Paint::Bad,
             Fate::Waits | Fate::Nothing => Paint::Odd,
         };
         self.painted(paint, tail)?;
@@ -169,7 +173,13 @@ impl<W: Write> Screen<W> {
                 forged.1 + forged.2 == 0,
             ),
             (format!("strangers   {strangers} events where they do not belong"), strangers == 0),
-            (format!("repeats     {announced} announced as possible ones, {} not", all[4]), all[4] == 0),
+            (
+                format!(
+                    "repeats     {} events sent again, {} delivered again, {announced} announced",
+                    balance.repeated, all[4]
+                ),
+                all[4] == 0,
+            ),
         ];
         for (text, good) in facts {
             self.verdict(good, &text)?;
@@ -236,6 +246,8 @@ impl std::fmt::Display for Fate {
             Self::Delivered { attempt, after } => write!(f, "try {attempt:<2}{:>8}", time(*after)),
             Self::Refused(status) => write!(f, "{status}, waits"),
             Self::Waits => f.write_str("waits"),
+            Self::Dropped => f.write_str("dropped"),
+            Self::Doubled => f.write_str("DOUBLED"),
             Self::Nothing => f.write_str("-"),
         }
     }

@@ -170,7 +170,13 @@ impl<W: Write, P: Process> Stage<W, P> {
         let homes = webhook.users.iter().map(|user| (self.home)(*user));
         let mut mine: Vec<Parcel> = Vec::new();
         for ((event, user), region) in events.iter().zip(&webhook.users).zip(homes.clone()) {
-            if !mine.iter().any(|parcel| parcel.region == region) {
+            let known = self.ledger.is_known(region, &event.id);
+            let same = mine.iter_mut().find(|parcel| parcel.region == region);
+            if let Some(parcel) = same {
+                if !known && parcel.fate == Fate::Dropped {
+                    (parcel.id, parcel.fate) = (event.id.clone(), Fate::Waits);
+                }
+            } else {
                 let user = user.map(|person| User { phone: person.phone, bsuid: person.bsuid });
                 mine.push(Parcel {
                     label: webhook.label.clone(),
@@ -178,7 +184,7 @@ impl<W: Write, P: Process> Stage<W, P> {
                     id: event.id.clone(),
                     why: why(user.unwrap_or_default(), NUMBER, ACCOUNT),
                     begun: outcome.begun,
-                    fate: Fate::Waits,
+                    fate: if known { Fate::Dropped } else { Fate::Waits },
                     shown: false,
                 });
             }
@@ -209,10 +215,12 @@ impl<W: Write, P: Process> Stage<W, P> {
             self.screen.row(&row)?;
             return Ok(());
         }
+        let repeats = mine.iter().any(|parcel| parcel.fate == Fate::Dropped);
         self.parcels.append(&mut mine);
         let end = Instant::now() + PATIENCE.mul_f64(self.pace);
+        // What must not come is waited for as long as what must.
         self.watch(end, |stage| {
-            stage.parcels.iter().all(|parcel| parcel.shown || parcel.fate != Fate::Waits)
+            !repeats && stage.parcels.iter().all(|parcel| parcel.shown || parcel.fate != Fate::Waits)
         })?;
         self.show(answer)
     }
@@ -230,7 +238,7 @@ impl<W: Write, P: Process> Stage<W, P> {
             })?;
             parcel.shown = true;
         }
-        self.parcels.retain(|parcel| !matches!(parcel.fate, Fate::Delivered { .. }));
+        self.parcels.retain(|parcel| matches!(parcel.fate, Fate::Waits | Fate::Refused(_)));
         Ok(())
     }
 
@@ -268,6 +276,10 @@ impl<W: Write, P: Process> Stage<W, P> {
         let Some(parcel) = first else { return Ok(()) };
         if delivery.answered != 200 {
             parcel.fate = Fate::Refused(delivery.answered);
+            return Ok(());
+        }
+        if matches!(parcel.fate, Fate::Dropped | Fate::Doubled) {
+            parcel.fate = Fate::Doubled;
             return Ok(());
         }
         let after = delivery.at.saturating_duration_since(parcel.begun);

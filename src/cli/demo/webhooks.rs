@@ -117,6 +117,29 @@ impl Mint {
         }
     }
 
+    /// The message of one webhook once more, in a webhook with that of another.
+    pub fn joined<'a>(one: &Webhook<'a>, other: &Webhook<'a>) -> Result<Webhook<'a>, serde_json::Error> {
+        let (mut contacts, mut messages) = (Vec::new(), Vec::new());
+        for webhook in [one, other] {
+            let body: serde_json::Value = serde_json::from_slice(&webhook.body)?;
+            let value = &body["entry"][0]["changes"][0]["value"];
+            contacts.push(value["contacts"][0].to_string());
+            messages.push(value["messages"][0].to_string());
+        }
+        let value = format!(r#""contacts":[{}],"messages":[{}]"#, contacts.join(","), messages.join(","));
+        Ok(Webhook {
+            label: format!("{} + {}", one.label, other.label),
+            body: about_number(&value),
+            users: [one.users.as_slice(), &other.users].concat(),
+        })
+    }
+
+    /// The same JSON in other bytes: white space, escapes and the order of members.
+    pub fn rewritten<'a>(webhook: &Webhook<'a>) -> Result<Webhook<'a>, serde_json::Error> {
+        let body: serde_json::Value = serde_json::from_slice(&webhook.body)?;
+        Ok(Webhook { body: serde_json::to_vec_pretty(&body)?, ..webhook.clone() })
+    }
+
     /// The id of a message that the business sent to `to`: all its statuses carry it.
     pub fn sent_message(&mut self, to: Person<'_>) -> String {
         self.id(to, Direction::Outbound)
@@ -262,6 +285,21 @@ mod tests {
             seen.iter().next()
         );
         assert!(!seen.contains(&Mint::new(8, 0).id(PEOPLE[0], Direction::Inbound)), "seeds differ");
+    }
+
+    #[test]
+    fn repeats_hold_the_same_events() {
+        use super::super::events::events_in;
+        let ids = |webhook: &Webhook<'_>| -> Vec<String> {
+            events_in(&webhook.body).unwrap().into_iter().map(|event| event.id).collect()
+        };
+        let mut mint = Mint::new(1, 1_789_400_000);
+        let (one, other) = (mint.message(PEOPLE[0], "one / \u{fc}"), mint.message(PEOPLE[1], "two"));
+        let rewritten = Mint::rewritten(&one).unwrap();
+        assert!(ids(&rewritten) == ids(&one) && rewritten.body != one.body);
+        let joined = Mint::joined(&one, &other).unwrap();
+        assert_eq!(ids(&joined), [ids(&one), ids(&other)].concat());
+        assert_eq!(joined.users, [Some(PEOPLE[0]), Some(PEOPLE[1])]);
     }
 
     #[test]
