@@ -104,6 +104,7 @@ impl Image {
         let mut found = BTreeMap::new();
         let recovered = recover(
             &numbers,
+            None,
             |number, part| {
                 let bytes = &self.segments[&number];
                 Ok(if part == Part::Header { bytes[..2 * BLOCK].to_vec() } else { bytes.clone() })
