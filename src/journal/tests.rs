@@ -7,6 +7,10 @@ use super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, Se
 use super::record::{self, Record};
 use super::recover::{Part, Recovered, recover};
 
+mod freeing;
+mod memory;
+mod world;
+
 /// A journal on a disk of memory, written as the writer does it.
 #[derive(Clone, Default)]
 struct Image {
