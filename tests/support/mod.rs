@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::hmac;
 
 pub mod body;
+pub mod disk;
 pub mod gateway;
 pub mod http;
 pub mod ledger;
