@@ -40,6 +40,7 @@
 //! - If webhook B arrives after A was answered 200, B's events of a conversation follow A's, over any
 //!   number of cores, through overflow ([`handoff`], [`forward::feed`]) and restart.
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
+//! - The disk holds what waits, and little else ([`journal::account`], [`journal::free`]).
 //!
 //! # Deliberately absent
 //!

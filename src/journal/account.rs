@@ -124,6 +124,8 @@ pub struct Segment {
     pub next_lsn: u64,
     /// Offset after the last frame with records.
     pub end: u64,
+    /// Offset after the last frame with entries: when all before it is archived, the segment is.
+    entries_end: u64,
     /// Damaged bytes inside.
     pub holes: Vec<(u64, u64)>,
     /// Of an earlier run.
@@ -172,6 +174,11 @@ impl Account {
                 marks.iter().for_each(|mark| self.ledgers[*at].settled(mark));
             }
         }
+    }
+
+    /// Whether making its list means reading the segment.
+    pub fn needs_scan(&self, journal: JournalIndex, number: u64) -> bool {
+        self.segment(journal, number).is_some_and(|segment| segment.listed.is_none() && segment.open > 0)
     }
 
     /// What may go now. `archived` says for each journal the position before which all is archived;
@@ -309,6 +316,7 @@ impl Ledger {
                 base_lsn: span.lsns.start,
                 next_lsn: span.lsns.end,
                 end: span.end,
+                entries_end: span.end,
                 holes: span.holes,
                 old: true,
                 thin: span.thin,
@@ -343,6 +351,9 @@ impl Ledger {
             .or_insert_with(|| Segment { base_lsn: wrote.first_lsn, ..Segment::default() });
         segment.next_lsn = wrote.first_lsn + u64::from(wrote.records);
         segment.end = wrote.next.offset();
+        if wrote.entries > 0 {
+            segment.entries_end = segment.end;
+        }
         let mut wide = wrote.wide.iter().peekable();
         for place in 0..wrote.entries {
             let slots = wide.next_if(|(at, _)| *at == place).map_or(1, |(_, slots)| *slots);
@@ -372,7 +383,7 @@ impl Ledger {
         let mut drop = Drop { journal, ..Drop::default() };
         for (at, (number, segment)) in self.segments.iter().enumerate().take(count.saturating_sub(keep)) {
             // A thin segment was archived when it became thin.
-            if !segment.thin && Position::new(*number, segment.end) > archived {
+            if !segment.thin && Position::new(*number, segment.entries_end) > archived {
                 break;
             }
             if segment.open == 0 {

@@ -51,6 +51,8 @@ use super::view::Archived;
 
 /// Free segments that wait to be used again; the others are removed.
 const REUSED: usize = 2;
+/// Segments that are read in one round to make their lists. Orders for segments wait meanwhile.
+const SCANS: usize = 2;
 /// Zeroed before a file is used again: both copies of the header, and the place where a first frame
 /// would let a torn header be believed.
 const BLANK: usize = FIRST_FRAME as usize + BLOCK;
@@ -61,6 +63,16 @@ pub struct Place {
     pub dir: PathBuf,
     pub segments: Arc<Segments>,
     pub archived: Arc<Archived>,
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// There was nothing to do.
+    Idle,
+    Done,
+    /// Some of the lists; the rest, and what they are for, comes with the next round.
+    Partly,
 }
 
 /// What came of freeing since the start.
@@ -119,21 +131,20 @@ impl<D: Disk> Freeing<D> {
         self.freed
     }
 
-    /// Frees what may go now. True if there was something.
-    pub fn round(&mut self, short: bool) -> Result<bool, FreeError> {
+    /// Frees what may go now.
+    pub fn round(&mut self, short: bool) -> Result<Round, FreeError> {
         let plan = self.account.plan(|journal| self.places[journal].archived.upto(), short);
-        let mut folders: Vec<JournalIndex> = plan.lists.iter().map(|(journal, _)| *journal).collect();
-        folders.dedup();
-        for (journal, number) in &plan.lists {
-            self.write_list(*journal, *number)?;
+        let scans: Vec<_> = plan
+            .lists
+            .iter()
+            .copied()
+            .filter(|(journal, number)| self.account.needs_scan(*journal, *number))
+            .collect();
+        if scans.len() > SCANS {
+            self.write_lists(&scans[..SCANS])?;
+            return Ok(Round::Partly);
         }
-        for journal in folders {
-            self.sync_dir(journal)?;
-        }
-        // Only now, with their names durable too.
-        for (journal, number) in &plan.lists {
-            self.account.listed(*journal, *number);
-        }
+        self.write_lists(&plan.lists)?;
         let mut floors = Vec::with_capacity(plan.drops.len());
         for drop in &plan.drops {
             floors.push(self.write_floor(drop)?);
@@ -146,7 +157,7 @@ impl<D: Disk> Freeing<D> {
         for drop in &plan.drops {
             self.free_files(drop)?;
         }
-        Ok(!plan.drops.is_empty())
+        Ok(if plan.drops.is_empty() { Round::Idle } else { Round::Done })
     }
 
     /// Gives a free file of `bytes` bytes the name of a segment made ahead. False if there is none.
@@ -169,6 +180,22 @@ impl<D: Disk> Freeing<D> {
     fn sync_dir(&self, journal: JournalIndex) -> Result<(), FreeError> {
         let dir = &self.places[journal].dir;
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))
+    }
+
+    /// Writes lists; afterwards they are durable with their names.
+    fn write_lists(&mut self, lists: &[(JournalIndex, u64)]) -> Result<(), FreeError> {
+        for (journal, number) in lists {
+            self.write_list(*journal, *number)?;
+        }
+        let mut folders: Vec<JournalIndex> = lists.iter().map(|(journal, _)| *journal).collect();
+        folders.dedup();
+        for journal in folders {
+            self.sync_dir(journal)?;
+        }
+        for (journal, number) in lists {
+            self.account.listed(*journal, *number);
+        }
+        Ok(())
     }
 
     fn write_list(&mut self, journal: JournalIndex, number: u64) -> Result<(), FreeError> {

@@ -76,8 +76,8 @@ pub enum RecoverError {
     #[error("segment {segment} belongs to another journal; move it out of the folder")]
     Foreign { segment: u64 },
     #[error(
-        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or \
-         remove it together with the file `floor` to go on without what only it can tell, which is then reported"
+        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or move \
+         it and {segment:010}.seg out of the folder: the start then says which records are lost"
     )]
     List { segment: u64, fault: TwinFault },
 }

@@ -20,7 +20,7 @@ use nix::fcntl::OFlag;
 use super::account::Wrote;
 use super::buffer::AlignedBuf;
 use super::disk::Local;
-use super::free::{FreeError, Freeing};
+use super::free::{FreeError, Freeing, Round};
 use crate::metrics::render::ProcessCells;
 
 /// Segments kept ready per journal: one to roll into at once, one being made meanwhile, and one that
@@ -130,15 +130,15 @@ impl Maker {
     /// Until nobody orders any more: the process is ending.
     pub fn run(mut self) {
         let mut waiting = VecDeque::new();
-        let (mut short, mut failed) = (false, Pause::default());
+        let (mut short, mut more, mut failed) = (false, false, Pause::default());
         loop {
-            match self.orders.recv_timeout(LOOK) {
+            match self.orders.recv_timeout(if more { Duration::ZERO } else { LOOK }) {
                 Ok(order) => waiting.push_back(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             waiting.extend(self.orders.try_iter());
-            self.free(short, &mut failed);
+            more = self.free(short, &mut failed);
             while let Some(order) = waiting.front() {
                 match self.fill(order) {
                     Ok(spare) => {
@@ -157,18 +157,23 @@ impl Maker {
                         break;
                     }
                 }
-                self.free(short, &mut failed);
+                more = self.free(short, &mut failed);
             }
         }
     }
 
-    fn free(&mut self, short: bool, failed: &mut Pause) {
+    /// True if the next round should come soon.
+    fn free(&mut self, short: bool, failed: &mut Pause) -> bool {
         for wrote in self.wrote.try_iter() {
             self.freeing.wrote(&wrote);
         }
+        let mut more = false;
         if failed.over() {
             match self.freeing.round(short) {
-                Ok(_) => failed.ended(),
+                Ok(round) => {
+                    failed.ended();
+                    more = round == Round::Partly;
+                }
                 Err(error) => failed.begin(&error),
             }
         }
@@ -176,6 +181,7 @@ impl Maker {
         self.cells.segments_removed.set(freed.removed);
         self.cells.segments_reused.set(freed.reused);
         self.cells.thin_segments.set(freed.thin);
+        more
     }
 
     fn fill(&mut self, order: &Order) -> io::Result<Spare> {

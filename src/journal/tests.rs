@@ -9,6 +9,7 @@ use super::recover::{Part, Recovered, recover};
 
 mod freeing;
 mod memory;
+mod reading;
 mod world;
 
 /// A journal on a disk of memory, written as the writer does it.

@@ -1,7 +1,7 @@
 //! The process: which cores there are, what each owns, how they start and in which order they stop.
 //!
 //! ```text
-//! start   data folder (lock, recover) > admin > listeners > spare maker > forwarding cores > ingest cores
+//! start   data folder (lock, recover) > admin > listeners > spares and freeing > forwarding cores > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //! ```
 //!

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Finding;
@@ -170,11 +170,23 @@ fn sync_time(folder: &Path) -> Vec<Finding> {
             "works, with a copy through the page cache; ext4 and xfs on a block device take it",
         ));
     }
+    findings.extend(holes(&probe.file));
     findings.push(match time_writes(&probe.file) {
         Ok(times) => judge_times(times),
         Err(error) => Finding::bad(subject, format!("a write failed: {error}"), "see the kernel log (dmesg)"),
     });
     findings
+}
+
+/// Whether a part of a file can be given back, as freeing does with what is settled.
+fn holes(file: &File) -> Option<Finding> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let error = fallocate(file, flags, 0, BLOCK as i64).err()?;
+    Some(Finding::warn(
+        "hole punching",
+        format!("refused by this file system: {error}"),
+        "works, but one parcel that waits keeps a whole segment on the disk; ext4, xfs, btrfs and tmpfs can do it",
+    ))
 }
 
 /// Overwrites the blocks of a file that is fully written, as a journal does; the first round is not timed.

@@ -5,7 +5,7 @@
 //! `PENSTOCK_SEED` repeats a run, `PENSTOCK_LIVES` sets how many worlds are tried.
 
 use super::super::account::KEEP;
-use super::super::free::Freed;
+use super::super::free::{Freed, Round};
 use super::memory::{MemoryDisk, Random};
 use super::world::World;
 
@@ -14,7 +14,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Seeds of the worlds to try.
-fn seeds(count: u64) -> Vec<u64> {
+pub(super) fn seeds(count: u64) -> Vec<u64> {
     match number("PENSTOCK_SEED") {
         Some(seed) => vec![seed],
         None => {
@@ -27,7 +27,7 @@ fn seeds(count: u64) -> Vec<u64> {
 }
 
 /// Says which world it was if a test fails in it.
-struct Said(u64);
+pub(super) struct Said(pub(super) u64);
 
 impl Drop for Said {
     fn drop(&mut self) {
@@ -58,6 +58,7 @@ fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
     let found = recover(world, disk);
     let cores = 1 + world.random.below(3) as usize;
     let stubborn = world.random.below(4) * 5;
+    world.tears = true;
     let mut process = world.start(disk, found, cores);
     for _ in 0..steps {
         let fuse = world.random.one_in(8).then(|| world.random.below(50));
@@ -84,6 +85,7 @@ fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
             break;
         }
     }
+    world.tears = false;
     let freed = process.freeing.freed();
     let power = world.random.one_in(2);
     disk.crash(&mut world.random, power);
@@ -99,7 +101,7 @@ fn drain(world: &mut World, disk: &MemoryDisk) {
         process.deliver(world, 0);
         process.write(world, 0, 0).unwrap();
     }
-    while process.free(world, true).unwrap() {}
+    while process.free(world, true).unwrap() != Round::Idle {}
     let id = process.places[0].0;
     let files = disk.files();
     let others =
@@ -159,7 +161,10 @@ fn round(seed: u64, fuse: Option<u64>) -> u64 {
     process.archive_all(&mut world);
     let before = disk.steps();
     disk.set_fuse(fuse);
-    let freed = process.free(&mut world, true);
+    let mut freed = Ok(Round::Partly);
+    while matches!(freed, Ok(Round::Partly)) {
+        freed = process.free(&mut world, true);
+    }
     let steps = disk.steps() - before;
     disk.set_fuse(None);
     assert!(freed.is_err() == fuse.is_some(), "{freed:?}");
@@ -171,7 +176,7 @@ fn round(seed: u64, fuse: Option<u64>) -> u64 {
         // And a second time, in a process that gets further.
         let mut process = world.start(&disk, found, 1);
         process.archive_all(&mut world);
-        while process.free(&mut world, true).unwrap() {}
+        while process.free(&mut world, true).unwrap() != Round::Idle {}
     }
     disk.crash(&mut random, true);
     world.recover(&disk).unwrap();
@@ -192,4 +197,43 @@ fn a_round_may_end_at_every_step() {
     }
     println!("{tried} steps");
     assert!(tried > 50, "too little to do: {tried} steps");
+}
+
+/// A disk with thin segments, one of which has its list at the path.
+fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
+    let (mut world, disk) = (World::new(seed), MemoryDisk::default());
+    let found = world.recover(&disk).unwrap();
+    let mut process = world.start(&disk, found, 1);
+    process.archive_all(&mut world);
+    for _ in 0..400 {
+        process.commit(&mut world).unwrap();
+        process.deliver(&mut world, 3);
+        process.free(&mut world, true).unwrap();
+    }
+    assert!(process.freeing.freed().thin > 0);
+    drop(process);
+    let lists = disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "live"));
+    let path = lists.map(|(path, _)| path).next().unwrap();
+    (world, disk, path)
+}
+
+#[test]
+fn a_list_or_floor_that_cannot_be_read_is_refused_and_one_copy_is_enough() {
+    let (world, disk, list) = thinned(11);
+    for path in [list.clone(), list.with_file_name("floor")] {
+        let bytes = disk.files().into_iter().find(|(file, _)| *file == path).unwrap().1;
+        let half = bytes.len() / 2;
+        for at in [5, half + 5, half - 1, bytes.len() - 1] {
+            disk.put(&path, at as u64, &[!bytes[at]]);
+            world.recover(&disk).unwrap();
+            disk.put(&path, 0, &bytes);
+        }
+        disk.put(&path, 40, &[!bytes[40]]);
+        disk.put(&path, half as u64 + 40, &[!bytes[half + 40]]);
+        let said = world.recover(&disk).unwrap_err();
+        let name = if path == list { "list" } else { "floor" };
+        assert!(said.contains(name) && said.contains("restore it"), "{said}");
+        disk.put(&path, 0, &bytes);
+    }
+    world.recover(&disk).unwrap();
 }

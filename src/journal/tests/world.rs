@@ -9,7 +9,7 @@ use super::super::account::{Account, Wrote};
 use super::super::buffer::{AlignedBuf, BLOCK};
 use super::super::disk::Disk;
 use super::super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, SegmentHeader};
-use super::super::free::{FreeError, Freeing, Place};
+use super::super::free::{FreeError, Freeing, Place, Round};
 use super::super::record::{self, Mark, Settled};
 use super::super::spare::segment_path;
 use super::super::store::{Folders, FoundJournal, Seen, hex, parse_id};
@@ -26,7 +26,7 @@ pub(super) struct Entry {
     pub(super) journal: JournalId,
     pub(super) lsn: u64,
     pub(super) position: Position,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 /// A journal that is being written.
@@ -48,6 +48,8 @@ pub(super) struct Writer {
 #[derive(Debug, Clone)]
 pub(super) struct World {
     pub(super) random: Random,
+    /// Writes may be torn by the end of the world.
+    pub(super) tears: bool,
     next_seq: u64,
     made: u8,
     /// By sequence number.
@@ -76,6 +78,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             random: Random(seed),
+            tears: false,
             next_seq: 1,
             made: 0,
             entries: BTreeMap::new(),
@@ -183,6 +186,11 @@ impl World {
     }
 }
 
+fn ended() -> FreeError {
+    let source = std::io::Error::other("the world has ended");
+    FreeError::Io { what: "write", path: PathBuf::new(), source }
+}
+
 fn new_journal(number: u8) -> FoundJournal {
     let id = [number; 16];
     FoundJournal {
@@ -243,6 +251,17 @@ impl Process<'_> {
             self.roll(world, at)?;
         }
         let writer = &mut self.writers[at];
+        if world.tears && world.random.one_in(60) {
+            let (number, _, end) = writer.segment.unwrap();
+            writer.frame(self.disk, buf, FrameKind::Commit, records);
+            // The last block did not make it, nor maybe others.
+            let path = segment_path(&writer.dir, number);
+            let torn = padded / BLOCK as u64;
+            for block in (0..torn).filter(|block| block + 1 == torn || world.random.one_in(3)) {
+                self.disk.put(&path, end + block * BLOCK as u64, &[0x5a; BLOCK]);
+            }
+            return Err(ended());
+        }
         let first_lsn = writer.next_lsn;
         let (position, next) = writer.frame(self.disk, buf, FrameKind::Commit, records);
         world.lsn_end.insert(writer.id, writer.next_lsn);
@@ -303,6 +322,13 @@ impl Process<'_> {
             created_at: 0,
         }
         .encode(&mut buf);
+        if world.tears && world.random.one_in(20) {
+            // Neither copy made it whole; maybe nothing of it did.
+            if world.random.one_in(2) {
+                self.disk.put(&segment_path(&writer.dir, number), 0, &buf.as_slice()[..40]);
+            }
+            return Err(ended());
+        }
         self.disk.put(&segment_path(&writer.dir, number), 0, buf.as_slice());
         writer.segment = Some((number, salt, FIRST_FRAME));
         Ok(())
@@ -343,6 +369,12 @@ impl Process<'_> {
         }
     }
 
+    /// Where the first writer stands.
+    pub(super) fn end(&self) -> Position {
+        let (number, _, at) = self.writers[0].segment.unwrap();
+        Position::new(number, at)
+    }
+
     /// Everything is archived.
     pub(super) fn archive_all(&self, world: &mut World) {
         for (id, place) in &self.places {
@@ -352,7 +384,7 @@ impl Process<'_> {
     }
 
     /// Freeing hears of some of the frames, in their order, and does a round.
-    pub(super) fn free(&mut self, world: &mut World, all: bool) -> Result<bool, FreeError> {
+    pub(super) fn free(&mut self, world: &mut World, all: bool) -> Result<Round, FreeError> {
         let count = self.wrote.len();
         let told = if all { count } else { world.random.below(count as u64 + 1) as usize };
         for wrote in self.wrote.drain(..told) {
