@@ -251,7 +251,7 @@ impl Process<'_> {
             self.roll(world, at)?;
         }
         let writer = &mut self.writers[at];
-        if world.tears && world.random.one_in(60) {
+        if world.tears && world.random.one_in(250) {
             let (number, _, end) = writer.segment.unwrap();
             writer.frame(self.disk, buf, FrameKind::Commit, records);
             // The last block did not make it, nor maybe others.
@@ -322,7 +322,7 @@ impl Process<'_> {
             created_at: 0,
         }
         .encode(&mut buf);
-        if world.tears && world.random.one_in(20) {
+        if world.tears && world.random.one_in(30) {
             // Neither copy made it whole; maybe nothing of it did.
             if world.random.one_in(2) {
                 self.disk.put(&segment_path(&writer.dir, number), 0, &buf.as_slice()[..40]);
