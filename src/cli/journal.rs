@@ -30,8 +30,8 @@ const MANUAL: &str = "\
 Reads the journals of a data folder and changes nothing; a running gateway is
 not disturbed, and its newest frame may then look torn. Says what is there, what
 is settled and what is damaged. Of a thin segment only what still waits is
-there, and only that is shown; what lies below the floor is gone, since all of it
-was settled. Phones and texts are not shown, except by --body.
+there, and only that is shown; what lies below the floor is gone, since all of
+it was settled. Phones and texts are not shown, except by --body.
 
 Exit codes:
   0 all is well, 1 something is damaged, 74 the folder cannot be read
