@@ -49,14 +49,15 @@ fn journal(cells: Arc<IngestCells>) -> Rc<Journal> {
         chain: [0; 16],
         last_segment: 0,
         last_end: 0,
-        spares: vec![Spare { number: 1, file: tempfile::tempfile().expect("a file") }],
+        spares: [1, 2].map(|number| Spare { number, file: tempfile::tempfile().expect("a file") }).into(),
         damage: vec![],
         mode: OpenMode::Unsynced,
         segment_bytes: 64 << 20,
         commit_delay: Duration::ZERO,
     };
     let (orders, _) = crossbeam_channel::unbounded();
-    Journal::new(seed, orders, BufferPool::new(4, Arc::new(AtomicUsize::new(0))), cells)
+    let (wrote, _) = crossbeam_channel::unbounded();
+    Journal::new(seed, orders, wrote, BufferPool::new(4, Arc::new(AtomicUsize::new(0))), cells)
 }
 
 fn intake(c: &mut Criterion) {

@@ -46,6 +46,7 @@
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
 //! - What was answered 200 is in the archive of each of its regions, exactly and once, after any crash;
 //!   an archive that cannot be written costs disk, and nobody else feels it ([`archive`]).
+//! - The disk holds what waits, and little else ([`journal::account`], [`journal::free`]).
 //!
 //! # Deliberately absent
 //!

@@ -209,7 +209,7 @@ fn full_disk_is_503_and_heals_by_itself() {
 #[test]
 fn failed_journal_write_acks_nothing_more_and_ends_with_74() {
     let _alone = alone();
-    let Some(disk) = Disk::ext4() else { return };
+    let Some(disk) = Disk::ext4("512M") else { return };
     let regions = regions();
     let mut gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &disk.folder.join("data"));
     let load = load(&gateway, 0);

@@ -13,6 +13,7 @@ use super::record::{Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
+use crate::journal::read::ReadEntry;
 use crate::journal::record::{self, Record};
 use crate::journal::store::hex;
 use crate::journal::view::Archived;
@@ -30,10 +31,11 @@ pub(super) struct Read<'a> {
     pub(super) asked: Position,
     pub(super) position: Position,
     pub(super) next: Position,
-    pub(super) first_lsn: u64,
     /// Unix milliseconds.
     pub(super) written_ms: u64,
-    pub(super) payload: &'a [u8],
+    /// Where the places of `entries` count from.
+    pub(super) bytes: &'a [u8],
+    pub(super) entries: &'a [ReadEntry],
 }
 
 pub(super) struct Archiver<D: Disk> {
@@ -150,16 +152,12 @@ impl<D: Disk> Archiver<D> {
         now_ms: u64,
     ) -> Result<(), MetaFault> {
         self.journals[journal].strands.iter_mut().for_each(|s| s.begin(read.asked, read.position, now_ms));
-        let mut rest = read.payload;
-        let mut lsn = read.first_lsn;
-        while !rest.is_empty() {
-            // The frame's own checksum was right, so what it holds is what was written.
-            let Ok((record, len)) = record::read_known(rest) else { break };
-            if let Record::Entry(entry) = record {
-                self.take_entry(journal, lsn, Meta::read(entry.meta)?, entry.body, now_ms);
+        for entry in read.entries {
+            // A checksum was right, so what is there is what was written.
+            let bytes = read.bytes.get(entry.start..).unwrap_or_default();
+            if let Ok((Record::Entry(found), _)) = record::read_known(bytes) {
+                self.take_entry(journal, entry.lsn, Meta::read(found.meta)?, found.body, now_ms);
             }
-            rest = &rest[len..];
-            lsn += 1;
         }
         self.journals[journal].strands.iter_mut().for_each(|strand| strand.end(read.next, read.written_ms));
         Ok(())

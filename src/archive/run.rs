@@ -87,7 +87,7 @@ struct Shelf {
 
 impl Shelf {
     fn new(view: JournalView, pool: &BufferPool) -> Self {
-        let reader = JournalReader::new(view.dir.clone(), view.mode, Arc::clone(&view.spans), pool.clone());
+        let reader = JournalReader::new(&view, pool.clone());
         let (dir, end) = (view.dir.clone(), view.end);
         Self { view, reader, dir, end, turns: 0, last_read: None, again: None }
     }
@@ -147,9 +147,9 @@ impl Shelf {
                 asked,
                 position: frame.position,
                 next: frame.next,
-                first_lsn: frame.header.first_lsn,
                 written_ms: frame.header.written_at / 1_000_000,
-                payload: frame.payload(),
+                bytes: &frame.bytes,
+                entries: &frame.entries,
             };
             archiver.take(journal, &read, now_ms)?;
             bytes += frame.bytes.len();

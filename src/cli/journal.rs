@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,18 +11,27 @@ use anyhow::Context;
 use super::{CONFIG, FAILED, Failure, IO};
 use crate::config::Config;
 use crate::entry::Meta;
+use crate::journal::disk::{Disk, Local};
+use crate::journal::folder::{self, Folder};
 use crate::journal::frame::{self, FIRST_FRAME, FrameKind};
-use crate::journal::marks::SettledSet;
+use crate::journal::marks::ParcelSet;
 use crate::journal::record::{Entry, Record};
-use crate::journal::recover::{self, Part, Recovered, Span};
-use crate::journal::store::{hex, load, parse_id, segment_numbers};
+use crate::journal::recover::{self, Recovered, Span};
+use crate::journal::spare::{OpenMode, segment_path};
+use crate::journal::store::{hex, parse_id};
 use crate::journal::{JournalId, Position};
+
+/// Reads as any other program would.
+pub(super) const DISK: Local = Local { mode: OpenMode::Unsynced };
+/// A running gateway frees segments while they are looked at: then the look is taken again.
+const LOOKS: usize = 5;
 
 const MANUAL: &str = "\
 Reads the journals of a data folder and changes nothing; a running gateway is
 not disturbed, and its newest frame may then look torn. Says what is there, what
-is settled and what is damaged. Phones and texts are not shown, except by
---body.
+is settled and what is damaged. Of a thin segment only what still waits is
+there, and only that is shown; what lies below the floor is gone, since all of
+it was settled. Phones and texts are not shown, except by --body.
 
 Exit codes:
   0 all is well, 1 something is damaged, 74 the folder cannot be read
@@ -72,12 +82,27 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     for (id, path) in &journals {
         let settled = settled.remove(id).unwrap_or_default();
         if let Some(lsn) = args.body {
-            print_body(path, lsn)?;
+            print_body(id, path, lsn)?;
             continue;
         }
-        damaged |= print_journal(args, &hex(id), path, &settled)?;
+        damaged |= print_journal(args, id, path, &settled)?;
     }
     Ok(if damaged { FAILED } else { 0 })
+}
+
+fn steady<T>(mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 1..LOOKS {
+        match look() {
+            Err(error) if is_gone(&error) => {}
+            done => return done,
+        }
+    }
+    look()
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    let gone = |io: &std::io::Error| io.kind() == std::io::ErrorKind::NotFound;
+    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(gone))
 }
 
 fn data_dir(args: &Args) -> anyhow::Result<PathBuf> {
@@ -103,57 +128,100 @@ pub(super) fn journals(root: &Path) -> anyhow::Result<Vec<(JournalId, PathBuf)>>
 }
 
 /// What is settled of each journal: marks may stand in another one than the entries they settle.
-pub(super) fn settled(journals: &[(JournalId, PathBuf)]) -> anyhow::Result<HashMap<JournalId, SettledSet>> {
-    let mut settled: HashMap<_, SettledSet> = HashMap::new();
-    for (_, path) in journals {
-        walk(path, |_, _, record| {
-            if let Record::Marks(marks) = record {
-                let set = settled.entry(marks.journal).or_default();
-                marks.iter().for_each(|mark| {
-                    set.insert(mark.lsn, mark.slot);
-                });
-            }
+pub(super) fn settled(journals: &[(JournalId, PathBuf)]) -> anyhow::Result<HashMap<JournalId, ParcelSet>> {
+    let mut settled: HashMap<JournalId, ParcelSet> = HashMap::new();
+    for (id, path) in journals {
+        let marks = steady(|| {
+            let mut marks: HashMap<JournalId, ParcelSet> = HashMap::new();
+            walk(id, path, |_, _, _, record| {
+                if let Record::Marks(found) = record {
+                    let set = marks.entry(found.journal).or_default();
+                    found.iter().for_each(|mark| {
+                        set.insert(mark.lsn, mark.slot);
+                    });
+                }
+            })?;
+            Ok(marks)
         })?;
+        marks.into_iter().for_each(|(id, set)| settled.entry(id).or_default().insert_all(set));
     }
     Ok(settled)
 }
 
-/// Every record of a journal in order, and what recovery would make of it.
-pub(super) fn walk(dir: &Path, visit: impl FnMut(Position, u64, &Record<'_>)) -> anyhow::Result<Recovered> {
-    let numbers = segment_numbers(dir, false)?;
-    recover::recover(&numbers, |number, part| load(dir, number, part), visit)
-        .map_err(|error| Failure::new(IO, format!("journal {}: {error}", dir.display())).into())
+/// What lies in a journal's folder, and its records in order.
+pub(super) fn walk(
+    id: &JournalId,
+    dir: &Path,
+    mut visit: impl FnMut(&Folder, Position, u64, &Record<'_>),
+) -> anyhow::Result<(Folder, Recovered)> {
+    let failed = |error: anyhow::Error| {
+        if is_gone(&error) {
+            return error;
+        }
+        Failure::new(IO, format!("journal {}: {error}", dir.display())).into()
+    };
+    let folder = Folder::look(&DISK, dir, id).map_err(|error| failed(error.into()))?;
+    let recovered = recover::recover(
+        &folder.numbers,
+        folder.floor.as_ref(),
+        |number, part| folder::load(&DISK, dir, number, part),
+        |position, lsn, record| visit(&folder, position, lsn, record),
+    )
+    .map_err(|error| failed(error.into()))?;
+    Ok((folder, recovered))
+}
+
+/// The entries of a journal, counted.
+#[derive(Default)]
+struct Sums {
+    entries: u64,
+    waiting: u64,
+    bytes: u64,
+    lines: Vec<String>,
 }
 
 /// True if something is damaged.
-fn print_journal(args: &Args, id: &str, dir: &Path, settled: &SettledSet) -> anyhow::Result<bool> {
-    let (mut entries, mut waiting, mut bytes) = (0u64, 0u64, 0u64);
-    let mut lines = Vec::new();
-    let recovered = walk(dir, |position, lsn, record| {
-        if let Record::Entry(entry) = record {
-            entries += 1;
-            bytes += entry.body.len() as u64;
-            let open = (0..entry.slots).filter(|slot| !settled.contains(lsn, *slot)).count();
-            waiting += open as u64;
+fn print_journal(args: &Args, id: &JournalId, dir: &Path, settled: &ParcelSet) -> anyhow::Result<bool> {
+    let (folder, recovered, sums) = steady(|| {
+        let mut sums = Sums::default();
+        let (folder, recovered) = walk(id, dir, |folder, position, lsn, record| {
+            let Record::Entry(entry) = record else { return };
+            sums.entries += 1;
+            sums.bytes += entry.body.len() as u64;
+            let listed = folder.listed.covers(lsn);
+            let waits = |slot: &u16| {
+                !settled.contains(lsn, *slot) && (!listed || folder.listed.open.contains(lsn, *slot))
+            };
+            let open = (0..entry.slots).filter(waits).count();
+            sums.waiting += open as u64;
             if args.entries && (open > 0 || !args.waiting) {
-                lines.push(entry_line(position, lsn, entry, open));
+                sums.lines.push(entry_line(position, lsn, entry, open));
             }
-        }
+        })?;
+        Ok((folder, recovered, sums))
     })?;
-    println!("journal {id}");
+    println!("journal {}", hex(id));
     println!("  next LSN {}, next frame {}", recovered.next_lsn, recovered.next_frame);
+    let Sums { entries, waiting, bytes, lines } = sums;
     println!("  entries  {entries} ({bytes} bytes of bodies), parcels waiting {waiting}");
+    if let Some(floor) = &folder.floor {
+        let kept = floor.kept.iter().filter(|kept| kept.number < floor.first).count();
+        println!("  floor    segments below {} are gone (all was settled), but for {kept}", floor.first);
+    }
     for span in &recovered.spans {
-        println!("  segment  {:>6}  {:>12} bytes used", span.segment, span.end);
+        print_segment(dir, span);
         for (from, to) in &span.holes {
             println!("           damaged from byte {from} to {to}");
         }
-        if args.frames {
-            print_frames(dir, span)?;
+        if args.frames && !span.thin {
+            print_frames(dir, span);
         }
     }
     for spare in &recovered.spares {
         println!("  segment  {spare:>6}  made ahead");
+    }
+    for (segment, fault) in &folder.unread {
+        println!("  DAMAGED  the list of what waits in segment {segment}: {fault}; the segment is whole");
     }
     if let Some((segment, at)) = recovered.torn {
         println!(
@@ -172,7 +240,20 @@ fn print_journal(args: &Args, id: &str, dir: &Path, settled: &SettledSet) -> any
         }
     }
     lines.iter().for_each(|line| println!("{line}"));
-    Ok(!recovered.lost.is_empty())
+    Ok(!recovered.lost.is_empty() || !folder.unread.is_empty())
+}
+
+fn print_segment(dir: &Path, span: &Span) {
+    let Span { segment, end, parcels, .. } = span;
+    if span.thin {
+        // Gone meanwhile: then nothing of it is on the disk.
+        let on_disk = std::fs::metadata(segment_path(dir, *segment)).map_or(0, |file| file.blocks() * 512);
+        println!(
+            "  segment  {segment:>6}  {end:>12} bytes used, thin: {on_disk} of them kept for {parcels} parcels"
+        );
+    } else {
+        println!("  segment  {segment:>6}  {end:>12} bytes used");
+    }
 }
 
 fn entry_line(position: Position, lsn: u64, entry: &Entry<'_>, open: usize) -> String {
@@ -192,8 +273,11 @@ fn entry_line(position: Position, lsn: u64, entry: &Entry<'_>, open: usize) -> S
     )
 }
 
-fn print_frames(dir: &Path, span: &Span) -> anyhow::Result<()> {
-    let bytes = load(dir, span.segment, Part::Whole)?;
+fn print_frames(dir: &Path, span: &Span) {
+    let path = segment_path(dir, span.segment);
+    let Ok(bytes) = DISK.size(&path).and_then(|len| DISK.read(&path, 0, len as usize)) else {
+        return println!("    gone meanwhile");
+    };
     let mut at = FIRST_FRAME;
     while at < span.end {
         if let Some((_, to)) = span.holes.iter().find(|(from, to)| (*from..*to).contains(&at)) {
@@ -216,18 +300,20 @@ fn print_frames(dir: &Path, span: &Span) -> anyhow::Result<()> {
         );
         at += u64::from(header.padded);
     }
-    Ok(())
 }
 
-fn print_body(dir: &Path, lsn: u64) -> anyhow::Result<()> {
+fn print_body(id: &JournalId, dir: &Path, lsn: u64) -> anyhow::Result<()> {
     use std::io::Write;
-    let mut body = None;
-    walk(dir, |_, at, record| {
-        if let Record::Entry(entry) = record
-            && at == lsn
-        {
-            body = Some(entry.body.to_vec());
-        }
+    let body = steady(|| {
+        let mut body = None;
+        walk(id, dir, |_, _, at, record| {
+            if let Record::Entry(entry) = record
+                && at == lsn
+            {
+                body = Some(entry.body.to_vec());
+            }
+        })?;
+        Ok(body)
     })?;
     if let Some(body) = body {
         std::io::stdout().write_all(&body)?;

@@ -27,7 +27,7 @@ use super::sift::{News, Sieve};
 use crate::entry::Meta;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::read::{JournalReader, ReadError, ReadFrame};
+use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
@@ -44,8 +44,9 @@ const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Cursor {
     pub frame: Position,
-    /// Entries of that frame already taken.
-    pub taken: u32,
+    /// Entries of that frame below this LSN are taken. By number and not by count: when a segment is
+    /// thinned, a frame loses entries.
+    pub lsn: u64,
 }
 
 /// Brings entries to the regions of one core.
@@ -186,7 +187,7 @@ impl Feed {
     }
 
     fn cursors(&self) -> Vec<Cursor> {
-        self.standing.borrow().iter().map(|frame| Cursor { frame: *frame, taken: 0 }).collect()
+        self.standing.borrow().iter().map(|frame| Cursor { frame: *frame, lsn: 0 }).collect()
     }
 
     /// Gives one entry to its regions on this core. From the channel to live regions; in a pass, to
@@ -256,11 +257,8 @@ impl Feed {
 
     /// Serves lagging regions until stopped.
     pub async fn catch_up(&self, aside: &Yield) -> std::io::Result<()> {
-        let mut readers: Vec<JournalReader> = self
-            .journals
-            .iter()
-            .map(|j| JournalReader::new(j.dir.clone(), j.mode, Arc::clone(&j.spans), self.pool.clone()))
-            .collect();
+        let mut readers: Vec<JournalReader> =
+            self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect();
         let (mut last, mut failing) = (0, false);
         while !self.stopping.get() {
             let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
@@ -329,7 +327,7 @@ impl Feed {
             if let Some(head) = &mut heads[journal] {
                 let entry = head.pop();
                 read += entry.len;
-                let cursor = Cursor { frame: head.frame.position, taken: head.taken - 1 };
+                let cursor = Cursor { frame: head.frame.position, lsn: entry.lsn };
                 self.offer(
                     journal,
                     head.frame.position,
@@ -338,9 +336,9 @@ impl Feed {
                     entry.start..entry.start + entry.len,
                     Some((&takers, cursor)),
                 );
-                at[journal] = Cursor { frame: head.frame.position, taken: head.taken };
+                at[journal] = Cursor { frame: head.frame.position, lsn: entry.lsn + 1 };
                 if head.done() {
-                    at[journal] = Cursor { frame: head.frame.next, taken: 0 };
+                    at[journal] = Cursor { frame: head.frame.next, lsn: 0 };
                     heads[journal] = None;
                 }
             }
@@ -386,13 +384,13 @@ impl Feed {
                         break;
                     };
                     read = true;
-                    let taken = if frame.position == at[journal].frame { at[journal].taken } else { 0 };
-                    let next = Cursor { frame: frame.next, taken: 0 };
-                    let head = Head::new(frame, taken);
+                    let from = if frame.position == at[journal].frame { at[journal].lsn } else { 0 };
+                    let next = Cursor { frame: frame.next, lsn: 0 };
+                    let head = Head::new(frame, from);
                     if head.done() {
                         at[journal] = next;
                     } else {
-                        at[journal] = Cursor { frame: head.frame.position, taken };
+                        at[journal] = Cursor { frame: head.frame.position, lsn: from };
                         heads[journal] = Some(head);
                     }
                 }
@@ -424,44 +422,29 @@ fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
 /// A frame in a pass.
 struct Head {
     frame: ReadFrame,
-    entries: Vec<HeadEntry>,
-    taken: u32,
-}
-
-#[derive(Clone, Copy)]
-struct HeadEntry {
-    seq: u64,
-    lsn: u64,
-    start: usize,
-    len: usize,
+    /// Place of the next entry among the frame's.
+    at: usize,
 }
 
 impl Head {
-    fn new(frame: ReadFrame, taken: u32) -> Self {
-        let mut entries = Vec::new();
-        let mut start = crate::journal::frame::HEADER;
-        for lsn in frame.header.first_lsn..frame.header.next_lsn() {
-            let Ok((record, len)) = record::read_known(&frame.bytes[start..]) else { break };
-            if let Record::Entry(entry) = record {
-                entries.push(HeadEntry { seq: entry.seq, lsn, start, len });
-            }
-            start += len;
-        }
-        Self { frame, entries, taken }
+    /// Entries from LSN `from` on.
+    fn new(frame: ReadFrame, from: u64) -> Self {
+        let at = frame.entries.partition_point(|entry| entry.lsn < from);
+        Self { frame, at }
     }
 
     fn next_seq(&self) -> Option<u64> {
-        self.entries.get(self.taken as usize).map(|e| e.seq)
+        self.frame.entries.get(self.at).map(|e| e.seq)
     }
 
     fn done(&self) -> bool {
-        self.taken as usize >= self.entries.len()
+        self.at >= self.frame.entries.len()
     }
 
     /// Only called when not done.
-    fn pop(&mut self) -> HeadEntry {
-        let entry = self.entries[self.taken as usize];
-        self.taken += 1;
+    fn pop(&mut self) -> ReadEntry {
+        let entry = self.frame.entries[self.at];
+        self.at += 1;
         entry
     }
 }

@@ -16,21 +16,33 @@
 //! - No spare and no room left is planned, not an error: [`Journal::accepting`] turns false, the
 //!   listener answers 503 before it reads bodies, and all heals when there is space again.
 //! - Sequence numbers rise with LSNs within a journal.
+//! - The last segment made ahead takes marks only, so that a journal that cannot grow drains.
+//! - What is settled and archived goes: whole segments, and of those in which something still waits all
+//!   but that ([`account`] decides, [`free`] does it, one thread for all journals).
 //!
 //! # Deliberately absent
 //!
 //! What a webhook means: `meta` and `body` of an entry are opaque. Replication. In-place repair.
 
+pub mod account;
 pub mod buffer;
 pub mod commit;
+pub mod disk;
+pub mod floor;
+pub mod folder;
 pub mod frame;
+pub mod free;
+pub mod live;
 pub mod marks;
 pub mod read;
 pub mod record;
 pub mod recover;
+pub mod scan;
+pub mod segments;
 pub mod spare;
 pub mod store;
 mod tail;
+pub mod twin;
 pub mod view;
 pub mod writer;
 

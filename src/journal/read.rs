@@ -1,7 +1,10 @@
 //! Reading a journal while it is being written: frames in order, or one record alone.
 //!
 //! Goes around the page cache like the writer does: a page read ahead of the writer would hold the
-//! zeros that were there before. Only what a core has published as durable is read.
+//! zeros that were there before. Only what a core has published as durable is read. Segments that are
+//! gone are stepped over, and of thin ones come the frames in which something waits, with those
+//! entries only: whoever has not seen an entry that is left out need not see it, for it was settled.
+//! A record that waits is where it was, whatever became of its segment.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,9 +20,15 @@ use nix::fcntl::OFlag;
 
 use super::Position;
 use super::buffer::{AlignedBuf, BLOCK, BufferPool};
-use super::frame::{self, FIRST_FRAME, FrameFault, FrameHeader, HEADER, SegmentHeader};
+use super::folder::live_path;
+use super::frame::{self, FIRST_FRAME, FrameFault, FrameHeader, HEADER, JournalId, Salt, SegmentHeader};
+use super::live::LiveList;
+use super::record::{self, Record};
 use super::recover::Span;
+use super::segments::SegmentsView;
 use super::spare::{OpenMode, segment_path};
+use super::twin::TwinFault;
+use super::view::JournalView;
 
 /// One read: large enough for the disk's bandwidth, small enough that a core's readers fit in memory.
 const CHUNK: usize = 256 * 1024;
@@ -36,6 +45,8 @@ pub enum ReadError {
     Damaged { segment: u64, at: u64, fault: FrameFault },
     #[error("no segment follows segment {segment}, although the journal goes on")]
     Missing { segment: u64 },
+    #[error("the list of what waits in segment {segment}: {fault}")]
+    List { segment: u64, fault: TwinFault },
 }
 
 /// A frame read back.
@@ -45,13 +56,38 @@ pub struct ReadFrame {
     /// Where to go on.
     pub next: Position,
     pub header: FrameHeader,
-    /// The frame, header included: offsets of records count from here.
+    /// The frame, header included: offsets of records count from here. Of a frame in a thin segment
+    /// only the records of its entries are there; the rest may be zeros, or missing at the end.
     pub bytes: Bytes,
+    /// Its entries in order; in a thin segment those that had a parcel waiting when it was thinned.
+    pub entries: Vec<ReadEntry>,
+}
+
+/// One entry of a frame that was read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadEntry {
+    pub seq: u64,
+    pub lsn: u64,
+    /// The record's place in the frame.
+    pub start: usize,
+    pub len: usize,
 }
 
 impl ReadFrame {
-    pub fn payload(&self) -> &[u8] {
-        &self.bytes[HEADER..HEADER + self.header.payload as usize]
+    /// Of a frame that was verified as a whole.
+    fn whole(position: Position, header: FrameHeader, bytes: Bytes) -> Self {
+        let mut entries = Vec::new();
+        let mut start = HEADER;
+        for lsn in header.first_lsn..header.next_lsn() {
+            let Ok((record, len)) = record::read_known(&bytes[start..]) else { break };
+            if let Record::Entry(entry) = record {
+                entries.push(ReadEntry { seq: entry.seq, lsn, start, len });
+            }
+            start += len;
+        }
+        let len = header.padded as usize;
+        let next = Position::new(position.segment(), position.offset() + len as u64);
+        Self { position, next, header, bytes: bytes.slice(..len.min(bytes.len())), entries }
     }
 }
 
@@ -65,10 +101,31 @@ struct Files {
 
 /// Reads the frames of one journal in order.
 pub struct JournalReader {
+    id: JournalId,
     files: Files,
     /// What recovery found: where older segments end and what to jump over.
     spans: Arc<Vec<Span>>,
+    segments: SegmentsView,
     chunk: Option<Chunk>,
+    /// Of the segment whose end was looked for last; `None` if its header cannot be read.
+    salt: Option<(u64, Option<Salt>)>,
+    /// Of the thin segment that was read last.
+    list: Option<LiveList>,
+}
+
+/// What comes at a position.
+enum Step {
+    Frame(ReadFrame),
+    Move(Position),
+    End,
+}
+
+/// What a segment is now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Whole,
+    Thin,
+    Gone,
 }
 
 /// Reads single records of one journal, many at a time.
@@ -86,24 +143,69 @@ struct Chunk {
 }
 
 impl JournalReader {
-    pub fn new(dir: PathBuf, mode: OpenMode, spans: Arc<Vec<Span>>, pool: BufferPool) -> Self {
-        Self { files: Files::new(dir, mode, pool), spans, chunk: None }
+    pub fn new(view: &JournalView, pool: BufferPool) -> Self {
+        Self {
+            id: view.id,
+            files: Files::new(view.dir.clone(), view.mode, pool),
+            spans: Arc::clone(&view.spans),
+            segments: SegmentsView::new(Arc::clone(&view.segments)),
+            chunk: None,
+            salt: None,
+            list: None,
+        }
     }
 
     /// The frame at or after `at`, if it lies before `upto`.
     pub async fn frame(&mut self, at: Position, upto: Position) -> Result<Option<ReadFrame>, ReadError> {
         let mut at = at;
-        loop {
-            if at >= upto {
-                return Ok(None);
+        while at < upto {
+            let segment = at.segment();
+            let form = self.form(segment);
+            let step = match form {
+                Form::Whole => self.whole(at, upto).await,
+                Form::Thin => self.thin(at, upto).await,
+                Form::Gone => Ok(Step::Move(Position::new(self.segments.now().after(segment), FIRST_FRAME))),
+            };
+            // The file may have been freed while it was read: then it says nothing about this segment.
+            if form != Form::Gone && self.segments.moved() && (step.is_err() || self.form(segment) != form) {
+                self.chunk = None;
+                self.list = None;
+                continue;
             }
-            match self.skip(at, upto).await? {
-                Some(moved) if moved != at => at = moved,
-                Some(_) => break,
-                None => return Ok(None),
+            match step? {
+                Step::Frame(frame) => return Ok(Some(frame)),
+                Step::Move(to) => at = to,
+                Step::End => break,
             }
         }
+        Ok(None)
+    }
+
+    fn form(&mut self, segment: u64) -> Form {
+        let floor = self.segments.now();
+        match (floor.has(segment), floor.is_thin(segment)) {
+            (false, _) => Form::Gone,
+            (true, true) => Form::Thin,
+            (true, false) => Form::Whole,
+        }
+    }
+
+    async fn whole(&mut self, at: Position, upto: Position) -> Result<Step, ReadError> {
         let (segment, offset) = (at.segment(), at.offset());
+        if offset < FIRST_FRAME && segment != 0 {
+            return Ok(Step::Move(Position::new(segment, FIRST_FRAME)));
+        }
+        let over = if let Some(span) = self.spans.iter().find(|s| s.segment == segment) {
+            if let Some((_, to)) = span.holes.iter().find(|(from, to)| (*from..*to).contains(&offset)) {
+                return Ok(Step::Move(Position::new(segment, *to)));
+            }
+            offset >= span.end
+        } else {
+            segment == 0 || segment != upto.segment() && self.sealed_before(at, upto).await?
+        };
+        if over {
+            return self.next_segment(segment, upto).await;
+        }
         let damaged = |fault| ReadError::Damaged { segment, at: offset, fault };
         let mut bytes = self.chunk_at(at, CHUNK, upto).await?;
         let header = FrameHeader::decode(&bytes).map_err(damaged)?;
@@ -111,40 +213,68 @@ impl JournalReader {
             bytes = self.chunk_at(at, header.padded as usize, upto).await?;
         }
         let (header, _) = frame::read(&bytes).map_err(damaged)?;
-        let len = header.padded as usize;
-        let next = Position::new(segment, offset + len as u64);
-        Ok(Some(ReadFrame { position: at, next, header, bytes: bytes.slice(..len.min(bytes.len())) }))
+        Ok(Step::Frame(ReadFrame::whole(at, header, bytes)))
     }
 
-    /// Moves over ends of segments and holes. `None`: nothing more before `upto`.
-    async fn skip(&mut self, at: Position, upto: Position) -> Result<Option<Position>, ReadError> {
-        let segment = at.segment();
-        if at.offset() < FIRST_FRAME && segment != 0 {
-            return Ok(Some(Position::new(segment, FIRST_FRAME)));
+    async fn thin(&mut self, at: Position, upto: Position) -> Result<Step, ReadError> {
+        let (segment, block) = (at.segment(), BLOCK as u64);
+        if self.list.as_ref().is_none_or(|list| list.segment != segment) {
+            self.list = Some(self.files.list(segment, &self.id).await?);
         }
-        if let Some(span) = self.spans.iter().find(|s| s.segment == segment) {
-            if let Some((_, to)) = span.holes.iter().find(|(from, to)| (*from..*to).contains(&at.offset())) {
-                return Ok(Some(Position::new(segment, *to)));
-            }
-            if at.offset() < span.end {
-                return Ok(Some(at));
-            }
-        } else if segment != 0 && (segment == upto.segment() || !self.sealed_before(at, upto).await?) {
-            return Ok(Some(at));
+        let rows = self.list.as_ref().map_or(&[][..], |list| &list.rows);
+        let rows = &rows[rows.partition_point(|row| row.frame < at.offset())..];
+        let Some(first) = rows.first().copied() else { return self.next_segment(segment, upto).await };
+        let rows = &rows[..rows.partition_point(|row| row.frame == first.frame)];
+        let end = rows.last().map_or(0, |row| row.offset as usize + row.len as usize);
+        let bytes = self.files.read(segment, first.frame, end.next_multiple_of(BLOCK)).await?;
+        let damaged = |fault| ReadError::Damaged { segment, at: first.frame, fault };
+        let header = FrameHeader::decode(&bytes).map_err(damaged)?;
+        let mut entries = Vec::new();
+        for row in rows.chunk_by(|a, b| a.lsn == b.lsn).map(|rows| rows[0]) {
+            let (start, len) = (row.offset as usize, row.len as usize);
+            let record = bytes.get(start..start + len).ok_or(FrameFault::Short).map_err(damaged)?;
+            record::read(record).map_err(|_| damaged(FrameFault::PayloadCrc))?;
+            entries.push(ReadEntry { seq: row.seq, lsn: row.lsn, start, len });
+        }
+        let position = Position::new(segment, first.frame);
+        // Any block behind its first one leads to the next frame of the list.
+        let next = Position::new(segment, first.frame + block);
+        Ok(Step::Frame(ReadFrame { position, next, header, bytes, entries }))
+    }
+
+    async fn next_segment(&mut self, segment: u64, upto: Position) -> Result<Step, ReadError> {
+        let start = |number| Ok(Step::Move(Position::new(number, FIRST_FRAME)));
+        let floor = self.segments.now();
+        if segment < floor.first {
+            return start(floor.after(segment));
         }
         if let Some(span) = self.spans.iter().find(|s| s.segment > segment) {
-            return Ok(Some(Position::new(span.segment, FIRST_FRAME)));
+            return start(span.segment);
         }
-        let Some(next) = self.following(segment).await? else {
-            return if segment < upto.segment() { Err(ReadError::Missing { segment }) } else { Ok(None) };
-        };
-        Ok(Some(Position::new(next, FIRST_FRAME)))
+        match self.following(segment).await? {
+            Some(next) => start(next),
+            None if segment < upto.segment() => Err(ReadError::Missing { segment }),
+            None => Ok(Step::End),
+        }
     }
 
-    /// Whether no frame starts at `at` in a segment of this run: the seal came before it.
+    /// Whether no frame starts at `at` in a segment of this run: the seal came before it. What an
+    /// earlier use of the file left behind it has another salt.
     async fn sealed_before(&mut self, at: Position, upto: Position) -> Result<bool, ReadError> {
+        let segment = at.segment();
+        if self.salt.is_none_or(|(number, _)| number != segment) {
+            let bytes = self.files.read(segment, 0, 2 * BLOCK).await?;
+            let header = SegmentHeader::decode(&bytes).ok().flatten();
+            self.salt = Some((segment, header.map(|header| header.salt)));
+        }
+        let salt = self.salt.and_then(|(_, salt)| salt);
         let bytes = self.chunk_at(at, CHUNK, upto).await?;
-        Ok(matches!(FrameHeader::decode(&bytes), Err(FrameFault::NoFrame | FrameFault::Short)))
+        Ok(match FrameHeader::decode(&bytes) {
+            Ok(header) => salt.is_some_and(|salt| salt != header.salt),
+            // Where the seal is the last block of all, or what stood there before was no frame's start.
+            Err(FrameFault::NoFrame | FrameFault::Short) => true,
+            Err(_) => false,
+        })
     }
 
     /// Number of the segment that follows in the chain.
@@ -222,6 +352,22 @@ impl Files {
         Ok(self.pool.share(buf))
     }
 
+    async fn list(&self, segment: u64, journal: &JournalId) -> Result<LiveList, ReadError> {
+        let failed = |source| ReadError::Io { segment, at: 0, source };
+        let file = std::fs::File::open(live_path(&self.dir, segment)).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len() as usize;
+        let mut buf = AlignedBuf::with_capacity(len);
+        let mut got = 0;
+        let file = File::from_std(file).map_err(failed)?;
+        // A list is renamed over the one before: an open one never changes.
+        if len > 0 {
+            let (read, filled) = file.read_at(buf, 0).await;
+            (got, buf) = (read.map_err(failed)?, filled);
+        }
+        LiveList::decode(&buf.as_slice()[..got.min(len)], journal, segment)
+            .map_err(|fault| ReadError::List { segment, fault })
+    }
+
     fn file(&self, segment: u64) -> io::Result<Rc<File>> {
         let mut files = self.open.borrow_mut();
         if let Some(file) = files.get(&segment) {
@@ -270,6 +416,21 @@ mod tests {
         buf.as_slice().to_vec()
     }
 
+    fn view(dir: &std::path::Path) -> JournalView {
+        JournalView {
+            id: [1; 16],
+            dir: dir.to_owned(),
+            mode: OpenMode::Buffered,
+            spans: Arc::default(),
+            end: Position::default(),
+            clean: true,
+            settled: Arc::default(),
+            published: None,
+            archived: Arc::new(super::super::view::Archived::never_asked()),
+            segments: Arc::default(),
+        }
+    }
+
     #[test]
     fn a_frame_read_ahead_while_it_was_being_written_is_read_again_once_it_is_durable() {
         use std::os::unix::fs::FileExt;
@@ -286,8 +447,7 @@ mod tests {
             monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
         runtime.block_on(async {
             let pool = BufferPool::new(1, Arc::default());
-            let dir = folder.path().to_owned();
-            let mut reader = JournalReader::new(dir, OpenMode::Buffered, Arc::default(), pool);
+            let mut reader = JournalReader::new(&view(folder.path()), pool);
             let (start, middle) = (Position::new(1, FIRST_FRAME), Position::new(1, at));
             let frame = reader.frame(start, middle).await.unwrap().unwrap();
             assert_eq!((frame.header.number, frame.next), (1, middle));

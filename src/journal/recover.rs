@@ -8,10 +8,20 @@
 //! before it. The honest limit: damage to the very last frame looks like a tear. A tick after 20 ms
 //! of idling and a seal at a clean stop keep that window small.
 
+use std::ops::Range;
+
 use super::Position;
 use super::buffer::BLOCK;
+use super::floor::Floor;
 use super::frame::{self, Digest, FIRST_FRAME, FrameFault, FrameHeader, FrameKind, JournalId, SegmentHeader};
+use super::live::{LiveList, LiveRow};
 use super::record::{self, Record, RecordFault};
+use super::twin::TwinFault;
+
+/// Records of a thin segment that lie this close are read at once.
+const NEAR: u64 = 64 * 1024;
+/// Most that is read of a thin segment at once, unless one record is longer.
+const AT_ONCE: u64 = 1024 * 1024;
 
 /// Where a segment's frames lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +31,10 @@ pub struct Span {
     pub end: u64,
     /// Damaged bytes inside: from, to.
     pub holes: Vec<(u64, u64)>,
+    pub lsns: Range<u64>,
+    /// Of its entries; of a thin segment those that are listed.
+    pub parcels: u64,
+    pub thin: bool,
 }
 
 /// Records that were durable and are lost.
@@ -61,25 +75,43 @@ pub enum RecoverError {
     Newer { segment: u64, at: u64, fault: String },
     #[error("segment {segment} belongs to another journal; move it out of the folder")]
     Foreign { segment: u64 },
+    #[error(
+        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or move \
+         it and {segment:010}.seg out of the folder: the start then says which records are lost"
+    )]
+    List { segment: u64, fault: TwinFault },
 }
 
-/// Whether the first two blocks or all of a segment are wanted.
+/// What is wanted of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// The first two blocks.
     Header,
     Whole,
+    /// That many bytes from there, or what there is of them.
+    Bytes {
+        at: u64,
+        len: usize,
+    },
+    /// The file with its list.
+    List,
 }
 
-/// Walks all records of a journal in order. `numbers` are its segment files, ascending; `load` reads
-/// one; `visit` gets each record with its LSN and the position of its frame.
+/// Walks all records of a journal in order; of thin segments those that their lists name. `numbers`
+/// are its segment files, ascending; `load` reads one; `visit` gets each record with its LSN and the
+/// position of its frame.
 pub fn recover(
     numbers: &[u64],
+    floor: Option<&Floor>,
     mut load: impl FnMut(u64, Part) -> std::io::Result<Vec<u8>>,
     mut visit: impl FnMut(Position, u64, &Record<'_>),
 ) -> Result<Recovered, RecoverError> {
+    let numbers: Vec<u64> =
+        numbers.iter().copied().filter(|number| floor.is_none_or(|floor| floor.has(*number))).collect();
+    let io = |segment| move |source| RecoverError::Io { segment, source };
     let mut headers = Vec::with_capacity(numbers.len());
-    for &segment in numbers {
-        let bytes = load(segment, Part::Header).map_err(|source| RecoverError::Io { segment, source })?;
+    for &segment in &numbers {
+        let bytes = load(segment, Part::Header).map_err(io(segment))?;
         let header = match SegmentHeader::decode(&bytes) {
             Ok(Some(header)) if header.number == segment => Head::Good(header),
             Ok(None) => Head::Blank,
@@ -90,11 +122,12 @@ pub fn recover(
         };
         headers.push((segment, header));
     }
+    let is_thin = |segment| floor.is_some_and(|floor| floor.is_thin(segment));
     let mut out = Recovered { next_frame: 1, ..Recovered::default() };
     for (segment, head) in &mut headers {
-        if matches!(head, Head::Bad) {
+        if matches!(head, Head::Bad) && !is_thin(*segment) {
             let segment = *segment;
-            let bytes = load(segment, Part::Whole).map_err(|source| RecoverError::Io { segment, source })?;
+            let bytes = load(segment, Part::Whole).map_err(io(segment))?;
             if let Some(header) = salvage(segment, &bytes) {
                 out.lost.push(Lost {
                     first_lsn: 1,
@@ -107,46 +140,154 @@ pub fn recover(
             }
         }
     }
+    if let Some(floor) = floor {
+        out.journal = Some(floor.journal);
+        missing(floor, &numbers, &mut out);
+    }
     // Segments after the last one in use were made ahead; one whose header was torn while it was
     // being taken into use holds nothing yet.
-    let used = headers.iter().rposition(|(_, h)| h.header().is_some()).map_or(0, |at| at + 1);
+    let used = headers.iter().rposition(|(n, h)| h.header().is_some() || is_thin(*n)).map_or(0, |at| at + 1);
     for (number, head) in &headers {
         match head {
+            _ if is_thin(*number) => {}
             Head::Blank => out.spares.push(*number),
             Head::Bad => out.void.push(*number),
             Head::Good(_) | Head::Salvaged(_) => {}
         }
     }
-    let mut started = false;
+    // What the next segment must go on from, once there is one from which none is missing.
+    let mut expected = floor.map(|floor| (floor.first_frame, floor.base_lsn, None));
     for at in 0..used {
         let (segment, head) = &headers[at];
+        let segment = *segment;
+        let kept = floor.and_then(|floor| floor.kept(segment));
+        let below = floor.is_some_and(|floor| segment < floor.first);
         let next = headers[at + 1..used].iter().find_map(|(_, h)| h.header());
-        let Some(header) = head.header() else { continue };
+        let list = match floor {
+            Some(floor) if is_thin(segment) => {
+                let bytes = load(segment, Part::List).map_err(io(segment))?;
+                let list = LiveList::decode(&bytes, &floor.journal, segment);
+                Some(list.map_err(|fault| RecoverError::List { segment, fault })?)
+            }
+            _ => None,
+        };
+        let start = match (&list, head.header()) {
+            (Some(list), _) => (list.first_frame, list.base_lsn, None),
+            (None, Some(header)) => (header.first_frame, header.base_lsn, Some(header.previous)),
+            (None, None) => continue,
+        };
         match (head, out.journal) {
-            (Head::Good(_), None) => out.journal = Some(header.journal),
-            (Head::Good(_), Some(id)) if id != header.journal => {
-                return Err(RecoverError::Foreign { segment: *segment });
+            (Head::Good(header), None) => out.journal = Some(header.journal),
+            (Head::Good(header), Some(id)) if id != header.journal => {
+                return Err(RecoverError::Foreign { segment });
             }
             _ => {}
         }
-        if started && (header.first_frame != out.next_frame || header.previous != out.chain) {
-            // A segment before this one is gone or its header is unreadable.
-            out.lost.push(Lost {
-                first_lsn: out.next_lsn,
-                last_lsn: header.base_lsn.wrapping_sub(1),
-                segment: *segment - 1,
-                at: 0,
-                fault: FrameFault::Chain,
-            });
+        if !below && let Some((frame, lsn, chain)) = expected {
+            let broken = start.2.zip(chain).is_some_and(|(says, is)| says != is);
+            if frame != start.0 || broken {
+                // A segment before this one is gone or its header is unreadable.
+                out.lost.push(Lost {
+                    first_lsn: lsn,
+                    last_lsn: start.1.wrapping_sub(1),
+                    segment: segment - 1,
+                    at: 0,
+                    fault: FrameFault::Chain,
+                });
+            }
         }
-        started = true;
-        (out.next_frame, out.next_lsn, out.chain) = (header.first_frame, header.base_lsn, header.previous);
-        let bytes =
-            load(*segment, Part::Whole).map_err(|source| RecoverError::Io { segment: *segment, source })?;
-        let end = next.filter(|n| n.previous_segment == *segment).map(|n| n.previous_end);
-        walk(header, &bytes, end, next, &mut out, &mut visit)?;
+        (out.next_frame, out.next_lsn) = (start.0, start.1);
+        if let Some(list) = &list {
+            read_thin(list, &mut load, &mut out, &mut visit)?;
+        } else if let Some(header) = head.header() {
+            out.chain = header.previous;
+            let bytes = load(segment, Part::Whole).map_err(io(segment))?;
+            let (end, next_lsn) = match kept {
+                // Its successor may be gone.
+                Some(kept) => (Some(kept.end), Some(kept.next_lsn)),
+                None => (
+                    next.filter(|n| n.previous_segment == segment).map(|n| n.previous_end),
+                    next.map(|n| n.base_lsn),
+                ),
+            };
+            walk(header, &bytes, end, next_lsn, &mut out, &mut visit)?;
+        }
+        if !below {
+            expected = Some((out.next_frame, out.next_lsn, Some(out.chain)));
+        }
+    }
+    if let Some((frame, lsn, chain)) = expected {
+        (out.next_frame, out.next_lsn, out.chain) = (frame, lsn, chain.unwrap_or_default());
     }
     Ok(out)
+}
+
+/// Reports kept segments that are not there.
+fn missing(floor: &Floor, numbers: &[u64], out: &mut Recovered) {
+    for kept in floor.kept.iter().filter(|kept| numbers.binary_search(&kept.number).is_err()) {
+        out.lost.push(Lost {
+            first_lsn: kept.base_lsn,
+            last_lsn: kept.next_lsn.wrapping_sub(1),
+            segment: kept.number,
+            at: 0,
+            fault: FrameFault::Chain,
+        });
+    }
+}
+
+/// Hands on the records that a thin segment's list names; each has its own checksum to answer for it.
+fn read_thin(
+    list: &LiveList,
+    load: &mut impl FnMut(u64, Part) -> std::io::Result<Vec<u8>>,
+    out: &mut Recovered,
+    visit: &mut impl FnMut(Position, u64, &Record<'_>),
+) -> Result<(), RecoverError> {
+    let segment = list.segment;
+    let place = |row: &LiveRow| (row.frame + u64::from(row.offset), u64::from(row.len));
+    let records: Vec<&LiveRow> = list.records().map(|rows| &rows[0]).collect();
+    let mut rest = &records[..];
+    while let Some(first) = rest.first() {
+        let (from, mut to) = (place(first).0, place(first).0 + place(first).1);
+        let mut count = 1;
+        for (at, len) in rest[1..].iter().map(|row| place(row)) {
+            if at > to + NEAR || at + len > from + AT_ONCE {
+                break;
+            }
+            to = to.max(at + len);
+            count += 1;
+        }
+        let part = Part::Bytes { at: from, len: (to - from) as usize };
+        let bytes = load(segment, part).map_err(|source| RecoverError::Io { segment, source })?;
+        for row in &rest[..count] {
+            let (at, len) = place(row);
+            let start = (at - from) as usize;
+            let record = bytes.get(start..start + len as usize).ok_or(RecordFault::Short);
+            match record.and_then(record::read) {
+                Ok((record, _)) => visit(Position::new(segment, row.frame), row.lsn, &record),
+                Err(fault @ RecordFault::Unknown(_)) => {
+                    return Err(RecoverError::Newer { segment, at, fault: fault.to_string() });
+                }
+                Err(_) => out.lost.push(Lost {
+                    first_lsn: row.lsn,
+                    last_lsn: row.lsn,
+                    segment,
+                    at,
+                    fault: FrameFault::PayloadCrc,
+                }),
+            }
+        }
+        rest = &rest[count..];
+    }
+    out.spans.push(Span {
+        segment,
+        end: list.end,
+        holes: Vec::new(),
+        lsns: list.base_lsn..list.next_lsn,
+        parcels: list.rows.len() as u64,
+        thin: true,
+    });
+    (out.next_frame, out.next_lsn, out.chain) = (list.next_frame, list.next_lsn, list.chain);
+    Ok(())
 }
 
 enum Head {
@@ -183,17 +324,26 @@ fn salvage(segment: u64, bytes: &[u8]) -> Option<SegmentHeader> {
     })
 }
 
-/// Walks one segment up to `end` (known from its successor) or to where the frames stop.
+/// Walks one segment up to `end` (known from its successor) or to where the frames stop. `next_lsn` is
+/// that of the record after it, if there is more after it.
 fn walk(
     segment: &SegmentHeader,
     bytes: &[u8],
     end: Option<u64>,
-    next: Option<&SegmentHeader>,
+    next_lsn: Option<u64>,
     out: &mut Recovered,
     visit: &mut impl FnMut(Position, u64, &Record<'_>),
 ) -> Result<(), RecoverError> {
     let limit = end.unwrap_or(bytes.len() as u64).min(bytes.len() as u64);
-    let mut span = Span { segment: segment.number, end: FIRST_FRAME, holes: Vec::new() };
+    let base = out.next_lsn;
+    let mut span = Span {
+        segment: segment.number,
+        end: FIRST_FRAME,
+        holes: Vec::new(),
+        lsns: base..base,
+        parcels: 0,
+        thin: false,
+    };
     let mut at = FIRST_FRAME;
     while at < limit {
         let expect = Expect {
@@ -204,7 +354,7 @@ fn walk(
         };
         match check(&bytes[at as usize..limit as usize], &expect) {
             Ok(header) => {
-                accept(segment.number, at, &bytes[at as usize..], &header, out, visit)?;
+                span.parcels += accept(segment.number, at, &bytes[at as usize..], &header, out, visit)?;
                 at += u64::from(header.padded);
                 span.end = at;
                 if header.kind == FrameKind::Seal && end.is_none() {
@@ -216,12 +366,14 @@ fn walk(
             }
             Err(fault) => {
                 let later = find_later(&bytes[..limit as usize], at + BLOCK as u64, segment, out.next_frame);
-                let (resume, lsn) = match (&later, next) {
+                let (resume, lsn) = match (&later, next_lsn) {
                     (Some((offset, header)), _) => (*offset, header.first_lsn),
-                    (None, Some(next)) => (limit, next.base_lsn),
+                    (None, Some(next)) => (limit, next),
                     (None, None) => {
-                        // Nothing after it verifies: the end of the journal. All zeros is a clean one.
-                        if bytes[at as usize..].iter().take(BLOCK).any(|b| *b != 0) {
+                        // Nothing after it verifies: the end of the journal. What an earlier use of the
+                        // file left there has another salt.
+                        let own = bytes.get(at as usize + 8..at as usize + 24) == Some(&segment.salt[..]);
+                        if own {
                             out.torn = Some((segment.number, at));
                         }
                         break;
@@ -244,11 +396,12 @@ fn walk(
             }
         }
     }
+    span.lsns.end = out.next_lsn;
     out.spans.push(span);
     Ok(())
 }
 
-/// Hands the records of a verified frame on and moves the expectation behind it.
+/// Hands the records of a verified frame on and moves the expectation behind it. How many parcels they have.
 fn accept(
     segment: u64,
     at: u64,
@@ -256,16 +409,20 @@ fn accept(
     header: &FrameHeader,
     out: &mut Recovered,
     visit: &mut impl FnMut(Position, u64, &Record<'_>),
-) -> Result<(), RecoverError> {
+) -> Result<u64, RecoverError> {
     let position = Position::new(segment, at);
     let newer = |fault: RecordFault| RecoverError::Newer { segment, at, fault: fault.to_string() };
     let payload = &bytes[frame::HEADER..frame::HEADER + header.payload as usize];
+    let mut parcels = 0;
     for item in records(payload, header.first_lsn) {
         let (lsn, record) = item.map_err(newer)?;
+        if let Record::Entry(entry) = &record {
+            parcels += u64::from(entry.slots);
+        }
         visit(position, lsn, &record);
     }
     (out.next_frame, out.next_lsn, out.chain) = (header.number + 1, header.next_lsn(), header.digest());
-    Ok(())
+    Ok(parcels)
 }
 
 /// The records of a frame's payload with their LSNs.
@@ -301,10 +458,11 @@ struct Expect<'a> {
 }
 
 fn check(bytes: &[u8], expect: &Expect<'_>) -> Result<FrameHeader, FrameFault> {
-    let (header, payload) = frame::read(bytes)?;
-    if header.salt != *expect.salt {
+    // A file that is used again is full of frames with another salt: no need to sum them up.
+    if FrameHeader::decode(bytes)?.salt != *expect.salt {
         return Err(FrameFault::Salt);
     }
+    let (header, payload) = frame::read(bytes)?;
     if let Some(chain) = expect.chain
         && (header.number != expect.number || header.first_lsn != expect.lsn || header.previous != *chain)
     {

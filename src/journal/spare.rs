@@ -3,26 +3,37 @@
 //! Writing into space that was only reserved costs three writes and two flushes, into space that
 //! holds zeros one of each. So a segment is filled with zeros, synced, renamed to its final name and
 //! its folder synced before a core may use it. One thread does this for all journals; it waits for
-//! space when there is none and tries again.
+//! space when there is none and tries again. It frees, too ([`super::free`]): what is free is used again
+//! before anything is made, which halves what the disk has to write.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nix::fcntl::OFlag;
 
+use super::account::Wrote;
 use super::buffer::AlignedBuf;
+use super::disk::Local;
+use super::free::{FreeError, Freeing, Round};
+use crate::metrics::render::ProcessCells;
 
-/// Segments kept ready per journal: one to roll into at once, one being made meanwhile.
-pub const AHEAD: usize = 2;
-/// Space that stays free beside the segment to be made, for the folder's own growth.
+/// Segments kept ready per journal: one to roll into at once, one being made meanwhile, and one that
+/// only takes marks.
+pub const AHEAD: usize = 3;
+/// Space that stays free beside the segment to be made: for the folder's own growth, and for the lists
+/// and floors without which nothing can be freed.
 const MARGIN: u64 = 1024 * 1024;
+/// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked at what may go. Nothing waits for it unless space is short, and then there
+/// is an order.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How segment files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,29 +116,108 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// The thread that makes spares, in the order of the orders. `short` is true while it waits for space.
-pub fn run(orders: &Receiver<Order>, short: &Arc<AtomicBool>) {
-    while let Ok(order) = orders.recv() {
+/// The thread that makes spares and frees what is settled. Takes the orders in their order; one that
+/// finds no room waits for a segment that can be used again, or for space.
+pub struct Maker {
+    pub orders: Receiver<Order>,
+    /// Every frame that became durable, of all journals.
+    pub wrote: Receiver<Wrote>,
+    pub freeing: Freeing<Local>,
+    pub cells: Arc<ProcessCells>,
+}
+
+impl Maker {
+    /// Until nobody orders any more: the process is ending.
+    pub fn run(mut self) {
+        let mut waiting = VecDeque::new();
+        let (mut short, mut more, mut failed) = (false, false, Pause::default());
         loop {
-            match make(&order.dir, order.number, order.bytes, order.mode) {
-                Ok(spare) => {
-                    short.store(false, Relaxed);
-                    // The journal is gone: the process is ending.
-                    order.reply.send(spare).ok();
-                    break;
-                }
-                Err(error) => {
-                    if !short.swap(true, Relaxed) {
-                        tracing::error!(
-                            dir = %order.dir.display(), bytes = order.bytes, %error,
-                            "no room for a journal segment; new webhooks are answered 503 until there is"
-                        );
+            match self.orders.recv_timeout(if more { Duration::ZERO } else { LOOK }) {
+                Ok(order) => waiting.push_back(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            waiting.extend(self.orders.try_iter());
+            more = self.free(short, &mut failed);
+            while let Some(order) = waiting.front() {
+                match self.fill(order) {
+                    Ok(spare) => {
+                        short = false;
+                        // The journal is gone: the process is ending.
+                        order.reply.send(spare).ok();
+                        waiting.pop_front();
                     }
-                    #[allow(clippy::disallowed_methods)] // This thread has nothing else to do.
-                    std::thread::sleep(RETRY);
+                    Err(error) => {
+                        if !std::mem::replace(&mut short, true) {
+                            tracing::error!(
+                                dir = %order.dir.display(), bytes = order.bytes, %error,
+                                "no room for a journal segment; new webhooks are answered 503 until there is"
+                            );
+                        }
+                        break;
+                    }
                 }
+                more = self.free(short, &mut failed);
             }
         }
+    }
+
+    /// True if the next round should come soon.
+    fn free(&mut self, short: bool, failed: &mut Pause) -> bool {
+        for wrote in self.wrote.try_iter() {
+            self.freeing.wrote(&wrote);
+        }
+        let mut more = false;
+        if failed.over() {
+            match self.freeing.round(short) {
+                Ok(round) => {
+                    failed.ended();
+                    more = round == Round::Partly;
+                }
+                Err(error) => failed.begin(&error),
+            }
+        }
+        let freed = self.freeing.freed();
+        self.cells.segments_removed.set(freed.removed);
+        self.cells.segments_reused.set(freed.reused);
+        self.cells.thin_segments.set(freed.thin);
+        more
+    }
+
+    fn fill(&mut self, order: &Order) -> io::Result<Spare> {
+        match self.freeing.reuse(&order.dir, order.number, order.bytes) {
+            Ok(true) => {
+                let file = open(&segment_path(&order.dir, order.number), order.mode)?;
+                return Ok(Spare { number: order.number, file });
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "a free segment cannot be used again"),
+        }
+        make(&order.dir, order.number, order.bytes, order.mode)
+    }
+}
+
+/// A pause after a failure, which is told once as long as it lasts.
+#[derive(Default)]
+struct Pause {
+    until: Option<Instant>,
+    told: bool,
+}
+
+impl Pause {
+    fn over(&self) -> bool {
+        self.until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn begin(&mut self, error: &FreeError) {
+        self.until = Some(Instant::now() + RETRY);
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::error!(%error, "cannot free what is settled; trying again, and the journal grows meanwhile");
+        }
+    }
+
+    fn ended(&mut self) {
+        *self = Self::default();
     }
 }
 

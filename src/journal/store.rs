@@ -3,7 +3,7 @@
 //! ```text
 //! <data_dir>/lock                      held while the process lives
 //! <data_dir>/clean                     the last process left nothing under way; taken away at start
-//! <data_dir>/journal/<id>/N.seg        segments; all zeros = made ahead; N.tmp = unfinished, removed
+//! <data_dir>/journal/<id>/             a journal (`folder`); an empty one is nobody's and goes
 //! ```
 
 use std::collections::HashMap;
@@ -15,13 +15,18 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
+use super::Position;
+use super::account::Start;
 use super::buffer::{AlignedBuf, BLOCK};
+use super::disk::{Disk, Local};
+use super::floor::Floor;
+use super::folder::{self, Folder, FolderError};
 use super::frame::JournalId;
-use super::marks::SettledSet;
+use super::marks::ParcelSet;
 use super::record::Record;
-use super::recover::{self, Lost, Part, RecoverError, Recovered};
+use super::recover::{self, Lost, RecoverError, Recovered};
+use super::segments::Segments;
 use super::spare::{OpenMode, Spare, make, open, segment_path, sync_dir};
-use super::{JournalIndex, Position};
 
 const CLEAN: &str = "clean";
 /// After a kill the ring may hold the old process's files for a moment.
@@ -35,6 +40,8 @@ pub enum StoreError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("journal {}: {source}", path.display())]
     Recover { path: PathBuf, source: RecoverError },
+    #[error("journal {}: {source}", path.display())]
+    Folder { path: PathBuf, source: FolderError },
     #[error(
         "journal {}: records {first} to {last} were durable and are damaged (segment {segment}, byte {at}); \
          journal.on_damage = \"halt\" refuses to start: restore the file, or set \"continue\" to go on without them",
@@ -76,8 +83,13 @@ pub struct FoundJournal {
     pub id: JournalId,
     pub dir: PathBuf,
     pub recovered: Recovered,
-    /// Parcels that are settled, by any journal's marks.
-    pub settled: SettledSet,
+    /// Parcels that are settled, of entries that are still there.
+    pub settled: ParcelSet,
+    /// Parcels that are not.
+    pub open: ParcelSet,
+    pub floor: Option<Floor>,
+    /// Segments that have a list, and the parcels it names.
+    pub listed: Vec<(u64, u64)>,
     /// Damage reported for the first time.
     pub new_damage: Vec<Lost>,
 }
@@ -85,12 +97,41 @@ pub struct FoundJournal {
 impl FoundJournal {
     /// Position after the last record.
     pub fn end(&self) -> Position {
-        self.recovered.spans.last().map_or(Position::default(), |s| Position::new(s.segment, s.end))
+        let end =
+            self.recovered.spans.last().map_or(Position::default(), |s| Position::new(s.segment, s.end));
+        // If all from the floor on is gone, what comes next comes behind it.
+        end.max(Position::new(self.floor.as_ref().map_or(0, |floor| floor.first), 0))
     }
 
-    /// Segments to go on in: those made ahead that fit, or a new one.
+    /// Number of the last segment that was in use, 0 if there was none.
+    pub fn last_segment(&self) -> u64 {
+        let below = self.floor.as_ref().map_or(0, |floor| floor.first.saturating_sub(1));
+        self.recovered.spans.last().map_or(0, |span| span.segment).max(below)
+    }
+
+    /// What freeing begins with.
+    pub fn start(&self, written: bool) -> Start {
+        Start {
+            id: self.id,
+            written,
+            spans: self.recovered.spans.clone(),
+            listed: self.listed.clone(),
+            open: self.open.clone(),
+            floor: self.floor.clone(),
+            next_lsn: self.recovered.next_lsn,
+            next_frame: self.recovered.next_frame,
+        }
+    }
+
+    pub fn segments(&self) -> Segments {
+        Segments::new(self.floor.clone().unwrap_or_default())
+    }
+
+    /// Segments to go on in: those made ahead that fit, and new ones up to two, the second for marks.
+    /// Fewer on a disk that is full: it fills the orders once there is room.
     pub fn spares(&self, bytes: u64, mode: OpenMode) -> Result<Vec<Spare>, StoreError> {
-        let used = self.recovered.spans.last().map_or(0, |s| s.segment);
+        let used = self.last_segment();
+        let mut last = used.max(self.recovered.void.last().copied().unwrap_or(0));
         let mut spares = Vec::new();
         for &number in &self.recovered.spares {
             let path = segment_path(&self.dir, number);
@@ -98,57 +139,73 @@ impl FoundJournal {
             if number > used && len == bytes {
                 let file = open(&path, mode).map_err(io_error("open segment", &path))?;
                 spares.push(Spare { number, file });
+                last = last.max(number);
             } else {
                 // Made for another configured size, or passed over after a damage.
                 std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
         }
-        if spares.is_empty() {
-            let number = used.max(self.recovered.void.last().copied().unwrap_or(0)) + 1;
-            spares.push(
-                make(&self.dir, number, bytes, mode).map_err(io_error("make a segment in", &self.dir))?,
-            );
+        while spares.len() < 2 {
+            last += 1;
+            match make(&self.dir, last, bytes, mode) {
+                Ok(spare) => spares.push(spare),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) => return Err(io_error("make a segment in", &self.dir)(error)),
+            }
         }
         Ok(spares)
     }
 }
 
 /// An entry seen while recovering, for whoever counts the backlog.
-pub type Visit<'a> = dyn FnMut(JournalIndex, u64, &Record<'_>) + 'a;
+pub type Visit<'a> = dyn FnMut(Seen<'_>) + 'a;
+
+/// What recovery hands on.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    Entry(&'a super::record::Entry<'a>),
+    /// A parcel of an entry that was handed on, or will be, is settled. With the mark's tag.
+    Settled(u32),
+    /// A parcel of the entry that was handed on last is settled by a list.
+    Listed {
+        slot: u16,
+    },
+}
 
 /// Takes the data folder, recovers every journal in it and makes sure that there are at least
-/// `cores` of them. `visit` sees every entry and every mark that settles something for the first time.
+/// `cores` of them. `visit` sees every entry that is still there, and once each of its parcels that
+/// is settled.
 pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -> Result<Store, StoreError> {
     let root = options.data_dir.join("journal");
     std::fs::create_dir_all(&root).map_err(io_error("make folder", &root))?;
     let lock = lock(&options.data_dir)?;
     let mode = probe(&options.data_dir, options.sync)
         .map_err(io_error("write a test file in", &options.data_dir))?;
-    let mut dirs = Vec::new();
-    for entry in std::fs::read_dir(&root).map_err(io_error("list folder", &root))? {
-        let path = entry.map_err(io_error("list folder", &root))?.path();
-        if let Some(id) = path.file_name().and_then(|n| n.to_str()).and_then(parse_id) {
-            dirs.push((id, path));
+    // Recovery reads through the page cache: most of it is read once more soon, and it may be there.
+    let disk = Local { mode: if mode == OpenMode::Direct { OpenMode::Buffered } else { mode } };
+    let dirs = find(&root)?;
+    let folders = Folders::look(&disk, dirs, true)?;
+    let mut unread = false;
+    for (_, dir, folder) in &folders.0 {
+        for (segment, fault) in &folder.unread {
+            unread = true;
+            tracing::error!(
+                folder = %dir.display(), segment, %fault,
+                "the list of what waits in a segment cannot be read; the segment is read instead, and settled parcels \
+                 in it may be sent again"
+            );
         }
     }
-    dirs.sort();
+    let (found, max_seq) = folders.recover(&disk, visit)?;
     let mut journals = Vec::new();
-    let mut max_seq = 0;
-    let mut marks: HashMap<JournalId, SettledSet> = HashMap::new();
-    for (index, (id, dir)) in dirs.into_iter().enumerate() {
-        let journal = recover_one(id, dir, &mut |lsn, record| {
-            match record {
-                Record::Entry(entry) => max_seq = max_seq.max(entry.seq),
-                Record::Marks(found) => {
-                    let set = marks.entry(found.journal).or_default();
-                    for mark in found.iter() {
-                        set.insert(mark.lsn, mark.slot);
-                    }
-                }
-                Record::Gap { .. } => {}
-            }
-            visit(index, lsn, record);
-        })?;
+    for journal in found {
+        for &number in &journal.recovered.void {
+            let path = segment_path(&journal.dir, number);
+            std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        if let Some((segment, at)) = journal.recovered.torn {
+            tracing::warn!(journal = %hex(&journal.id), segment, at, "the last write was not finished; nothing in it was acknowledged");
+        }
         for lost in &journal.new_damage {
             let (first, last) = (lost.first_lsn, lost.last_lsn);
             if last < first {
@@ -169,20 +226,125 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
         }
         journals.push(journal);
     }
-    for journal in &mut journals {
-        journal.settled = marks.remove(&journal.id).unwrap_or_default();
-        // Marks may stand in another journal than the entries they settle. If those entries are gone,
-        // their numbers must not be given to new ones, which would count as settled.
-        journal.recovered.next_lsn = journal.recovered.next_lsn.max(journal.settled.end());
-    }
     while journals.len() < cores {
         journals.push(new_journal(&root)?);
     }
-    let clean = take_clean_mark(&options.data_dir)?;
+    let clean = take_clean_mark(&options.data_dir)? && !unread;
     Ok(Store { journals, mode, max_seq, clean, data_dir: options.data_dir.clone(), _lock: lock })
 }
 
+/// The journals' folders, by id. An empty one was about to get its first segment, or to go.
+fn find(root: &Path) -> Result<Vec<(JournalId, PathBuf)>, StoreError> {
+    let mut dirs = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(io_error("list folder", root))? {
+        let path = entry.map_err(io_error("list folder", root))?.path();
+        if let Some(id) = path.file_name().and_then(|n| n.to_str()).and_then(parse_id)
+            && std::fs::remove_dir(&path).is_err()
+        {
+            dirs.push((id, path));
+        }
+    }
+    dirs.sort();
+    Ok(dirs)
+}
+
+/// All journals of a data folder before they are recovered: marks in one speak of entries in another.
+pub struct Folders(pub Vec<(JournalId, PathBuf, Folder)>);
+
+impl Folders {
+    /// `clear` removes what an unfinished step left; else nothing is changed.
+    pub fn look(disk: &impl Disk, dirs: Vec<(JournalId, PathBuf)>, clear: bool) -> Result<Self, StoreError> {
+        let mut folders = Vec::new();
+        for (id, dir) in dirs {
+            if clear {
+                // Nothing may be decided from what is only in the page cache.
+                disk.sync_dir(&dir).map_err(io_error("sync folder", &dir))?;
+            }
+            let folder = Folder::look(disk, &dir, &id)
+                .map_err(|source| StoreError::Folder { path: dir.clone(), source })?;
+            if clear {
+                folder.clear(disk, &dir).map_err(io_error("remove leftovers in", &dir))?;
+            }
+            folders.push((id, dir, folder));
+        }
+        Ok(Self(folders))
+    }
+
+    /// Recovers them all. The highest sequence number comes with them.
+    pub fn recover(
+        &self,
+        disk: &impl Disk,
+        visit: &mut Visit<'_>,
+    ) -> Result<(Vec<FoundJournal>, u64), StoreError> {
+        let mut max_seq = 0;
+        let mut journals = Vec::new();
+        let mut marks: HashMap<JournalId, ParcelSet> = HashMap::new();
+        let by_id: HashMap<JournalId, &Folder> = self.0.iter().map(|(id, _, folder)| (*id, folder)).collect();
+        for (id, dir, folder) in &self.0 {
+            let mut reported = Vec::new();
+            let (mut open, mut settled) = (ParcelSet::default(), ParcelSet::default());
+            let recovered = recover::recover(
+                &folder.numbers,
+                folder.floor.as_ref(),
+                |number, part| folder::load(disk, dir, number, part),
+                |_, lsn, record| match record {
+                    Record::Entry(entry) => {
+                        max_seq = max_seq.max(entry.seq);
+                        visit(Seen::Entry(entry));
+                        let listed = folder.listed.covers(lsn);
+                        for slot in 0..entry.slots {
+                            if !listed || folder.listed.open.contains(lsn, slot) {
+                                open.insert(lsn, slot);
+                            } else {
+                                settled.insert(lsn, slot);
+                                visit(Seen::Listed { slot });
+                            }
+                        }
+                    }
+                    Record::Marks(found) => {
+                        let shown = by_id.get(&found.journal);
+                        let set = marks.entry(found.journal).or_default();
+                        for mark in found.iter() {
+                            let new = set.insert(mark.lsn, mark.slot);
+                            if new && shown.is_some_and(|folder| folder.shows(mark.lsn, mark.slot)) {
+                                visit(Seen::Settled(mark.tag));
+                            }
+                        }
+                    }
+                    Record::Gap { first_lsn, last_lsn, .. } => reported.push((*first_lsn, *last_lsn)),
+                },
+            )
+            .map_err(|source| StoreError::Recover { path: dir.clone(), source })?;
+            let unreported = |lost: &&Lost| !reported.contains(&(lost.first_lsn, lost.last_lsn));
+            journals.push(FoundJournal {
+                id: *id,
+                dir: dir.clone(),
+                new_damage: recovered.lost.iter().filter(unreported).cloned().collect(),
+                recovered,
+                settled,
+                open,
+                floor: folder.floor.clone(),
+                listed: folder.listed.segments.iter().map(|(number, _, count)| (*number, *count)).collect(),
+            });
+        }
+        for journal in &mut journals {
+            let marked = marks.remove(&journal.id).unwrap_or_default();
+            journal.open.remove_all(&marked);
+            // Marks may stand in another journal than the entries they settle. If those entries are gone,
+            // their numbers must not be given to new ones, which would count as settled.
+            journal.recovered.next_lsn = journal.recovered.next_lsn.max(marked.end());
+            journal.settled.insert_all(marked);
+        }
+        Ok((journals, max_seq))
+    }
+}
+
 impl Store {
+    /// The folder of the journals' folders.
+    pub fn root(&self) -> PathBuf {
+        self.data_dir.join("journal")
+    }
+
     /// Call at the very end of a stop that left nothing under way.
     pub fn leave_clean(&self) -> io::Result<()> {
         File::create(self.data_dir.join(CLEAN))?.sync_all()?;
@@ -253,67 +415,6 @@ fn probe(data_dir: &Path, sync: bool) -> io::Result<OpenMode> {
     }
 }
 
-fn recover_one(
-    id: JournalId,
-    dir: PathBuf,
-    visit: &mut dyn FnMut(u64, &Record<'_>),
-) -> Result<FoundJournal, StoreError> {
-    // Nothing may be decided from what is only in the page cache.
-    sync_dir(&dir).map_err(io_error("sync folder", &dir))?;
-    let mut reported = Vec::new();
-    let recovered = recover::recover(
-        &segment_numbers(&dir, true)?,
-        |number, part| load(&dir, number, part),
-        |_, lsn, record| {
-            if let Record::Gap { first_lsn, last_lsn, .. } = record {
-                reported.push((*first_lsn, *last_lsn));
-            }
-            visit(lsn, record);
-        },
-    )
-    .map_err(|source| StoreError::Recover { path: dir.clone(), source })?;
-    let new_damage =
-        recovered.lost.iter().filter(|l| !reported.contains(&(l.first_lsn, l.last_lsn))).cloned().collect();
-    for &number in &recovered.void {
-        let path = segment_path(&dir, number);
-        std::fs::remove_file(&path).map_err(io_error("remove", &path))?;
-    }
-    if let Some((segment, at)) = recovered.torn {
-        tracing::warn!(journal = %hex(&id), segment, at, "the last write was not finished; nothing in it was acknowledged");
-    }
-    Ok(FoundJournal { id, dir, recovered, settled: SettledSet::default(), new_damage })
-}
-
-/// Segment files of a journal, ascending. `clean` removes what an unfinished creation left.
-pub fn segment_numbers(dir: &Path, clean: bool) -> Result<Vec<u64>, StoreError> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error("list folder", dir))? {
-        let path = entry.map_err(io_error("list folder", dir))?.path();
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("seg") => {
-                let number = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse::<u64>().ok());
-                numbers.extend(number);
-            }
-            Some("tmp") if clean => std::fs::remove_file(&path).map_err(io_error("remove", &path))?,
-            _ => {}
-        }
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-/// Reads a segment file.
-pub fn load(dir: &Path, number: u64, part: Part) -> io::Result<Vec<u8>> {
-    let file = File::open(segment_path(dir, number))?;
-    // What is read must be what is on disk: a page that was written but never synced must not be
-    // taken for durable now and be gone after the next power cut.
-    file.sync_all()?;
-    let len = file.metadata()?.len() as usize;
-    let mut bytes = vec![0; if part == Part::Header { len.min(2 * BLOCK) } else { len }];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
 fn new_journal(root: &Path) -> Result<FoundJournal, StoreError> {
     let mut id = JournalId::default();
     random(&mut id).map_err(io_error("draw a journal id for", root))?;
@@ -321,7 +422,16 @@ fn new_journal(root: &Path) -> Result<FoundJournal, StoreError> {
     std::fs::create_dir(&dir).map_err(io_error("make folder", &dir))?;
     sync_dir(root).map_err(io_error("sync folder", root))?;
     let recovered = Recovered { journal: Some(id), next_frame: 1, next_lsn: 1, ..Recovered::default() };
-    Ok(FoundJournal { id, dir, recovered, settled: SettledSet::default(), new_damage: Vec::new() })
+    Ok(FoundJournal {
+        id,
+        dir,
+        recovered,
+        settled: ParcelSet::default(),
+        open: ParcelSet::default(),
+        floor: None,
+        listed: Vec::new(),
+        new_damage: Vec::new(),
+    })
 }
 
 pub(super) fn random(bytes: &mut [u8]) -> io::Result<()> {

@@ -109,12 +109,11 @@ impl Tail {
         (frame::padded_len(payload) + frame::padded_len(0)) as u64 <= self.left()
     }
 
-    /// Whether a frame of `payload` bytes and `reserved` bytes more have a place, here or in a segment
-    /// made ahead.
+    /// Whether a frame of `payload` bytes of entries and `reserved` bytes more have a place, here or in
+    /// a segment made ahead. The last one of these is for marks: a disk that is full drains through it.
     pub(super) fn room(&self, payload: usize, reserved: u64) -> bool {
-        frame::padded_len(payload) as u64 + reserved <= self.left()
-            || self.rolling.get()
-            || self.spares_ready() > 0
+        let here = frame::padded_len(payload) as u64 + reserved <= self.left() || self.rolling.get();
+        self.spares_ready() > usize::from(!here)
     }
 
     fn keep_ahead(&self) {

@@ -7,6 +7,11 @@ use super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, Se
 use super::record::{self, Record};
 use super::recover::{Part, Recovered, recover};
 
+mod freeing;
+mod memory;
+mod reading;
+mod world;
+
 /// A journal on a disk of memory, written as the writer does it.
 #[derive(Clone, Default)]
 struct Image {
@@ -104,6 +109,7 @@ impl Image {
         let mut found = BTreeMap::new();
         let recovered = recover(
             &numbers,
+            None,
             |number, part| {
                 let bytes = &self.segments[&number];
                 Ok(if part == Part::Header { bytes[..2 * BLOCK].to_vec() } else { bytes.clone() })

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use super::marks::SettledSet;
+use super::marks::ParcelSet;
 use super::recover::Span;
+use super::segments::Segments;
 use super::spare::OpenMode;
 use super::{JournalId, Position};
 
@@ -22,10 +23,12 @@ pub struct JournalView {
     /// The process before this one stopped in good order: nothing was under way.
     pub clean: bool,
     /// Parcels settled before the start.
-    pub settled: Arc<SettledSet>,
+    pub settled: Arc<ParcelSet>,
     /// Still written to, by an ingest core of this process; `None` for a journal that is only read.
     pub published: Option<Arc<Published>>,
     pub archived: Arc<Archived>,
+    /// Which segments are gone or thin by now.
+    pub segments: Arc<Segments>,
 }
 
 /// How far a journal is archived: all before it rests in the archives of its regions.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::Sender;
 
 use super::Position;
+use super::account::Wrote;
 use super::buffer::{AlignedBuf, BufferPool};
 use super::commit::{CommitPolicy, Decision, Waiting};
 use super::frame::{Digest, FrameKind, HEADER, JournalId};
@@ -89,12 +90,17 @@ struct Pending {
     buf: AlignedBuf,
     entries: Vec<EntryAt>,
     records: u32,
+    /// Entries with another number of parcels than one: place among the entries, parcels.
+    wide: Vec<(u32, u16)>,
     oldest: Option<Instant>,
     waiters: Vec<Waker>,
 }
 
 /// The journal of one core. Cheap to share on it.
 pub struct Journal {
+    id: JournalId,
+    /// Whoever frees what is settled is told of every durable frame.
+    wrote: Sender<Wrote>,
     tail: Tail,
     /// Most bytes of a batch.
     batch_max: usize,
@@ -118,7 +124,13 @@ pub struct Journal {
 
 impl Journal {
     /// Call on the core that owns it, then run [`Journal::run`] as a task.
-    pub fn new(seed: Seed, orders: Sender<Order>, pool: BufferPool, cells: Arc<IngestCells>) -> Rc<Self> {
+    pub fn new(
+        seed: Seed,
+        orders: Sender<Order>,
+        wrote: Sender<Wrote>,
+        pool: BufferPool,
+        cells: Arc<IngestCells>,
+    ) -> Rc<Self> {
         let mut pending = Pending::new(pool.get());
         for lost in seed.damage.iter().filter(|l| l.last_lsn >= l.first_lsn) {
             record::write_gap(&mut pending.buf, &seed.id, lost.first_lsn, lost.last_lsn);
@@ -128,6 +140,8 @@ impl Journal {
         // Two batches fit in a fresh segment: the one that opens it and the one that waits meanwhile.
         let batch_max = FRAME_BYTES_MAX.min((seed.segment_bytes / 2 - RESERVED) as usize);
         Rc::new(Self {
+            id: seed.id,
+            wrote,
             batch_max,
             pending: RefCell::new(pending),
             filling: Cell::new(1),
@@ -176,6 +190,10 @@ impl Journal {
         // The LSN is only known when the frame is closed; until then it counts from the frame's start.
         let lsn = u64::from(pending.records);
         pending.records += 1;
+        if slots != 1 {
+            let place = pending.entries.len() as u32;
+            pending.wide.push((place, slots));
+        }
         pending.entries.push(EntryAt { lsn, tag, offset: offset as u32, len: len as u32 });
         let first = pending.oldest.is_none();
         pending.oldest.get_or_insert_with(Instant::now);
@@ -287,7 +305,7 @@ impl Journal {
             self.put_back(batch);
             return Ok(());
         }
-        self.add_marks(&mut batch);
+        let marks = self.add_marks(&mut batch);
         let entries = batch.entries.len();
         let first_lsn = self.tail.next_lsn();
         for entry in &mut batch.entries {
@@ -302,11 +320,25 @@ impl Journal {
         self.cells.commits.add(1);
         self.cells.committed_entries.add(entries as u64);
         self.cells.committed_bytes.add(buf.len() as u64);
+        let next = self.tail.position();
+        // Before anybody can settle what is in it. Nobody reads this when the process is ending.
+        self.wrote
+            .send(Wrote {
+                journal: self.id,
+                position,
+                next,
+                first_lsn,
+                records: batch.records,
+                first_entry: batch.entries.first().map_or(0, |entry| entry.lsn),
+                entries: entries as u32,
+                wide: std::mem::take(&mut batch.wide),
+                marks,
+            })
+            .ok();
         if batch.entries.is_empty() {
             self.pool.put(buf);
         } else {
             let frame = self.pool.share(buf);
-            let next = self.tail.position();
             sink(&mut Committed { position, next, frame, entries: &mut batch.entries });
         }
         self.done.set(self.filling.get());
@@ -328,7 +360,8 @@ impl Journal {
         self.filling.set(self.filling.get() - 1);
     }
 
-    fn add_marks(&self, batch: &mut Pending) {
+    /// Puts marks that wait into the batch, as many as fit, and returns them.
+    fn add_marks(&self, batch: &mut Pending) -> Vec<(JournalId, Vec<Mark>)> {
         let mut waiting = self.marks.borrow_mut();
         let (mut taken, mut bytes) = (0, 0);
         for (journal, marks) in waiting.iter() {
@@ -343,15 +376,16 @@ impl Journal {
             batch.records += 1;
             taken += 1;
         }
-        waiting.drain(..taken);
+        let written = waiting.drain(..taken).collect();
         self.oldest_mark.set((!waiting.is_empty()).then(Instant::now));
+        written
     }
 }
 
 impl Pending {
     fn new(mut buf: AlignedBuf) -> Self {
         buf.set_len(HEADER);
-        Self { buf, entries: Vec::new(), records: 0, oldest: None, waiters: Vec::new() }
+        Self { buf, entries: Vec::new(), records: 0, wide: Vec::new(), oldest: None, waiters: Vec::new() }
     }
 }
 

@@ -22,7 +22,8 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
         let dir = folder.path().to_owned();
         let seed = Seed {
             id: [1; 16],
-            spares: vec![spare::make(&dir, 1, SEGMENT, OpenMode::Buffered).unwrap()],
+            // The last one is for marks.
+            spares: [1, 2].map(|n| spare::make(&dir, n, SEGMENT, OpenMode::Buffered).unwrap()).into(),
             dir,
             next_frame: 1,
             next_lsn: 1,
@@ -40,7 +41,8 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
             monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
         runtime.block_on(async {
             let pool = BufferPool::new(2, Arc::default());
-            let journal = Journal::new(seed, orders, pool, Arc::default());
+            let (wrote, _unread) = crossbeam_channel::unbounded();
+            let journal = Journal::new(seed, orders, wrote, pool, Arc::default());
             let mark = Mark { lsn: 1, slot: 0, outcome: Settled::Delivered, tag: 0 };
             // More than a segment takes.
             (0..SEGMENT / 4096).for_each(|_| journal.append_marks([1; 16], vec![mark; 256]));
@@ -56,7 +58,7 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
                 journal.run(move |frame| written.set(written.get() + frame.entries.len()))
             });
             let aside = Yield::new().unwrap();
-            while journal.spares_ready() > 0 {
+            while journal.spares_ready() > 1 {
                 aside.now().await.unwrap();
             }
             // The segment is being taken into use.

@@ -23,10 +23,16 @@ const SECRETS: [&str; 4] = ["1", "2", "3", "4+"];
 /// Numbers that belong to no core. The side thread writes the gauges.
 #[derive(Debug, Default)]
 pub struct ProcessCells {
-    /// Bytes of all journal files, spare ones included.
+    /// Bytes that the journals take on the disk, spare files included.
     pub journal_bytes: Gauge,
     /// Journal files, spare ones included.
     pub journal_segments: Gauge,
+    /// Journal files of which only what waits is still on the disk. The thread that frees writes these three.
+    pub thin_segments: Gauge,
+    /// Journal files removed since the start.
+    pub segments_removed: Gauge,
+    /// Journal files used again since the start.
+    pub segments_reused: Gauge,
     /// Bytes free on the journal's file system.
     pub journal_free_bytes: Gauge,
     /// Log lines thrown away because their reader was too slow; many threads write it.
@@ -169,10 +175,28 @@ impl Registry {
         .sample(&[], ingest(|cells| cells.committed_entries.get()));
         page.counter("penstock_committed_bytes_total", "Bytes written to the journals, padding included.")
             .sample(&[], ingest(|cells| cells.committed_bytes.get()));
-        page.gauge("penstock_journal_bytes", "Bytes of all journal files, spare ones included.")
-            .sample(&[], self.process.journal_bytes.get());
+        page.gauge(
+            "penstock_journal_bytes",
+            "Bytes that the journals take on the disk, files made ahead included.",
+        )
+        .sample(&[], self.process.journal_bytes.get());
         page.gauge("penstock_journal_segments", "Journal files, spare ones included.")
             .sample(&[], self.process.journal_segments.get());
+        page.gauge(
+            "penstock_journal_thin_segments",
+            "Journal files of which only what still waits is on the disk.",
+        )
+        .sample(&[], self.process.thin_segments.get());
+        page.counter(
+            "penstock_journal_segments_removed_total",
+            "Journal files removed: all in them was settled.",
+        )
+        .sample(&[], self.process.segments_removed.get());
+        page.counter(
+            "penstock_journal_segments_reused_total",
+            "Journal files used again: all in them was settled.",
+        )
+        .sample(&[], self.process.segments_reused.get());
         page.gauge("penstock_journal_spare_segments", "Journal files made ahead.")
             .sample(&[], sum(&self.ingest, |cells| cells.spare_segments.get()));
         page.gauge("penstock_journal_free_bytes", "Bytes free on the journal's file system.")

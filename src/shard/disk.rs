@@ -1,6 +1,7 @@
 //! What the journal takes and what is left for it, for the metrics. On the side thread.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +25,17 @@ pub(super) async fn watch(data_dir: PathBuf, cells: Arc<ProcessCells>) {
     }
 }
 
-/// Number and bytes of all segment files.
+/// Number of all segment files, and the bytes that the journals take. Files come and go meanwhile.
 fn size(journals: &Path) -> io::Result<(u64, u64)> {
-    let (mut files, mut bytes) = (0, 0);
+    let (mut segments, mut bytes) = (0, 0);
     for journal in std::fs::read_dir(journals)? {
-        for segment in std::fs::read_dir(journal?.path())? {
-            let segment = segment?;
-            if segment.path().extension().is_some_and(|e| e == "seg") {
-                files += 1;
-                bytes += segment.metadata()?.len();
-            }
+        let Ok(files) = std::fs::read_dir(journal?.path()) else { continue };
+        for file in files {
+            let file = file?;
+            segments += u64::from(file.path().extension().is_some_and(|e| e == "seg"));
+            // Blocks of 512 bytes: thin files are much shorter than they say.
+            bytes += file.metadata().map_or(0, |metadata| metadata.blocks() * 512);
         }
     }
-    Ok((files, bytes))
+    Ok((segments, bytes))
 }

@@ -15,6 +15,7 @@ use crate::forward::settle::MarkBatch;
 use crate::handoff::{Handoff, Limits, Outlet};
 use crate::intake::Intake;
 use crate::journal::Journal;
+use crate::journal::account::Wrote;
 use crate::journal::buffer::BufferPool;
 use crate::journal::spare::Order;
 use crate::journal::view::Published;
@@ -36,6 +37,7 @@ pub(super) struct Setup {
     pub shared: Arc<listen::Shared>,
     pub seed: Seed,
     pub orders: Sender<Order>,
+    pub wrote: Sender<Wrote>,
     pub published: Arc<Published>,
     pub outlets: Vec<Outlet>,
     pub limits: Limits,
@@ -54,7 +56,7 @@ pub(super) struct Setup {
 pub(super) async fn run(setup: Setup) -> io::Result<()> {
     let Setup { core, config, cells, held, .. } = setup;
     let pool = BufferPool::new(BUFFERS, Arc::clone(&held));
-    let journal = Journal::new(setup.seed, setup.orders, pool, Arc::clone(&cells));
+    let journal = Journal::new(setup.seed, setup.orders, setup.wrote, pool, Arc::clone(&cells));
     let handoff = Handoff::new(core, setup.published, setup.outlets, held, setup.limits, Arc::clone(&cells));
     let writing = {
         let (journal, fatal) = (Rc::clone(&journal), setup.fatal);

@@ -1,8 +1,8 @@
 //! The process: which cores there are, what each owns, how they start and in which order they stop.
 //!
 //! ```text
-//! start   data folder (lock, recover, key log) > admin > listeners > spare maker > forwarding cores > archiver
-//!         > ingest cores
+//! start   data folder (lock, recover, key log) > admin > listeners > spares and freeing > forwarding cores
+//!         > archiver > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //!                                        > the archiver reads to the end, closes its objects
 //! ```
@@ -27,9 +27,11 @@ use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::settle::{self, Target};
 use crate::handoff::{self, Limits};
-use crate::journal::record::Record;
-use crate::journal::spare::{self, OpenMode};
-use crate::journal::store::{self, FoundJournal, Store, StoreError, StoreOptions};
+use crate::journal::account::Account;
+use crate::journal::disk::Local;
+use crate::journal::free::{Freeing, Place};
+use crate::journal::spare::{Maker, OpenMode};
+use crate::journal::store::{self, FoundJournal, Seen, Store, StoreError, StoreOptions};
 use crate::journal::view::{Archived, JournalView, Published};
 use crate::journal::writer::Seed;
 use crate::listen;
@@ -175,15 +177,17 @@ impl Gateway {
         let published: Vec<Arc<Published>> =
             store.journals.iter().take(ingest_count).map(|j| Arc::new(Published::new(j.end()))).collect();
 
-        let short = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        std::thread::Builder::new().name("spare".into()).spawn(move || spare::run(&orders, &short))?;
+        let views = views(&store, &published, archive::wanted(&config));
+        let (wrote_to, wrote) = crossbeam_channel::unbounded();
+        let freeing = freeing(&store, &views, ingest_count);
+        let maker = Maker { orders, wrote, freeing, cells: Arc::clone(&registry.process) };
+        std::thread::Builder::new().name("spare".into()).spawn(move || maker.run())?;
 
         let bells = |count| (0..count).map(|_| Doorbell::new()).collect::<io::Result<Vec<_>>>();
         let (ingest_bells, forward_bells) = (bells(ingest_count)?, bells(forward_count)?);
         let marks: Vec<_> = ingest_bells.iter().map(|bell| settle::channel(bell.clone())).collect();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
-        let views = views(&store, &published, archive::wanted(&config));
         let (finished_to, finished) = crossbeam_channel::unbounded();
         for (core, inlet) in inlets.into_iter().enumerate() {
             let setup = forward::Setup {
@@ -236,6 +240,7 @@ impl Gateway {
                 shared: Arc::clone(&shared),
                 seed: seed(&mut store.journals[core], &config, mode)?,
                 orders: orders_to.clone(),
+                wrote: wrote_to.clone(),
                 published: Arc::clone(&published[core]),
                 outlets: outlets.clone(),
                 limits,
@@ -379,14 +384,19 @@ fn open(
     let index =
         |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
     let mut waiting = vec![0i64; config.regions.len()];
-    let store = store::open_store(&options, cores, &mut |_, _, record| match record {
-        Record::Entry(entry) => {
-            for id in Meta::read(entry.meta).iter().flat_map(|m| m.regions()) {
-                waiting[index(id)] += 1;
+    let mut of_entry: Vec<usize> = Vec::new();
+    let store = store::open_store(&options, cores, &mut |seen| match seen {
+        Seen::Entry(entry) => {
+            of_entry.clear();
+            of_entry.extend(Meta::read(entry.meta).iter().flat_map(|m| m.regions()).map(index));
+            of_entry.iter().for_each(|region| waiting[*region] += 1);
+        }
+        Seen::Listed { slot } => {
+            if let Some(region) = of_entry.get(usize::from(slot)) {
+                waiting[*region] -= 1;
             }
         }
-        Record::Marks(marks) => marks.iter().for_each(|mark| waiting[index(mark.tag)] -= 1),
-        Record::Gap { .. } => {}
+        Seen::Settled(tag) => waiting[index(tag)] -= 1,
     })?;
     for (region, count) in waiting.into_iter().enumerate() {
         // Below zero only if marks outlived the entries they settle.
@@ -411,8 +421,21 @@ fn views(store: &Store, published: &[Arc<Published>], archives: bool) -> Vec<Jou
             settled: Arc::new(journal.settled.clone()),
             published: published.get(index).cloned(),
             archived: Arc::new(if archives { Archived::not_yet() } else { Archived::never_asked() }),
+            segments: Arc::new(journal.segments()),
         })
         .collect()
+}
+
+/// The account of what is still needed; the first `written` journals are those of the ingest cores.
+fn freeing(store: &Store, views: &[JournalView], written: usize) -> Freeing<Local> {
+    let starts = store.journals.iter().enumerate().map(|(at, journal)| journal.start(at < written));
+    let place = |view: &JournalView| Place {
+        dir: view.dir.clone(),
+        segments: Arc::clone(&view.segments),
+        archived: Arc::clone(&view.archived),
+    };
+    let account = Account::new(starts.collect());
+    Freeing::new(Local { mode: store.mode }, store.root(), account, views.iter().map(place).collect())
 }
 
 /// The ingest core that writes a journal takes its marks; those that nobody writes are dealt out.
@@ -432,7 +455,7 @@ fn seed(journal: &mut FoundJournal, config: &Config, mode: OpenMode) -> Result<S
         next_frame: journal.recovered.next_frame,
         next_lsn: journal.recovered.next_lsn,
         chain: journal.recovered.chain,
-        last_segment: last.map_or(0, |s| s.segment),
+        last_segment: journal.last_segment(),
         last_end: last.map_or(0, |s| s.end),
         spares: journal.spares(config.journal.segment, mode)?,
         damage: journal.new_damage.clone(),

@@ -1,9 +1,10 @@
-//! A file system of the test's own, unmounted at the end. Needs root.
+//! Small file systems of a test's own, to be filled and broken.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A file system of the test's own, unmounted at the end. Needs root.
 #[derive(Debug)]
 pub struct Disk {
     pub folder: PathBuf,
@@ -19,9 +20,9 @@ impl Disk {
     }
 
     /// Real ext4 on a loop device, read-only at the first error.
-    pub fn ext4() -> Option<Self> {
+    pub fn ext4(size: &str) -> Option<Self> {
         Self::mount(|image, folder| {
-            command("truncate", &["-s", "512M", image])?;
+            command("truncate", &["-s", size, image])?;
             command("mkfs.ext4", &["-q", image])?;
             command("mount", &["-o", "loop,errors=remount-ro", image, folder])
         })
@@ -38,6 +39,12 @@ impl Disk {
                 None
             }
         }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> u64 {
+        let stat = nix::sys::statvfs::statvfs(&self.folder).unwrap();
+        (stat.blocks() - stat.blocks_free()) * stat.fragment_size()
     }
 
     /// Every write from now on fails: the kernel's own switch for testing, which puts the file system

@@ -54,12 +54,17 @@ impl Gateway {
 
     /// Starts the same gateway again with another number of cores.
     pub fn restart_with(&mut self, ingest: usize, forward: usize) {
-        assert!(self.child.try_wait().unwrap().is_some(), "the gateway still runs");
         (self.settings.ingest, self.settings.forward) = (ingest, forward);
+        self.start_again();
+        self.wait_ready();
+    }
+
+    /// Starts again and does not wait until webhooks are taken.
+    pub fn start_again(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_some(), "the gateway still runs");
         let text = self.settings.toml(&self.data, self.listen.port(), self.admin.port());
         fs::write(self.config(), text).unwrap();
         self.child = spawn(&self.settings, &self.config(), &self.stderr());
-        self.wait_ready();
     }
 
     pub fn restart(&mut self) {

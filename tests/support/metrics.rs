@@ -16,6 +16,10 @@ pub const ACK_SECONDS: &str = "penstock_ack_seconds";
 pub const COMMIT_SECONDS: &str = "penstock_commit_seconds";
 pub const HANDOFF_FULL: &str = "penstock_handoff_full_total";
 pub const LAGGING: &str = "penstock_region_lagging";
+pub const SEGMENTS_REMOVED: &str = "penstock_journal_segments_removed_total";
+pub const SEGMENTS_REUSED: &str = "penstock_journal_segments_reused_total";
+pub const THIN_SEGMENTS: &str = "penstock_journal_thin_segments";
+pub const OPEN_FILES: &str = "process_open_fds";
 pub const MEMORY: &str = "process_resident_memory_bytes";
 
 /// One scrape.

@@ -104,6 +104,11 @@ impl Region {
         lock(&self.shared.parcels).len()
     }
 
+    /// Forgets all parcels so far: a long run that was judged need not be kept.
+    pub fn forget(&self) {
+        lock(&self.shared.parcels).clear();
+    }
+
     /// When open connections were cut: answers on their way may have been lost with them.
     pub fn cuts(&self) -> Vec<Instant> {
         lock(&self.shared.cuts).clone()

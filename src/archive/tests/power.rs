@@ -13,6 +13,7 @@ use super::super::disk::Disk;
 use super::fake::{Crash, Fake};
 use super::*;
 use crate::config::SourceKind::Whatsapp;
+use crate::journal::read::ReadEntry;
 use crate::journal::record::write_entry;
 use crate::journal::view::Archived;
 use crate::journal::{JournalId, Position};
@@ -27,8 +28,8 @@ const IDS: [JournalId; 2] = [[1; 16], [2; 16]];
 struct Frame {
     position: Position,
     next: Position,
-    first_lsn: u64,
-    payload: Vec<u8>,
+    bytes: Vec<u8>,
+    entries: Vec<ReadEntry>,
 }
 
 /// A journal, and of every entry its frame and the archives it belongs to.
@@ -44,8 +45,8 @@ fn journal(rng: &mut Rng, frames: usize) -> Journal {
         // Segments hold several objects, and objects reach over segments.
         let (segment, place) = (1 + at as u64 / FRAMES, at as u64 % FRAMES);
         let position = Position::new(segment, 8192 + place * 4096);
-        let mut payload = AlignedBuf::with_capacity(0);
-        let first_lsn = lsn;
+        let mut bytes = AlignedBuf::with_capacity(0);
+        let mut entries = Vec::new();
         for _ in 0..rng.below(5) {
             clock += if rng.one_in(20) { 3600 } else { 1 } * SECOND_NS;
             let several = rng.one_in(4);
@@ -59,17 +60,19 @@ fn journal(rng: &mut Rng, frames: usize) -> Journal {
                 messages.join(",")
             );
             let verdict = verdict(Whatsapp, body.as_bytes(), clock, |event| homes[event]);
-            write_entry(&mut payload, lsn, 1, |out| verdict.write(out), body.as_bytes());
+            let start = bytes.len();
+            let len = write_entry(&mut bytes, lsn, 1, |out| verdict.write(out), body.as_bytes());
+            entries.push(ReadEntry { seq: lsn, lsn, start, len });
             let archives = (0..2).filter(|region| homes.contains(&REGIONS[*region])).collect();
             made.entries.insert(lsn, (position, archives));
             lsn += 1;
         }
-        let payload = payload.as_slice().to_vec();
+        let bytes = bytes.as_slice().to_vec();
         made.frames.push(Frame {
             position,
             next: Position::new(segment, 8192 + (place + 1) * 4096),
-            first_lsn,
-            payload,
+            bytes,
+            entries,
         });
     }
     made
@@ -119,8 +122,8 @@ impl World {
                         frame.position >= asked && frame.position.segment() >= gone[at].segment()
                     };
                     let Some(frame) = journal.frames.iter().find(is_here) else { break };
-                    let Frame { position, next, first_lsn, ref payload } = *frame;
-                    let read = Read { asked, position, next, first_lsn, written_ms: 1, payload };
+                    let Frame { position, next, ref bytes, ref entries } = *frame;
+                    let read = Read { asked, position, next, written_ms: 1, bytes, entries };
                     archiver.take(at, &read, now_ms).unwrap();
                     asked = next;
                 }

@@ -1,15 +1,16 @@
 //! What waits in the journals of the data folder, region by region.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::{Finding, Subject};
-use crate::cli::journal::{journals, settled, walk};
+use crate::cli::journal::{DISK, journals, settled, walk};
 use crate::entry::{Meta, name_id};
+use crate::journal::folder::Folder;
 use crate::journal::record::Record;
 use crate::journal::spare::segment_path;
-use crate::journal::store::segment_numbers;
 
 /// All segments are read; above this that takes minutes, and `penstock journal inspect` is the one to do it.
 const READ_MOST: u64 = 8 << 30;
@@ -53,10 +54,12 @@ pub(super) fn check(subject: &Subject) -> Vec<Finding> {
 fn read(root: &Path, most: u64) -> anyhow::Result<Backlog> {
     let found = journals(root)?;
     let mut backlog = Backlog { journals: found.len(), ..Backlog::default() };
-    for (_, dir) in &found {
-        for number in segment_numbers(dir, false)? {
+    for (id, dir) in &found {
+        for number in Folder::look(&DISK, dir, id)?.numbers {
             backlog.segments += 1;
-            backlog.bytes += std::fs::metadata(segment_path(dir, number)).map_or(0, |file| file.len());
+            // Of a thin segment only a part is on the disk.
+            backlog.bytes +=
+                std::fs::metadata(segment_path(dir, number)).map_or(0, |file| file.blocks() * 512);
         }
     }
     if backlog.bytes > most {
@@ -66,14 +69,14 @@ fn read(root: &Path, most: u64) -> anyhow::Result<Backlog> {
     let mut oldest = u64::MAX;
     for (id, dir) in &found {
         let settled = settled.get(id);
-        let recovered = walk(dir, |_, lsn, record| {
+        let (_, recovered) = walk(id, dir, |folder, _, lsn, record| {
             let Record::Entry(entry) = record else { return };
             let Ok(meta) = Meta::read(entry.meta) else {
                 backlog.unreadable += 1;
                 return;
             };
             for (slot, region) in (0..).zip(meta.regions()) {
-                if !settled.is_some_and(|set| set.contains(lsn, slot)) {
+                if folder.shows(lsn, slot) && !settled.is_some_and(|set| set.contains(lsn, slot)) {
                     *backlog.waiting.entry(region).or_default() += 1;
                     oldest = oldest.min(meta.received_at_ns());
                 }

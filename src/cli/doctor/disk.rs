@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::Finding;
@@ -197,6 +197,7 @@ fn sync_time(folder: &Path) -> Vec<Finding> {
             "use ext4 or xfs on a block device",
         ));
     }
+    findings.extend(holes(&probe.file));
     findings.push(match time_writes(&probe.file) {
         Ok(times) => judge_times(times),
         Err(error) => {
@@ -210,6 +211,18 @@ fn sync_time(folder: &Path) -> Vec<Finding> {
         }
     });
     findings
+}
+
+/// Whether a part of a file can be given back, as freeing does with what is settled.
+fn holes(file: &File) -> Option<Finding> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let error = fallocate(file, flags, 0, BLOCK as i64).err()?;
+    Some(Finding::warn(
+        "hole punching",
+        format!("refused by this file system: {error}"),
+        "possible: without it one parcel that waits keeps a whole segment on the disk",
+        "use ext4, xfs, btrfs or tmpfs",
+    ))
 }
 
 /// Overwrites the blocks of a file that is fully written, as a journal does; the first round is not timed.

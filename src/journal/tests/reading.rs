@@ -1,0 +1,138 @@
+//! Reading a journal whose segments are freed meanwhile.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::super::buffer::BufferPool;
+use super::super::read::JournalReader;
+use super::super::record::{self, Record};
+use super::super::spare::OpenMode;
+use super::super::view::{Archived, JournalView};
+use super::super::{JournalId, Position};
+use super::freeing::{Said, seeds};
+use super::memory::MemoryDisk;
+use super::world::World;
+
+/// Puts what the disk of memory holds into a real folder. A file that is there already stays the same
+/// file: a reader may have it open.
+fn export(disk: &MemoryDisk, dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    let files = disk.files();
+    for there in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if files.iter().all(|(path, _)| path.file_name() != there.file_name()) {
+            std::fs::remove_file(there).unwrap();
+        }
+    }
+    for (path, bytes) in files {
+        let path = dir.join(path.file_name().unwrap());
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+    }
+}
+
+/// Reads entries from `at` on until there are no more or `most` of them. What was read by LSN, and
+/// where to go on: position, and the first LSN of that frame that was not read.
+async fn read(
+    reader: &mut JournalReader,
+    mut at: (Position, u64),
+    upto: Position,
+    most: usize,
+    world: &World,
+    id: JournalId,
+) -> (Vec<u64>, (Position, u64)) {
+    let mut found = Vec::new();
+    while let Some(frame) = reader.frame(at.0, upto).await.unwrap() {
+        let from = if frame.position == at.0 { at.1 } else { 0 };
+        for entry in frame.entries.iter().filter(|entry| entry.lsn >= from) {
+            if found.len() == most {
+                return (found, (frame.position, entry.lsn));
+            }
+            let truth = &world.entries[&entry.seq];
+            assert_eq!((truth.journal, truth.lsn, truth.position), (id, entry.lsn, frame.position));
+            let bytes = &frame.bytes[entry.start..entry.start + entry.len];
+            let Ok((Record::Entry(read), _)) = record::read(bytes) else { panic!("no entry") };
+            assert_eq!(read.body, truth.body);
+            assert!(found.last().is_none_or(|last| *last < entry.lsn), "not in order");
+            found.push(entry.lsn);
+        }
+        at = (frame.next, 0);
+    }
+    (found, at)
+}
+
+#[test]
+fn reader_misses_nothing_that_waits_and_reads_nothing_of_another_use_of_a_file() {
+    let (mut thin, mut reused) = (0, 0);
+    for seed in seeds(8) {
+        let said = Said(seed);
+        let (mut world, disk) = (World::new(seed), MemoryDisk::default());
+        // Two lives: what the second one writes is in none of the spans that it recovered.
+        let found = world.recover(&disk).unwrap();
+        let mut process = world.start(&disk, found, 1);
+        (0..60).for_each(|_| process.commit(&mut world).unwrap());
+        drop(process);
+        let found = world.recover(&disk).unwrap();
+        let spans = Arc::new(found[0].recovered.spans.clone());
+        let end = found[0].end();
+        let mut process = world.start(&disk, found, 1);
+        process.archive_all(&mut world);
+        let (id, place) = process.places[0].clone();
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("journal");
+        let view = JournalView {
+            id,
+            dir: dir.clone(),
+            mode: OpenMode::Buffered,
+            spans,
+            end,
+            clean: true,
+            settled: Arc::default(),
+            published: None,
+            archived: Arc::new(Archived::never_asked()),
+            segments: Arc::clone(&place.segments),
+        };
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+        runtime.block_on(async {
+            // One reader goes on where it was, with what it holds in memory; others begin anew.
+            let mut reader = JournalReader::new(&view, BufferPool::new(1, Arc::default()));
+            let mut at = (Position::default(), 0);
+            for _ in 0..40 {
+                for _ in 0..8 {
+                    process.commit(&mut world).unwrap();
+                    process.deliver(&mut world, 1);
+                    process.deliver(&mut world, 1);
+                }
+                process.free(&mut world, true).unwrap();
+                export(&disk, &dir);
+                let upto = process.end();
+                let most = world.random.below(40) as usize;
+                let before = at;
+                let (read_now, next) = read(&mut reader, at, upto, most, &world, id).await;
+                at = next;
+                let waits = |lsn: u64, position: Position| {
+                    (position, lsn) >= (before.0, before.1) && (position, lsn) < (at.0, at.1)
+                };
+                for (seq, _) in &world.open {
+                    let entry = &world.entries[seq];
+                    if waits(entry.lsn, entry.position) {
+                        assert!(read_now.contains(&entry.lsn), "entry {seq} waits and was not read");
+                    }
+                }
+                let mut anew = JournalReader::new(&view, BufferPool::new(1, Arc::default()));
+                let (all, _) = read(&mut anew, (Position::default(), 0), upto, usize::MAX, &world, id).await;
+                for (seq, _) in &world.open {
+                    assert!(all.contains(&world.entries[seq].lsn), "entry {seq} waits and was not read");
+                }
+            }
+        });
+        thin += process.freeing.freed().thin;
+        reused += process.freeing.freed().reused;
+        drop(said);
+    }
+    println!("{thin} thin, {reused} used again");
+    assert!(thin > 0 && reused > 0, "nothing was freed: the test tested nothing");
+}
