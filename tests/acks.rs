@@ -67,9 +67,10 @@ fn answers_wait_for_no_region() {
     let mut ledger = Ledger::default();
     ledger.add(sender.stop());
     let mut times = ledger.ack_times(ledger.sent()[0].sent, Instant::now());
-    let slow = support::p99(&mut times);
-    println!("{} acks with no region alive, p99 {slow:.1?}", times.len());
+    times.sort_unstable();
     assert!(times.len() > 300);
-    // The provider's guidance is 250 ms for the median; the goal is some milliseconds on a quiet machine.
-    assert!(slow < Duration::from_millis(250), "acks wait for a region: p99 {slow:?}");
+    let median = times[times.len() / 2];
+    println!("{} acks with no region alive, median {median:.1?}", times.len());
+    // The provider's guidance for the median; the goal is some milliseconds on a quiet machine.
+    assert!(median < Duration::from_millis(250), "acks wait for a region: median {median:?}");
 }
