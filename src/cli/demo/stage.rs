@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::archives::Archives;
 use super::events::{digest_of, events_in};
 use super::ledger::{Arrived, Balance, Ledger, Posted};
 use super::receiver::{Delivery, Mode, Receiver};
@@ -31,6 +32,10 @@ pub trait Process {
     fn kill(&mut self) -> anyhow::Result<u32>;
     /// The same again, until it takes webhooks.
     fn start_again(&mut self) -> anyhow::Result<()>;
+    /// Lets it end by itself: then every object of the archives is closed. An error if it ends badly.
+    fn stop(&mut self) -> anyhow::Result<()>;
+    /// What it archives to.
+    fn archives(&self) -> &Archives;
 }
 
 /// The gateway, its both sides and the books.
@@ -149,18 +154,26 @@ impl<W: Write, P: Process> Stage<W, P> {
         self.start.elapsed()
     }
 
-    /// Waits for what is still under way, then shows the ledger.
+    /// Waits for what is still under way, ends the gateway, then shows the ledger.
     pub fn close(&mut self, limit: Duration) -> anyhow::Result<Balance> {
         for receiver in &self.receivers {
             receiver.set_mode(Mode::Healthy);
         }
         self.watch(Instant::now() + limit, |stage| stage.waiting() == 0 || stage.stop.urgent())?;
         self.watch(Instant::now() + AFTERMATH, |stage| stage.stop.urgent())?;
+        let ended = self.gateway.stop();
+        while let Ok(delivery) = self.arrivals.try_recv() {
+            self.take(&delivery)?;
+        }
+        for record in self.gateway.archives().records()? {
+            self.ledger.archive(record);
+        }
         let balance = self.ledger.balance();
         self.answers.sort_unstable();
         let median = self.answers.get(self.answers.len() / 2);
         let answers = median.copied().zip(self.answers.last().copied());
         self.screen.ledger(&balance, answers)?;
+        ended?;
         Ok(balance)
     }
 
