@@ -24,8 +24,8 @@ use super::receiver::Receiver;
 use crate::cli::client::{Client, Url};
 use crate::cli::{FAILED, Failure, UNAVAILABLE};
 
-/// To be ready, and to end: `serve` may have a journal to recover and parcels to finish.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// To be ready, and to end: `serve` may have a journal to recover and parcels to finish, on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Below the demo's folder: one archive per region.
 pub const ARCHIVE: &str = "archive";
 /// What is kept of the child's stderr, to be shown if it dies.

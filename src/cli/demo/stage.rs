@@ -19,10 +19,13 @@ use super::sender::{Outcome, Sender};
 use super::stop::Stop;
 use super::webhooks::{ACCOUNT, NUMBER, Person, Webhook};
 use super::why::why;
+use crate::cli::client::ClientError;
 use crate::parse::User;
 
 /// How long a row waits for its parcel: a healthy region takes it within a few milliseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Of a webhook without an answer: every answer waits for the disk, and a busy one can take many seconds.
+const REPEATS: usize = 2;
 /// After the last parcel: a double would come now.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
@@ -102,9 +105,16 @@ impl<W: Write, P: Process> Stage<W, P> {
         }
     }
 
-    /// Posts a webhook as Meta does and shows what becomes of it.
+    /// Posts a webhook as Meta does, again where no answer comes in time, and shows what becomes of it.
     pub fn send(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
-        let outcome = self.sender.post(&webhook.body);
+        let mut outcome = self.sender.post(&webhook.body);
+        for _ in 0..REPEATS {
+            if !matches!(outcome.error, Some(ClientError::Late { .. })) {
+                break;
+            }
+            self.follow(webhook, outcome, true)?;
+            outcome = self.sender.post(&webhook.body);
+        }
         if let Some(error) = outcome.error {
             return Err(error.into());
         }
