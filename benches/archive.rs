@@ -103,7 +103,7 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("archive");
     group.throughput(Throughput::Elements(WEBHOOKS as u64)).sample_size(20);
     let mut lines = Vec::new();
-    group.bench_function("records", |b| {
+    group.bench_function(format!("records/webhooks={WEBHOOKS}"), |b| {
         b.iter(|| {
             lines.clear();
             for (lsn, (meta, body)) in (1..).zip(&webhooks) {
@@ -114,7 +114,9 @@ fn bench(c: &mut Criterion) {
             lines.len()
         });
     });
-    group.bench_function("all in", |b| b.iter(|| archive(&mut records, &mut frames, &webhooks)));
+    group.bench_function(format!("all in/webhooks={WEBHOOKS}"), |b| {
+        b.iter(|| archive(&mut records, &mut frames, &webhooks));
+    });
     group.finish();
 }
 

@@ -19,12 +19,15 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::archives::Archives;
 use super::receiver::Receiver;
 use crate::cli::client::{Client, Url};
 use crate::cli::{FAILED, Failure, UNAVAILABLE};
 
-/// To be ready, and to end: `serve` may have a journal to recover and parcels to finish.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// To be ready, and to end: `serve` may have a journal to recover and parcels to finish, on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Below the demo's folder: one archive per region.
+pub const ARCHIVE: &str = "archive";
 /// What is kept of the child's stderr, to be shown if it dies.
 const LAST_LINES: usize = 20;
 const LINE_MAX: u64 = 4 << 10;
@@ -81,6 +84,7 @@ pub struct Gateway {
     config: PathBuf,
     stderr: Option<JoinHandle<VecDeque<String>>>,
     webhook: Url,
+    archives: Archives,
     pub address: SocketAddr,
     pub admin: SocketAddr,
 }
@@ -95,13 +99,15 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let config = folder.join("penstock.toml");
+        let names = territories.iter().map(|territory| territory.name);
+        let archives = Archives::create(folder.join(ARCHIVE), names)?;
         write_private(&folder.join("app-secret"), secret)?;
         write_private(&folder.join("verify-token"), b"demo")?;
         write_private(&config, config_text(folder, address, admin, territories, receivers).as_bytes())?;
 
         let (child, stderr) = spawn(&config)?;
         let webhook = Url::parse(&format!("http://{address}/webhook")).map_err(anyhow::Error::msg)?;
-        let mut gateway = Self { child, config, stderr, webhook, address, admin };
+        let mut gateway = Self { child, config, stderr, webhook, archives, address, admin };
         gateway.wait_until_ready()?;
         Ok(gateway)
     }
@@ -123,6 +129,11 @@ impl Gateway {
     /// Where webhooks go.
     pub fn webhook(&self) -> &Url {
         &self.webhook
+    }
+
+    /// Where its regions' archives are.
+    pub fn archives(&self) -> &Archives {
+        &self.archives
     }
 
     /// An error with the gateway's last words if it is no longer running.
@@ -268,14 +279,16 @@ fn config_text(
     for (territory, receiver) in territories.iter().zip(receivers) {
         let countries: Vec<_> = territory.countries.iter().map(|country| format!("\"{country}\"")).collect();
         text += &format!(
-            "\n[[region]]\nname = \"{}\"\nendpoint = \"{}\"\ncountries = [{}]\n",
+            "\n[[region]]\nname = \"{}\"\nendpoint = \"{}\"\ncountries = [{}]\narchive = {}\n",
             territory.name,
             receiver.endpoint(),
-            countries.join(", ")
+            countries.join(", "),
+            quoted(format!("file://{}", folder.join(ARCHIVE).join(territory.name).display())),
         );
     }
     let default = territories.first().map_or("", |territory| territory.name);
     text + &format!("\n[routing]\ndefault = \"{default}\"\n\n[journal]\nsegment = \"16MiB\"\n")
+        + "\n# So short that files can be looked at while the demo runs.\n[archive]\nroll_after = \"2s\"\n"
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -343,6 +356,7 @@ mod tests {
         let config: toml::Table = text.parse().unwrap();
         assert_eq!(config["gateway"]["data_dir"].as_str(), Some("/tmp/a \"b\"/data"));
         assert_eq!(config["region"][0]["countries"][1].as_str(), Some("FR"));
+        assert_eq!(config["region"][0]["archive"].as_str(), Some("file:///tmp/a \"b\"/archive/europe"));
         assert_eq!(config["routing"]["default"].as_str(), Some("europe"));
     }
 

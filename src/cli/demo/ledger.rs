@@ -2,7 +2,7 @@
 //!
 //! Times are those of the caller's own clock, counted from any moment. The ledger balances if every
 //! event that was accepted arrived in its region exactly once, unaltered, signed and in its
-//! conversation's order, and nothing else arrived. A repeat that was announced as possible
+//! conversation's order, nothing else arrived, and every accepted webhook is archived once (`kept`). A repeat that was announced as possible
 //! (`penstock-possible-duplicate`) is counted, but is no error; a webhook without an answer may
 //! arrive or not, since its sender could not know either.
 
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use super::events::{Digest, Event};
 
+pub use self::kept::{Archived, Kept};
+
+mod kept;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +56,7 @@ pub struct Ledger {
     regions: Vec<String>,
     posted: Vec<Posted>,
     arrived: Vec<Arrived>,
+    archived: Vec<Archived>,
     due: HashSet<(String, String)>,
     got: HashSet<(String, String)>,
     repeated: usize,
@@ -99,6 +103,8 @@ pub struct Balance {
     pub signed: usize,
     /// Parcels that are a whole webhook.
     pub whole: usize,
+    /// What the archives have.
+    pub kept: Kept,
 }
 
 impl Ledger {
@@ -107,6 +113,7 @@ impl Ledger {
             regions: regions.iter().map(|&region| region.to_owned()).collect(),
             posted: Vec::new(),
             arrived: Vec::new(),
+            archived: Vec::new(),
             due: HashSet::new(),
             got: HashSet::new(),
             repeated: 0,
@@ -127,6 +134,11 @@ impl Ledger {
         let got = parcel.events.iter().map(|event| (parcel.region.clone(), event.id.clone()));
         self.got.extend(got);
         self.arrived.push(parcel);
+    }
+
+    /// A record of an archive, once all objects are closed.
+    pub fn archive(&mut self, record: Archived) {
+        self.archived.push(record);
     }
 
     /// Accepted events that have not arrived yet.
@@ -158,6 +170,7 @@ impl Ledger {
             parcels: self.arrived.len(),
             signed: self.arrived.iter().filter(|parcel| parcel.signed).count(),
             whole: self.arrived.iter().filter(|parcel| whole(parcel, &index).is_some()).count(),
+            kept: kept::audit(&self.posted, &self.archived),
         }
     }
 
@@ -222,6 +235,7 @@ impl Balance {
             && self.forged_accepted == 0
             && self.forged_delivered == 0
             && self.signed == self.parcels
+            && self.kept.is_balanced()
     }
 }
 

@@ -1,7 +1,8 @@
 //! `penstock demo`: what Penstock does, in half a minute, with no configuration and no services.
 //!
 //! The gateway is a child process; Meta and three regions are played in this one. The acts are on
-//! this page. At the end stands the ledger: what was answered with 200 against what arrived.
+//! this page. At the end stands the ledger: what was answered with 200 against what arrived and what
+//! the archives have.
 //! Receivers, webhooks and ledger know nothing of the gateway's code, and serve its tests too.
 
 use std::io::{self, Write};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use self::child::{Folder, Gateway, Territory};
-use self::ledger::Balance;
+use self::archives::Archives;
+use self::child::{ARCHIVE, Folder, Gateway, Territory};
 use self::receiver::{Mode, Receiver};
 use self::screen::Screen;
 use self::sender::Sender;
@@ -22,6 +23,7 @@ use self::stop::Stop;
 use self::webhooks::{Mint, PEOPLE, Person, WITHOUT_PHONE, Webhook};
 use super::FAILED;
 
+pub mod archives;
 pub mod child;
 pub mod events;
 pub mod ledger;
@@ -41,7 +43,7 @@ pub struct Args {
     /// Play the acts, print the ledger and end: 0 if it balances
     #[arg(long)]
     pub once: bool,
-    /// Keep the gateway's configuration and journal in this new folder
+    /// Keep the gateway's configuration, journal and archives in this new folder
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
 }
@@ -51,13 +53,13 @@ Starts a gateway and three regions on loopback, sends webhooks shaped like
 Meta's, and shows where each went, why, and when. One region fails for a few
 seconds, the gateway is killed and started again meanwhile. At the end the
 ledger tells whether everything that was answered with 200 arrived once, in
-order and unaltered. Without --once gentle traffic goes on until Ctrl-C. Nothing
-is left behind.
+order and unaltered, and is archived. Without --once gentle traffic goes on
+until Ctrl-C. Nothing is left behind unless --keep says where.
 
 Examples:
   penstock demo
   penstock demo --once && echo balanced
-  penstock demo --once --keep ./try     then look into ./try/penstock.toml";
+  penstock demo --once --keep ./try     then look into ./try";
 
 /// The regions and whom they serve; the first is the default.
 const TERRITORIES: [Territory<'static>; 3] = [
@@ -96,15 +98,18 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut mint = Mint::new(now.as_micros() as u64, now.as_secs());
 
-    let balance = match play(&mut stage, &mut mint, args.once) {
-        Ok(balance) => balance,
-        Err(error) => {
-            // If the gateway is gone, that is the cause.
-            stage.gateway.check()?;
-            return Err(error);
-        }
+    let files = match (&args.keep, args.once) {
+        (Some(_), _) => Files::Kept,
+        (None, false) => Files::WhileItRuns,
+        (None, true) => Files::Gone,
     };
-    stage.gateway.stop()?;
+    if let Err(error) = play(&mut stage, &mut mint, args.once, files) {
+        // If the gateway is gone, that is the cause.
+        stage.gateway.check()?;
+        return Err(error);
+    }
+    let limit = if args.once { ONCE_LIMIT.saturating_sub(stage.elapsed()) } else { LAST_CALL };
+    let balance = stage.close(limit.max(SECOND))?;
     say_what_is_next(&mut stage.screen, address, args.keep.as_deref())?;
     Ok(if balance.is_balanced() { 0 } else { FAILED })
 }
@@ -122,6 +127,7 @@ fn introduce<W: Write>(
             ("metrics", format!("http://{admin}/metrics")),
             ("regions", "europe (the default), americas, asia: small servers of the demo".to_owned()),
             ("journal", folder.join("data").display().to_string()),
+            ("archives", folder.join(ARCHIVE).display().to_string()),
         ],
     )
 }
@@ -131,32 +137,44 @@ fn say_what_is_next<W: Write>(
     gateway: SocketAddr,
     kept: Option<&Path>,
 ) -> io::Result<()> {
-    let in_folder = |file: &str| kept.unwrap_or(Path::new("")).join(file).display().to_string();
-    let (start, address) = match kept {
-        Some(_) => ("A gateway of your own, from the demo's configuration:", gateway.to_string()),
-        None => (
-            "A gateway of your own (demo --once --keep try writes a first penstock.toml):",
-            "127.0.0.1:8443".to_owned(),
-        ),
+    let Some(folder) = kept else {
+        return screen.next_steps(&[(
+            "The same again, leaving its configuration, journal and archives in a folder:",
+            &["penstock demo --once --keep try"],
+        )]);
     };
+    let in_folder = |file: &str| folder.join(file).display().to_string();
     screen.next_steps(&[
-        (start, &[&format!("penstock serve --config {}", in_folder("penstock.toml"))]),
+        (
+            "The same gateway again; its regions were the demo's, so what comes waits:",
+            &[&format!("penstock serve --config {}", in_folder("penstock.toml"))],
+        ),
         (
             "A signed webhook for it:",
             &[
-                &format!("penstock send --to http://{address}/webhook \\"),
+                &format!("penstock send --to http://{gateway}/webhook \\"),
                 &format!("    --secret file:{} --text hi --from +491713920099", in_folder("app-secret")),
             ],
         ),
+        ("What its journal has:", &[&format!("penstock journal inspect --data-dir {}", in_folder("data"))]),
     ])
 }
 
-/// All acts, then the ledger.
+/// How long there is something to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Files {
+    Kept,
+    WhileItRuns,
+    Gone,
+}
+
+/// All acts, and what goes on until somebody ends it.
 fn play<W: Write, P: Process>(
     stage: &mut Stage<W, P>,
     mint: &mut Mint,
     once: bool,
-) -> anyhow::Result<Balance> {
+    files: Files,
+) -> anyhow::Result<()> {
     let acts = [
         messages_find_their_region,
         statuses_stay_in_order,
@@ -176,11 +194,11 @@ fn play<W: Write, P: Process>(
         act(stage, mint)?;
         stage.pause(SECOND.mul_f64(0.8))?;
     }
+    archive_is_read(stage, files)?;
     if !once && !stage.stop.asked() {
         gentle_traffic(stage, mint)?;
     }
-    let limit = if once { ONCE_LIMIT.saturating_sub(stage.elapsed()) } else { LAST_CALL };
-    stage.close(limit.max(SECOND))
+    Ok(())
 }
 
 fn messages_find_their_region<W: Write, P: Process>(
@@ -299,6 +317,43 @@ fn region_catches_up<W: Write, P: Process>(stage: &mut Stage<W, P>, mint: &mut M
     Ok(())
 }
 
+/// The cut webhook of act 5, as it is kept; its file was closed some seconds ago unless the machine is busy.
+fn archive_is_read<W: Write, P: Process>(stage: &mut Stage<W, P>, files: Files) -> anyhow::Result<()> {
+    const REGION: &str = "americas";
+    stage
+        .screen
+        .headline("11. Archived, repeats too: americas' part of the webhook that was cut in act 5")?;
+    let limit = stage.elapsed() + SECOND * 4;
+    let sample = loop {
+        let sample = stage.gateway.archives().oldest_part(REGION)?;
+        if sample.is_some() || stage.stop.asked() || stage.elapsed() > limit {
+            break sample;
+        }
+        stage.pause(SECOND.mul_f64(0.2))?;
+    };
+    let Some(sample) = sample else {
+        return Ok(stage.screen.note("no file with it has been closed yet")?);
+    };
+    stage.screen.record(&sample.members)?;
+    let folder = stage.gateway.archives().of(REGION);
+    let (why, folder) = match files {
+        Files::Kept => ("What reads it:", folder),
+        Files::WhileItRuns => ("What reads it, as long as the demo runs:", folder),
+        Files::Gone => (
+            "What reads it after `penstock demo --once --keep try`:",
+            Path::new("try").join(ARCHIVE).join(REGION),
+        ),
+    };
+    let read = format!("zstdcat {}/*/*/*.zst \\", folder.display());
+    // The ids of another demo are others.
+    let find = match files {
+        Files::Gone => "  | jq 'select(.ranges)'".to_owned(),
+        Files::Kept | Files::WhileItRuns => format!("  | jq 'select(.id == \"{}\")'", sample.id),
+    };
+    stage.screen.command(why, &[&read, &find])?;
+    Ok(())
+}
+
 /// `IN message 1`, `JP message 2`, `IN message 4` as `IN 1, 4; JP 2`: one person per country here.
 fn by_conversation(labels: &[String]) -> String {
     let mut people: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -343,6 +398,14 @@ impl Process for Gateway {
 
     fn start_again(&mut self) -> anyhow::Result<()> {
         Gateway::start_again(self)
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        Gateway::stop(self)
+    }
+
+    fn archives(&self) -> &Archives {
+        Gateway::archives(self)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the demo prints: headlines, one row per parcel, the ledger. For 80 columns, and for a pipe.
+//! What the demo prints: headlines, one row per parcel, an archived record, the ledger. For 80 columns, and for a pipe.
 //!
 //! Lines are only ever added, never redrawn, so that the output reads the same in a terminal, a
 //! pager and a CI log. Colours are for terminals only and carry nothing that the words do not say.
@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::ledger::{Balance, Line};
 
 const WIDTH: usize = 80;
+/// Before the second and third line of a value.
+const FURTHER: &str = "    ";
 
 /// Writes to stdout, or to anything in tests.
 #[derive(Debug)]
@@ -124,6 +126,38 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
+    /// An archived record as jq lays it out; a value gets two lines, the last one, which is the body, three,
+    /// and what is longer loses its middle.
+    pub fn record(&mut self, members: &[(String, String)]) -> io::Result<()> {
+        writeln!(self.out, "{{")?;
+        for (at, (name, value)) in members.iter().enumerate() {
+            let (lines, comma) = if at + 1 < members.len() { (2, ",") } else { (3, "") };
+            let name = format!("  \"{name}\": ");
+            let first = WIDTH - 1 - name.chars().count();
+            let further = WIDTH - 1 - FURTHER.len();
+            let value: Vec<char> = shortened(value, first + (lines - 1) * further).chars().collect();
+            let (head, rest) = value.split_at(first.min(value.len()));
+            self.painted(Paint::Dim, &name)?;
+            write!(self.out, "{}", String::from_iter(head))?;
+            for line in rest.chunks(further) {
+                write!(self.out, "\n{FURTHER}{}", String::from_iter(line))?;
+            }
+            writeln!(self.out, "{comma}")?;
+        }
+        writeln!(self.out, "}}")?;
+        self.out.flush()
+    }
+
+    /// A reason and the command for it.
+    pub fn command(&mut self, why: &str, command: &[&str]) -> io::Result<()> {
+        writeln!(self.out, "  {why}")?;
+        for line in command {
+            self.painted(Paint::Bold, &format!("    {line}"))?;
+            writeln!(self.out)?;
+        }
+        self.out.flush()
+    }
+
     /// A remark below the rows.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
         write!(self.out, "  ")?;
@@ -180,6 +214,13 @@ impl<W: Write> Screen<W> {
                 ),
                 all[4] == 0,
             ),
+            (
+                format!(
+                    "archives    {} records due, repeats too; {} missing, {} extra, {} altered",
+                    balance.kept.due, balance.kept.missing, balance.kept.extra, balance.kept.altered
+                ),
+                balance.kept.is_balanced(),
+            ),
         ];
         for (text, good) in facts {
             self.verdict(good, &text)?;
@@ -203,11 +244,7 @@ impl<W: Write> Screen<W> {
     pub fn next_steps(&mut self, steps: &[(&str, &[&str])]) -> io::Result<()> {
         self.headline("Next")?;
         for (why, command) in steps {
-            writeln!(self.out, "  {why}")?;
-            for line in *command {
-                self.painted(Paint::Bold, &format!("    {line}"))?;
-                writeln!(self.out)?;
-            }
+            self.command(why, command)?;
         }
         writeln!(self.out)?;
         self.out.flush()
@@ -280,6 +317,19 @@ fn sum(lines: &[Line]) -> [usize; 7] {
     all
 }
 
+/// At most `width` columns; of a longer text both ends.
+fn shortened(text: &str, width: usize) -> String {
+    const GAP: &str = " ... ";
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let ends = width.saturating_sub(GAP.len());
+    let head: String = text.chars().take(ends - ends / 2).collect();
+    let tail: String = text.chars().skip(length - ends / 2).collect();
+    head + GAP + &tail
+}
+
 /// `940 us`, `1.3 ms`, `4.2 s`.
 fn time(duration: Duration) -> String {
     let micros = duration.as_micros();
@@ -293,6 +343,7 @@ fn time(duration: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::Kept;
     use super::*;
 
     fn shown(show: impl FnOnce(&mut Screen<&mut Vec<u8>>) -> io::Result<()>) -> String {
@@ -314,10 +365,14 @@ mod tests {
     #[test]
     fn nothing_is_wider_than_a_plain_terminal_and_pipes_get_no_escapes() {
         let line = Line { region: "americas".to_owned(), webhooks: 123_456, ..Line::default() };
-        let balance = Balance { lines: vec![line], parcels: 123_456, signed: 123_456, ..Balance::default() };
+        let kept = Kept { due: 123_456, ..Kept::default() };
+        let balance =
+            Balance { lines: vec![line], parcels: 123_456, signed: 123_456, kept, ..Balance::default() };
         let text = shown(|screen| {
             screen.title("t", &[("gateway", "http://127.0.0.1:54321/webhook".to_owned())])?;
             screen.row(&longest_row())?;
+            screen
+                .record(&[60, 66, 67, 1000].map(|length| ("sha256".to_owned(), "\u{fc}".repeat(length))))?;
             screen.ledger(&balance, Some((Duration::from_micros(10), Duration::from_secs(3))))
         });
         for line in text.lines() {
@@ -347,6 +402,12 @@ mod tests {
         assert!(shown(|screen| screen.ledger(&good, None)).contains("The ledger balances"));
         let text = shown(|screen| screen.ledger(&bad, None));
         assert!(text.contains("DOES NOT BALANCE") && text.contains("NO signatures  0 of 1"), "{text}");
+    }
+
+    #[test]
+    fn long_values_keep_both_ends() {
+        assert_eq!(shortened("short", 5), "short");
+        assert_eq!(shortened("0123456789abcdef", 12), "0123 ... def");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::archives::Archives;
 use super::events::{digest_of, events_in};
 use super::ledger::{Arrived, Balance, Ledger, Posted};
 use super::receiver::{Delivery, Mode, Receiver};
@@ -18,10 +19,13 @@ use super::sender::{Outcome, Sender};
 use super::stop::Stop;
 use super::webhooks::{ACCOUNT, NUMBER, Person, Webhook};
 use super::why::why;
+use crate::cli::client::ClientError;
 use crate::parse::User;
 
 /// How long a row waits for its parcel: a healthy region takes it within a few milliseconds.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Of a webhook without an answer: every answer waits for the disk, and a busy one can take many seconds.
+const REPEATS: usize = 2;
 /// After the last parcel: a double would come now.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
@@ -31,6 +35,10 @@ pub trait Process {
     fn kill(&mut self) -> anyhow::Result<u32>;
     /// The same again, until it takes webhooks.
     fn start_again(&mut self) -> anyhow::Result<()>;
+    /// Lets it end by itself: then every object of the archives is closed. An error if it ends badly.
+    fn stop(&mut self) -> anyhow::Result<()>;
+    /// What it archives to.
+    fn archives(&self) -> &Archives;
 }
 
 /// The gateway, its both sides and the books.
@@ -97,9 +105,16 @@ impl<W: Write, P: Process> Stage<W, P> {
         }
     }
 
-    /// Posts a webhook as Meta does and shows what becomes of it.
+    /// Posts a webhook as Meta does, again where no answer comes in time, and shows what becomes of it.
     pub fn send(&mut self, webhook: &Webhook<'_>) -> anyhow::Result<()> {
-        let outcome = self.sender.post(&webhook.body);
+        let mut outcome = self.sender.post(&webhook.body);
+        for _ in 0..REPEATS {
+            if !matches!(outcome.error, Some(ClientError::Late { .. })) {
+                break;
+            }
+            self.follow(webhook, outcome, true)?;
+            outcome = self.sender.post(&webhook.body);
+        }
         if let Some(error) = outcome.error {
             return Err(error.into());
         }
@@ -149,18 +164,26 @@ impl<W: Write, P: Process> Stage<W, P> {
         self.start.elapsed()
     }
 
-    /// Waits for what is still under way, then shows the ledger.
+    /// Waits for what is still under way, ends the gateway, then shows the ledger.
     pub fn close(&mut self, limit: Duration) -> anyhow::Result<Balance> {
         for receiver in &self.receivers {
             receiver.set_mode(Mode::Healthy);
         }
         self.watch(Instant::now() + limit, |stage| stage.waiting() == 0 || stage.stop.urgent())?;
         self.watch(Instant::now() + AFTERMATH, |stage| stage.stop.urgent())?;
+        let ended = self.gateway.stop();
+        while let Ok(delivery) = self.arrivals.try_recv() {
+            self.take(&delivery)?;
+        }
+        for record in self.gateway.archives().records()? {
+            self.ledger.archive(record);
+        }
         let balance = self.ledger.balance();
         self.answers.sort_unstable();
         let median = self.answers.get(self.answers.len() / 2);
         let answers = median.copied().zip(self.answers.last().copied());
         self.screen.ledger(&balance, answers)?;
+        ended?;
         Ok(balance)
     }
 

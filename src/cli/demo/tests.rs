@@ -5,16 +5,18 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender as Tx};
+use std::sync::mpsc::{self, Receiver as Rx, Sender as Tx};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::events::digest_of;
+use super::ledger::Balance;
 use super::receiver::{Incoming, read_request};
 use super::*;
 use crate::cli::client::{Client, Url};
-use crate::cli::sign::{signature, verifies};
+use crate::cli::sign::{hex, signature, verifies};
 
 const SECRET: &[u8] = b"demo secret";
 
@@ -31,6 +33,8 @@ enum Fault {
     Misroute,
     TakeForgeries,
     ForgetRepeats,
+    ArchiveTwice,
+    ArchiveNothing,
 }
 
 /// Verifies, answers, cuts by country and forwards in order: everything but durable.
@@ -38,6 +42,11 @@ struct Fake {
     url: Url,
     closed: Arc<AtomicBool>,
     dead: Arc<AtomicBool>,
+    archives: Archives,
+    /// Region and line of each record; written when it is started again and when it stops.
+    records: Rx<(&'static str, String)>,
+    written: Vec<(&'static str, String)>,
+    _folder: tempfile::TempDir,
 }
 
 /// What was taken is forwarded all the same; only nobody answers meanwhile.
@@ -52,7 +61,17 @@ impl Process for Fake {
 
     fn start_again(&mut self) -> anyhow::Result<()> {
         self.dead.store(false, Ordering::SeqCst);
+        self.write_archives();
         Ok(())
+    }
+
+    fn stop(&mut self) -> anyhow::Result<()> {
+        self.write_archives();
+        Ok(())
+    }
+
+    fn archives(&self) -> &Archives {
+        &self.archives
     }
 }
 
@@ -73,14 +92,29 @@ impl Fake {
             .collect();
         let dead = Arc::new(AtomicBool::new(false));
         let (theirs, their_dead) = (Arc::clone(&closed), Arc::clone(&dead));
+        let (kept, records) = mpsc::channel();
         thread::spawn(move || {
             let mut seen = HashSet::new();
             for stream in listener.incoming().flatten() {
                 let open = || !theirs.load(Ordering::SeqCst) && !their_dead.load(Ordering::SeqCst);
-                intake(stream, &lanes, fault, &open, &mut seen);
+                intake(stream, &lanes, fault, &open, &mut seen, &kept);
             }
         });
-        Self { url, closed, dead }
+        let folder = tempfile::tempdir().unwrap();
+        let names = TERRITORIES.iter().map(|territory| territory.name);
+        let archives = Archives::create(folder.path().join("archive"), names).unwrap();
+        Self { url, closed, dead, archives, records, written: Vec::new(), _folder: folder }
+    }
+
+    /// One object per region, with all there is.
+    fn write_archives(&mut self) {
+        self.written.extend(self.records.try_iter());
+        for territory in TERRITORIES {
+            let own = self.written.iter().filter(|(region, _)| *region == territory.name);
+            let lines: String = own.map(|(_, line)| line.as_str()).collect();
+            let object = self.archives.of(territory.name).join("all.jsonl.zst");
+            std::fs::write(object, zstd::encode_all(lines.as_bytes(), 1).unwrap()).unwrap();
+        }
     }
 }
 
@@ -96,6 +130,7 @@ fn intake(
     fault: Fault,
     open: &dyn Fn() -> bool,
     seen: &mut HashSet<String>,
+    kept: &Tx<(&'static str, String)>,
 ) {
     if !open() {
         return;
@@ -108,6 +143,13 @@ fn intake(
         let status = if right || fault == Fault::TakeForgeries { 200 } else { 401 };
         write!(stream, "HTTP/1.1 {status} -\r\ncontent-length: 0\r\n\r\n").unwrap();
         if status == 200 {
+            let own = records_of(std::str::from_utf8(&request.body).unwrap());
+            let times = match fault {
+                Fault::ArchiveNothing => 0,
+                Fault::ArchiveTwice => 2,
+                _ => 1,
+            };
+            own.iter().for_each(|record| (0..times).for_each(|_| kept.send(record.clone()).unwrap()));
             for (region, parcel) in cut(std::str::from_utf8(&request.body).unwrap(), seen) {
                 europeans += usize::from(region == "europe");
                 let astray = fault == Fault::Misroute && region == "europe" && europeans == 3;
@@ -120,19 +162,42 @@ fn intake(
     }
 }
 
+/// One record per region, as far as the demo reads them.
+fn records_of(body: &str) -> Vec<(&'static str, String)> {
+    let sha256 = hex(&digest_of(body.as_bytes()));
+    let line = |part: &str, ranges: &str| {
+        let part = serde_json::to_string(part).unwrap();
+        format!("{{\"id\":\"a-1\",\"sha256\":\"{sha256}\"{ranges},\"body\":{part}}}\n")
+    };
+    if body.starts_with(REWRITTEN) {
+        let compact: serde_json::Value = serde_json::from_str(body).unwrap();
+        return vec![(region_of(&compact.to_string()), line(body, ""))];
+    }
+    let parts = cut(body, &mut HashSet::new());
+    let ranges = if parts.len() > 1 { ",\"ranges\":[]" } else { "" };
+    parts
+        .into_iter()
+        .map(|(region, part)| (region, line(std::str::from_utf8(&part).unwrap(), ranges)))
+        .collect()
+}
+
+/// What the demo does with a repeat of one message only.
+const REWRITTEN: &str = "{\n";
+
+/// By the country of the user id.
+fn region_of(json: &str) -> &'static str {
+    let country = json.split_once("_user_id\":\"").and_then(|(_, id)| id.get(..2));
+    home(country.map(|country| Person { name: "", country, phone: None, bsuid: None }))
+}
+
 /// One body per region, every event byte for byte.
 fn cut(body: &str, seen: &mut HashSet<String>) -> Vec<(&'static str, Vec<u8>)> {
-    let of = |json: &str| {
-        let country = json.split_once("_user_id\":\"").and_then(|(_, id)| id.get(..2));
-        home(country.map(|country| Person { name: "", country, phone: None, bsuid: None }))
-    };
     const LIST: &str = "\"messages\":[";
-    if body.starts_with("{\n") {
-        // Rewritten: the demo does this with a repeat only.
+    if body.starts_with(REWRITTEN) {
         return Vec::new();
     }
     let Some(at) = body.find(LIST).map(|at| at + LIST.len()) else {
-        return vec![(of(body), body.into())];
+        return vec![(region_of(body), body.into())];
     };
     let end = body.rfind("]},\"field\"").unwrap();
     let mut messages: Vec<&RawValue> = serde_json::from_str(&body[at - 1..=end]).unwrap();
@@ -142,9 +207,9 @@ fn cut(body: &str, seen: &mut HashSet<String>) -> Vec<(&'static str, Vec<u8>)> {
     });
     let mut parcels: Vec<(&'static str, Vec<&str>)> = Vec::new();
     for message in messages {
-        match parcels.iter_mut().find(|(region, _)| *region == of(message.get())) {
+        match parcels.iter_mut().find(|(region, _)| *region == region_of(message.get())) {
             Some((_, list)) => list.push(message.get()),
-            None => parcels.push((of(message.get()), vec![message.get()])),
+            None => parcels.push((region_of(message.get()), vec![message.get()])),
         }
     }
     let parcel = |list: Vec<&str>| format!("{}{}{}", &body[..at], list.join(","), &body[end..]).into_bytes();
@@ -210,6 +275,11 @@ fn played(
     (balance, String::from_utf8(out).unwrap())
 }
 
+/// One event of americas in four webhooks.
+fn repeats(stage: &mut Stage<&mut Vec<u8>, Fake>, mint: &mut Mint) -> anyhow::Result<()> {
+    repeats_are_dropped(stage, mint)
+}
+
 /// Three events of one conversation in europe, and a forgery.
 fn short(stage: &mut Stage<&mut Vec<u8>, Fake>, mint: &mut Mint) -> anyhow::Result<()> {
     nobodys_event(stage, mint)?;
@@ -228,7 +298,7 @@ fn europe(fault: Fault) -> Balance {
 
 #[test]
 fn all_acts_balance_with_an_honest_gateway() {
-    let (balance, text) = played(Fault::None, |stage, mint| play(stage, mint, true).map(drop));
+    let (balance, text) = played(Fault::None, |stage, mint| play(stage, mint, true, Files::Gone));
     assert!(balance.is_balanced(), "{text}");
     assert_eq!(balance.forged, 1);
     assert!(balance.parcels > balance.whole, "a batch was cut:\n{text}");
@@ -240,6 +310,8 @@ fn all_acts_balance_with_an_honest_gateway() {
         "{text}"
     );
     assert_eq!(balance.repeated, 3);
+    assert!(balance.kept.due > balance.accepted, "parts are kept one by one:\n{text}");
+    assert!(text.contains("\"ranges\": []") && text.contains("zstdcat try/"), "a record is shown:\n{text}");
     assert_eq!(text.matches("dropped").count(), 3, "three repeats:\n{text}");
     let killed = text.split("kill -9 1, with 5 events").nth(1).unwrap_or_default();
     assert!(
@@ -284,9 +356,16 @@ fn doubled_parcel_breaks_the_balance() {
 
 #[test]
 fn repeat_that_is_delivered_is_shown_and_breaks_the_balance() {
-    #[allow(clippy::redundant_closure, reason = "the function itself is not general enough")]
-    let (balance, text) = played(Fault::ForgetRepeats, |stage, mint| repeats_are_dropped(stage, mint));
+    let (balance, text) = played(Fault::ForgetRepeats, repeats);
     assert!(!balance.is_balanced() && text.contains("DOUBLED"), "{text}");
+}
+
+#[test]
+fn archive_with_too_few_or_too_many_records_breaks_the_balance() {
+    let kept = europe(Fault::ArchiveNothing).kept;
+    assert_eq!((kept.due, kept.missing, kept.extra), (4, 4, 0));
+    let kept = europe(Fault::ArchiveTwice).kept;
+    assert_eq!((kept.missing, kept.extra, kept.altered), (0, 4, 0));
 }
 
 #[test]

@@ -25,8 +25,13 @@ fn arrived(webhook: &Posted) -> Arrived {
     }
 }
 
+fn archived(webhook: &Posted) -> Archived {
+    let Arrived { region, events, digest, .. } = arrived(webhook);
+    Archived { region, digest, body: digest, events }
+}
+
 /// Three webhooks (a: one event of Ann, b: Ann and Ben, c: Ann), arriving as `change` leaves them;
-/// then the line of Europe must differ from the balanced one as `expect` says.
+/// each accepted one archived; then the line of Europe must differ from the balanced one as `expect` says.
 fn check(change: impl FnOnce(&mut Vec<Posted>, &mut Vec<Arrived>), expect: impl FnOnce(&mut Balance)) {
     let mut webhooks = vec![
         posted(1, &[("a", "ann")]),
@@ -42,13 +47,20 @@ fn check(change: impl FnOnce(&mut Vec<Posted>, &mut Vec<Arrived>), expect: impl 
 
     change(&mut webhooks, &mut parcels);
     expect(&mut expected);
+    let is_undisturbed = expected == undisturbed;
     let mut ledger = Ledger::new(&["europe", "asia"]);
-    webhooks.into_iter().for_each(|webhook| ledger.post(webhook));
+    for webhook in webhooks {
+        if webhook.is_accepted() {
+            expected.kept.due += 1;
+            ledger.archive(archived(&webhook));
+        }
+        ledger.post(webhook);
+    }
     parcels.into_iter().for_each(|parcel| ledger.arrive(parcel));
     let balance = ledger.balance();
     assert_eq!(balance, expected);
     assert_eq!(ledger.outstanding(), balance.lines.iter().map(|line| line.lost).sum::<usize>());
-    if expected == undisturbed {
+    if is_undisturbed {
         assert!(balance.is_balanced());
     }
 }
@@ -64,6 +76,17 @@ fn check_amiss(change: impl FnOnce(&mut Vec<Posted>, &mut Vec<Arrived>), expect:
 #[test]
 fn undisturbed_traffic_balances() {
     check(|_, _| {}, |_| {});
+}
+
+#[test]
+fn webhook_that_is_not_archived_is_noticed() {
+    let mut ledger = Ledger::new(&["europe"]);
+    let webhook = posted(1, &[("a", "ann")]);
+    ledger.arrive(arrived(&webhook));
+    ledger.post(webhook.clone());
+    assert!(!ledger.balance().is_balanced());
+    ledger.archive(archived(&webhook));
+    assert!(ledger.balance().is_balanced());
 }
 
 #[test]
