@@ -57,12 +57,8 @@ fn webhooks() -> Vec<(Vec<u8>, Vec<u8>)> {
         );
         parser.parse(SourceKind::Whatsapp, body, &mut |event| {
             let slot = verdict.slot(name_id("eu"));
-            verdict.events.push(EventRow {
-                key: event.key,
-                value: event.value,
-                slot,
-                kind: event.kind as u8,
-            });
+            let row = EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 };
+            verdict.push(row, event.users);
         });
         verdict.finish();
         let mut meta = AlignedBuf::with_capacity(0);

@@ -16,7 +16,6 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::json;
 use super::stamp;
-use super::users::Users;
 use crate::config::{Config, Mixed, SourceKind};
 use crate::cut::{Cutter, Ranges};
 use crate::entry::{Meta, name_id};
@@ -49,7 +48,6 @@ pub struct Records {
     regions: Vec<(u32, Vec<u8>)>,
     default_region: usize,
     mixed: Mixed,
-    users: Users,
     cutter: Cutter,
     ranges: Ranges,
 }
@@ -63,7 +61,6 @@ impl Records {
             regions: config.regions.iter().map(|region| named(&region.name)).collect(),
             default_region: config.default_region,
             mixed: config.archive.mixed,
-            users: Users::default(),
             cutter: Cutter::new(),
             ranges: Ranges::default(),
         }
@@ -96,7 +93,6 @@ impl Records {
                 return Err(RecordFault::NoEvents(lsn));
             }
         }
-        self.users.read(kind, body);
 
         // Once for nearly all: what is not the body takes about that much, and a body has many quotes.
         out.reserve(body.len() + body.len() / 4 + 1024);
@@ -125,7 +121,8 @@ impl Records {
         write_headers(meta.headers(), out);
         out.extend_from_slice(b"},\"events\":[");
         let mut first = true;
-        for (at, event) in meta.events().enumerate().filter(|(_, event)| !part || is_own(event.slot)) {
+        let events = meta.events().zip(meta.users());
+        for (event, user) in events.filter(|(event, _)| !part || is_own(event.slot)) {
             out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
             first = false;
             json::hex(&event.key, out);
@@ -133,7 +130,7 @@ impl Records {
             out.extend_from_slice(b"\",\"kind\":\"");
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\",\"user\":");
-            match self.users.get(at) {
+            match user {
                 Some(user) => json::string(user, out),
                 None => out.extend_from_slice(b"null"),
             }

@@ -54,12 +54,8 @@ fn verdict(
     let mut at = 0;
     let parsed = Parser::new().parse(kind, body, &mut |event| {
         let slot = verdict.slot(name_id(region(at)));
-        verdict.events.push(crate::entry::EventRow {
-            key: event.key,
-            value: event.value,
-            slot,
-            kind: event.kind as u8,
-        });
+        let row = crate::entry::EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 };
+        verdict.push(row, event.users);
         at += 1;
     });
     verdict.opaque = matches!(parsed, Parsed::Opaque(_));

@@ -177,7 +177,7 @@ fn no_record_is_written_that_would_lack_the_regions_events() {
     let body = br#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"value":{"messages":[{"id":"A"}]},"field":"messages"}]}]}"#;
     let mut verdict = verdict(Whatsapp, body, NOON_NS, |_| "us");
     let slot = verdict.slot(name_id("in"));
-    verdict.events.push(crate::entry::EventRow { slot, ..verdict.events[0] });
+    verdict.push(crate::entry::EventRow { slot, ..verdict.events[0] }, &[]);
     let mut out = Vec::new();
     let meta = meta_of(&verdict);
     let fault = Records::new(&config("")).write(&webhook(7, &meta, body), 1, &mut out);
