@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::record::Webhook;
+use super::record::{BodyDigest, Webhook};
 use crate::config::{Config, SourceKind};
 use crate::entry::{Meta, Verdict, name_id};
 use crate::journal::buffer::AlignedBuf;
@@ -69,6 +69,6 @@ fn meta_of(verdict: &Verdict) -> Vec<u8> {
     meta.as_slice().to_vec()
 }
 
-fn webhook<'a>(lsn: u64, meta: &'a [u8], body: &'a [u8]) -> Webhook<'a> {
-    Webhook { journal: JOURNAL, lsn, meta: Meta::read(meta).unwrap(), body }
+fn webhook<'a>(lsn: u64, meta: &'a [u8], body: &'a [u8], sha256: &'a BodyDigest) -> Webhook<'a> {
+    Webhook { journal: JOURNAL, lsn, meta: Meta::read(meta).unwrap(), body, sha256 }
 }
