@@ -19,7 +19,7 @@ fn verdict() -> Verdict {
     };
     let slot = verdict.slot(name_id("eu"));
     verdict.conversations.extend([(slot, 3), (slot, 9)]);
-    verdict.events.push(EventRow { key: [1; 16], value: 1, slot, kind: 2 });
+    verdict.push(EventRow { key: [1; 16], value: 1, slot, kind: 2 }, &[]);
     verdict.headers.extend_from_slice(
         b"user-agent: facebookexternalua\r\ncontent-type: application/json\r\n\
           x-hub-signature: sha1=7d38cdd689735b008b3c702edd92eea23791c5f6\r\n\

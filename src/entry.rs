@@ -5,22 +5,31 @@
 //!
 //! ```text
 //! version u8 | source kind u8 | secret u8 | flags u8 | source id u32 | received_at u64 | peer ip 16
-//! peer port u16 | regions u16 | events u32 | signature 32 | conversations u32 | headers u32
+//! peer port u16 | regions u16 | events u32 | signature 32 | conversations u32 | headers u32 | users u32
 //! regions:        (region id u32 | conversations u32 | events u32 | 0 u32)...   one per slot
 //! conversations:  u64...                                                        grouped by slot
-//! events:         (key 16 | value u64 | slot u16 | kind u8 | 0 u8)...           in the body's order
+//! events:         (key 16 | value u64 | slot u16 | kind u8 | user u8)...        in the body's order
 //! headers:        "name: value\r\n"...                                          those worth keeping
+//! users:          text...                                                       of the events, end to end
 //! ```
+//!
+//! An event's `user` is the length of its text in `users`: 0 for none, 255 for the same text as the last
+//! one before it. It is the first user of the event, by the digits of the phone, else by the
+//! business-scoped id.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::journal::buffer::AlignedBuf;
-use crate::parse::Key;
+use crate::parse::phone::Digits;
+use crate::parse::{Key, User};
 
 const VERSION: u8 = 2;
-const FIXED: usize = 80;
+const FIXED: usize = 84;
 const REGION: usize = 16;
 const EVENT: usize = 28;
+/// An event with the same user as the last one that has any. Real texts are shorter: the parser takes
+/// phones of up to 15 digits and ids of up to 135 characters.
+const SAME_USER: u8 = 255;
 
 /// Stable number of a source or region, from its name: the same over restarts and renumbering.
 /// FNV-1a, 32 bits; start-up refuses a configuration in which two names share one.
@@ -57,8 +66,42 @@ pub struct Verdict {
     pub regions: Vec<u32>,
     /// (slot, conversation), sorted and without repeats once [`Verdict::finish`] ran.
     pub conversations: Vec<(u16, u64)>,
+    /// [`Verdict::push`] adds one with its user.
     pub events: Vec<EventRow>,
     pub headers: Vec<u8>,
+    pub users: Users,
+}
+
+/// Who the events are about.
+#[derive(Debug, Default)]
+pub struct Users {
+    /// By event, as written; events behind the last have none.
+    lengths: Vec<u8>,
+    texts: Vec<u8>,
+    /// Where the last one starts in `texts`.
+    last: usize,
+}
+
+impl Users {
+    fn clear(&mut self) {
+        self.lengths.clear();
+        self.texts.clear();
+        self.last = 0;
+    }
+
+    fn push(&mut self, user: &[u8]) {
+        let length = match u8::try_from(user.len()) {
+            Ok(0) | Err(_) => 0,
+            Ok(_) if self.texts.get(self.last..) == Some(user) => SAME_USER,
+            Ok(SAME_USER) => 0,
+            Ok(length) => {
+                self.last = self.texts.len();
+                self.texts.extend_from_slice(user);
+                length
+            }
+        };
+        self.lengths.push(length);
+    }
 }
 
 impl Verdict {
@@ -67,6 +110,7 @@ impl Verdict {
         self.conversations.clear();
         self.events.clear();
         self.headers.clear();
+        self.users.clear();
         self.opaque = false;
         self.signature = [0; 32];
     }
@@ -78,6 +122,16 @@ impl Verdict {
             self.regions.len() - 1
         });
         at as u16
+    }
+
+    /// Adds the next event of the body.
+    pub fn push(&mut self, event: EventRow, users: &[User<'_>]) {
+        self.events.push(event);
+        let user = users.first().copied().unwrap_or_default();
+        match user.phone.and_then(Digits::parse) {
+            Some(digits) => self.users.push(&digits),
+            None => self.users.push(user.bsuid.unwrap_or_default().as_bytes()),
+        }
     }
 
     /// Call when all events are in.
@@ -95,6 +149,7 @@ impl Verdict {
             + self.conversations.len() * 8
             + self.events.len() * EVENT
             + self.headers.len()
+            + self.users.texts.len()
     }
 
     pub fn write(&self, out: &mut AlignedBuf) {
@@ -119,6 +174,7 @@ impl Verdict {
         fixed[40..72].copy_from_slice(&self.signature);
         fixed[72..76].copy_from_slice(&(self.conversations.len() as u32).to_le_bytes());
         fixed[76..80].copy_from_slice(&(self.headers.len() as u32).to_le_bytes());
+        fixed[80..84].copy_from_slice(&(self.users.texts.len() as u32).to_le_bytes());
         // One piece for all of it: each time a buffer grows it is asked whether it can.
         let (to, rest) = out.extend(self.encoded_len()).split_at_mut(FIXED);
         to.copy_from_slice(&fixed);
@@ -135,14 +191,17 @@ impl Verdict {
             row.copy_from_slice(&conversation.to_le_bytes());
         }
         let (rows, rest) = rest.split_at_mut(self.events.len() * EVENT);
-        for (event, row) in self.events.iter().zip(rows.chunks_exact_mut(EVENT)) {
+        let users = self.users.lengths.iter().copied().chain(std::iter::repeat(0));
+        for ((event, user), row) in self.events.iter().zip(users).zip(rows.chunks_exact_mut(EVENT)) {
             row[0..16].copy_from_slice(&event.key);
             row[16..24].copy_from_slice(&event.value.to_le_bytes());
             row[24..26].copy_from_slice(&event.slot.to_le_bytes());
             row[26] = event.kind;
-            row[27] = 0;
+            row[27] = user;
         }
-        rest.copy_from_slice(&self.headers);
+        let (headers, users) = rest.split_at_mut(self.headers.len());
+        headers.copy_from_slice(&self.headers);
+        users.copy_from_slice(&self.users.texts);
     }
 
     /// How many conversations and events a slot has. Nearly every webhook is for one region.
@@ -164,6 +223,7 @@ pub struct Meta<'a> {
     conversations: &'a [u8],
     events: &'a [u8],
     headers: &'a [u8],
+    users: &'a [u8],
 }
 
 /// Why a meta cannot be read.
@@ -195,15 +255,16 @@ impl<'a> Meta<'a> {
         let split = |rest: &'a [u8], len: usize| rest.split_at_checked(len).ok_or(MetaFault::Lengths);
         let (regions, rest) = split(rest, slots * REGION)?;
         let (conversations, rest) = split(rest, u32_at(fixed, 72) as usize * 8)?;
-        let (events, headers) = split(rest, u32_at(fixed, 36) as usize * EVENT)?;
-        if headers.len() != u32_at(fixed, 76) as usize {
+        let (events, rest) = split(rest, u32_at(fixed, 36) as usize * EVENT)?;
+        let (headers, users) = split(rest, u32_at(fixed, 76) as usize)?;
+        if users.len() != u32_at(fixed, 80) as usize {
             return Err(MetaFault::Lengths);
         }
         let listed: u64 = regions.chunks_exact(REGION).map(|r| u64::from(u32_at(r, 4))).sum();
         if listed * 8 != conversations.len() as u64 {
             return Err(MetaFault::Lengths);
         }
-        Ok(Self { fixed, regions, conversations, events, headers })
+        Ok(Self { fixed, regions, conversations, events, headers, users })
     }
 
     pub fn source(&self) -> u32 {
@@ -267,6 +328,21 @@ impl<'a> Meta<'a> {
         })
     }
 
+    /// Of each event, in the order of [`Meta::events`]: who it is about, if anybody. Phones are digits alone.
+    pub fn users(&self) -> impl Iterator<Item = Option<&'a str>> + 'a {
+        let (mut rest, mut last) = (self.users, None);
+        self.events.chunks_exact(EVENT).map(move |event| match event[27] {
+            0 => None,
+            SAME_USER => last,
+            length => {
+                let (text, behind) = rest.split_at_checked(usize::from(length))?;
+                rest = behind;
+                last = std::str::from_utf8(text).ok();
+                last
+            }
+        })
+    }
+
     /// Kept headers as they came, one per line.
     pub fn headers(&self) -> &'a [u8] {
         self.headers
@@ -292,8 +368,24 @@ mod tests {
         for (slot, conversation) in [(us, 9), (eu, 3), (us, 2), (eu, 3)] {
             verdict.conversations.push((slot, conversation));
         }
-        verdict.events.push(EventRow { key: [1; 16], value: u64::MAX - 1, slot: eu, kind: 1 });
-        verdict.events.push(EventRow { key: [2; 16], value: 5, slot: us, kind: 2 });
+        let phone = User { phone: Some("+91 98765-00001"), bsuid: Some("IN.1") };
+        let bsuid = User { phone: None, bsuid: Some("IN.ENT.22") };
+        let long = "9".repeat(300);
+        let too_long = User { phone: None, bsuid: Some(&long) };
+        let users: [(&[User<'_>], _); 8] = [
+            (&[], None),
+            (&[phone, bsuid], Some("919876500001")),
+            (&[phone], Some("919876500001")),
+            (&[], None),
+            (&[phone], Some("919876500001")),
+            (&[bsuid, phone], Some("IN.ENT.22")),
+            (&[too_long], None),
+            (&[phone], Some("919876500001")),
+        ];
+        for (at, (users, _)) in (0..).zip(users) {
+            let slot = if at % 2 == 0 { eu } else { us };
+            verdict.push(EventRow { key: [at; 16], value: u64::MAX - 1, slot, kind: at }, users);
+        }
         verdict.headers.extend_from_slice(b"user-agent: facebookexternalua\r\n");
         verdict.finish();
         let mut buf = AlignedBuf::with_capacity(0);
@@ -309,6 +401,9 @@ mod tests {
         assert_eq!(meta.conversations(us).collect::<Vec<_>>(), [2, 9]);
         assert_eq!(meta.events().collect::<Vec<_>>(), verdict.events);
         assert_eq!(meta.headers(), b"user-agent: facebookexternalua\r\n");
+        assert_eq!(meta.users().collect::<Vec<_>>(), users.map(|(_, expected)| expected));
+        // Neighbours share a text.
+        assert_eq!(verdict.users.texts, b"919876500001IN.ENT.22919876500001");
         for cut in 0..buf.len() {
             assert!(Meta::read(&buf.as_slice()[..cut]).is_err(), "cut at {cut} and not seen");
         }

@@ -172,7 +172,7 @@ impl Intake {
         let parsed = parser.parse(self.desks[desk].kind, body, &mut |event: &Event<'_>| {
             if event.kind == EventKind::Errors {
                 errors_region = self.router.route_event(event).region;
-                verdict.events.push(row(event, LATER));
+                verdict.push(row(event, LATER), event.users);
                 return;
             }
             let Routed { region, rule } = self.router.route_event(event);
@@ -182,7 +182,7 @@ impl Intake {
             let (id, owner) = self.regions[region];
             owners |= 1 << owner;
             let slot = verdict.slot(id);
-            verdict.events.push(row(event, slot));
+            verdict.push(row(event, slot), event.users);
             verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
         });
         verdict.opaque = matches!(parsed, Parsed::Opaque(_));

@@ -71,7 +71,6 @@ const PURE: &[&str] = &[
     "src/cut/",
     "src/archive/stamp.rs",
     "src/archive/json.rs",
-    "src/archive/users.rs",
     "src/archive/record.rs",
     "src/archive/pack.rs",
     "src/route/",

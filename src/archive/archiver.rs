@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::file::Folder;
 use super::pack::{Frames, Rules};
 use super::progress::{Progress, Row};
-use super::record::{Records, Webhook};
+use super::record::{BodyDigest, Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
@@ -164,6 +164,7 @@ impl<D: Disk> Archiver<D> {
     }
 
     fn take_entry(&mut self, journal: JournalIndex, lsn: u64, meta: Meta<'_>, body: &[u8], now_ms: u64) {
+        let sha256 = BodyDigest::default();
         for (slot, id) in meta.regions().enumerate() {
             let region = self.records.region(id);
             // Regions that are gone share the default one, which gets the webhook once.
@@ -171,7 +172,7 @@ impl<D: Disk> Archiver<D> {
                 continue;
             }
             self.work(journal, region, now_ms, |strand, id, tools| {
-                strand.take(&Webhook { journal: id, lsn, meta, body }, tools)
+                strand.take(&Webhook { journal: id, lsn, meta, body, sha256: &sha256 }, tools)
             });
         }
     }

@@ -38,6 +38,5 @@ pub mod stamp;
 mod strand;
 #[cfg(test)]
 mod tests;
-mod users;
 
 pub use run::{Setup, run, wanted};

@@ -10,6 +10,7 @@
 use std::io;
 
 use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use super::stamp::Hour;
 
@@ -18,6 +19,18 @@ const FRAME: usize = 1 << 20;
 /// For the frames of all packs together.
 const MEMORY: usize = 64 << 20;
 const FRAME_MIN: usize = 64 << 10;
+
+/// What level 1 is here. Lines of an archive are like those before them and hold much that is random: one
+/// window of 256 KiB and a table of 16 KiB have what there is to find and stay in the caches, and larger
+/// steps pass over digests. Takes a third less time than zstd's own level 1, for a tenth more bytes.
+const LEVEL_1: [CParameter; 5] = [
+    CParameter::WindowLog(18),
+    CParameter::HashLog(12),
+    CParameter::MinMatch(7),
+    CParameter::TargetLength(4),
+    // Steps alone would turn this off.
+    CParameter::LiteralCompressionMode(ParamSwitch::Enable),
+];
 
 /// When objects close.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +78,9 @@ impl Frames {
         let mut zstd = Compressor::new(level)?;
         // Whoever reads a frame, years later, can tell whether it is what was written.
         zstd.include_checksum(true)?;
+        if level == 1 {
+            LEVEL_1.into_iter().try_for_each(|parameter| zstd.set_parameter(parameter))?;
+        }
         Ok(Self { zstd, out: Vec::new() })
     }
 

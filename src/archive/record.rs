@@ -12,11 +12,12 @@
 // Addresses, not sockets.
 use core::net::{IpAddr, SocketAddr};
 
-use aws_lc_rs::digest::{SHA256, digest};
+use std::cell::OnceCell;
+
+use aws_lc_rs::digest::{Digest, SHA256, digest};
 
 use super::json;
 use super::stamp;
-use super::users::Users;
 use crate::config::{Config, Mixed, SourceKind};
 use crate::cut::{Cutter, Ranges};
 use crate::entry::{Meta, name_id};
@@ -30,6 +31,17 @@ pub struct Webhook<'a> {
     pub lsn: u64,
     pub meta: Meta<'a>,
     pub body: &'a [u8],
+    pub sha256: &'a BodyDigest,
+}
+
+/// SHA-256 of a body, made when the first record wants it: a webhook may have records in several regions.
+#[derive(Default)]
+pub struct BodyDigest(OnceCell<Digest>);
+
+impl BodyDigest {
+    fn of(&self, body: &[u8]) -> &[u8] {
+        self.0.get_or_init(|| digest(&SHA256, body)).as_ref()
+    }
 }
 
 /// Why there is no record.
@@ -49,7 +61,6 @@ pub struct Records {
     regions: Vec<(u32, Vec<u8>)>,
     default_region: usize,
     mixed: Mixed,
-    users: Users,
     cutter: Cutter,
     ranges: Ranges,
 }
@@ -63,7 +74,6 @@ impl Records {
             regions: config.regions.iter().map(|region| named(&region.name)).collect(),
             default_region: config.default_region,
             mixed: config.archive.mixed,
-            users: Users::default(),
             cutter: Cutter::new(),
             ranges: Ranges::default(),
         }
@@ -82,7 +92,7 @@ impl Records {
         region: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), RecordFault> {
-        let Webhook { journal, lsn, meta, body } = *webhook;
+        let Webhook { journal, lsn, meta, body, sha256 } = *webhook;
         let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
         // Slots are few: nearly every webhook has one.
         let own: Vec<bool> = meta.regions().map(|id| self.region(id) == region).collect();
@@ -96,7 +106,6 @@ impl Records {
                 return Err(RecordFault::NoEvents(lsn));
             }
         }
-        self.users.read(kind, body);
 
         // Once for nearly all: what is not the body takes about that much, and a body has many quotes.
         out.reserve(body.len() + body.len() / 4 + 1024);
@@ -125,7 +134,8 @@ impl Records {
         write_headers(meta.headers(), out);
         out.extend_from_slice(b"},\"events\":[");
         let mut first = true;
-        for (at, event) in meta.events().enumerate().filter(|(_, event)| !part || is_own(event.slot)) {
+        let events = meta.events().zip(meta.users());
+        for (event, user) in events.filter(|(event, _)| !part || is_own(event.slot)) {
             out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
             first = false;
             json::hex(&event.key, out);
@@ -133,14 +143,14 @@ impl Records {
             out.extend_from_slice(b"\",\"kind\":\"");
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\",\"user\":");
-            match self.users.get(at) {
+            match user {
                 Some(user) => json::string(user, out),
                 None => out.extend_from_slice(b"null"),
             }
             out.push(b'}');
         }
         out.extend_from_slice(b"],\"sha256\":\"");
-        json::hex(digest(&SHA256, body).as_ref(), out);
+        json::hex(sha256.of(body), out);
         out.push(b'"');
         if part {
             self.write_part(body, out);
@@ -198,35 +208,36 @@ fn write_base64(body: &[u8], out: &mut Vec<u8>) {
 
 /// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by commas.
 fn write_headers(lines: &[u8], out: &mut Vec<u8>) {
-    let fields = |lines| Fields { lines };
-    let mut before = 0;
-    for (name, value, rest) in fields(lines) {
-        let is_same = |field: &(&[u8], &[u8], &[u8])| field.0 == name;
-        if fields(lines).take(before).any(|field| is_same(&field)) {
-            before += 1;
+    let fields: Vec<(&[u8], &[u8])> = Fields { lines }.collect();
+    // Headers may hold any byte; JSON may not. Hardly one is not ASCII.
+    let plain = lines.is_ascii();
+    let write = |value: &[u8], out: &mut Vec<u8>| match plain {
+        true => json::escape(value, out),
+        false => json::escape(String::from_utf8_lossy(value).as_bytes(), out),
+    };
+    for (at, (name, value)) in fields.iter().enumerate() {
+        if fields.iter().take(at).any(|(before, _)| before == name) {
             continue;
         }
-        out.extend_from_slice(if before > 0 { b",\"" } else { b"\"" });
-        before += 1;
+        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
         json::escape(name, out);
         out.extend_from_slice(b"\":\"");
-        // Headers may hold any byte; JSON may not.
-        json::escape(String::from_utf8_lossy(value).as_bytes(), out);
-        for (_, more, _) in fields(rest).filter(is_same) {
+        write(value, out);
+        for (_, more) in fields.iter().skip(at + 1).filter(|(other, _)| other == name) {
             out.extend_from_slice(b", ");
-            json::escape(String::from_utf8_lossy(more).as_bytes(), out);
+            write(more, out);
         }
         out.push(b'"');
     }
 }
 
-/// Name and value of each line, and the lines behind it.
+/// Name and value of each line.
 struct Fields<'a> {
     lines: &'a [u8],
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = (&'a [u8], &'a [u8], &'a [u8]);
+    type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = memchr::memchr(b'\n', self.lines)?;
@@ -234,7 +245,7 @@ impl<'a> Iterator for Fields<'a> {
         self.lines = rest;
         let colon = memchr::memchr(b':', line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
-        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii(), rest))
+        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii()))
     }
 }
 

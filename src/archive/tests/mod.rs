@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::record::Webhook;
+use super::record::{BodyDigest, Webhook};
 use crate::config::{Config, SourceKind};
 use crate::entry::{Meta, Verdict, name_id};
 use crate::journal::buffer::AlignedBuf;
@@ -54,12 +54,8 @@ fn verdict(
     let mut at = 0;
     let parsed = Parser::new().parse(kind, body, &mut |event| {
         let slot = verdict.slot(name_id(region(at)));
-        verdict.events.push(crate::entry::EventRow {
-            key: event.key,
-            value: event.value,
-            slot,
-            kind: event.kind as u8,
-        });
+        let row = crate::entry::EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 };
+        verdict.push(row, event.users);
         at += 1;
     });
     verdict.opaque = matches!(parsed, Parsed::Opaque(_));
@@ -73,6 +69,6 @@ fn meta_of(verdict: &Verdict) -> Vec<u8> {
     meta.as_slice().to_vec()
 }
 
-fn webhook<'a>(lsn: u64, meta: &'a [u8], body: &'a [u8]) -> Webhook<'a> {
-    Webhook { journal: JOURNAL, lsn, meta: Meta::read(meta).unwrap(), body }
+fn webhook<'a>(lsn: u64, meta: &'a [u8], body: &'a [u8], sha256: &'a BodyDigest) -> Webhook<'a> {
+    Webhook { journal: JOURNAL, lsn, meta: Meta::read(meta).unwrap(), body, sha256 }
 }

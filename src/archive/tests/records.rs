@@ -13,7 +13,7 @@ const REGIONS: [&str; 3] = ["us", "in", "br"];
 
 fn line(records: &mut Records, meta: &[u8], body: &[u8], region: usize) -> Result<String, RecordFault> {
     let mut out = b"before".to_vec();
-    records.write(&webhook(7, meta, body), region, &mut out)?;
+    records.write(&webhook(7, meta, body, &BodyDigest::default()), region, &mut out)?;
     let text = String::from_utf8(out.strip_prefix(b"before").unwrap().to_vec()).unwrap();
     assert!(text.ends_with("}\n") && text.matches('\n').count() == 1, "one line: {text}");
     Ok(text)
@@ -177,9 +177,10 @@ fn no_record_is_written_that_would_lack_the_regions_events() {
     let body = br#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"value":{"messages":[{"id":"A"}]},"field":"messages"}]}]}"#;
     let mut verdict = verdict(Whatsapp, body, NOON_NS, |_| "us");
     let slot = verdict.slot(name_id("in"));
-    verdict.events.push(crate::entry::EventRow { slot, ..verdict.events[0] });
+    verdict.push(crate::entry::EventRow { slot, ..verdict.events[0] }, &[]);
     let mut out = Vec::new();
     let meta = meta_of(&verdict);
-    let fault = Records::new(&config("")).write(&webhook(7, &meta, body), 1, &mut out);
+    let fault =
+        Records::new(&config("")).write(&webhook(7, &meta, body, &BodyDigest::default()), 1, &mut out);
     assert_eq!((fault, out.len()), (Err(RecordFault::NoEvents(7)), 0));
 }
