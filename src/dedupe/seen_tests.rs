@@ -141,7 +141,8 @@ fn at_the_bound_the_oldest_go_first_and_it_is_said_until_a_window_has_passed() {
     }
     assert!(seen.evicted() > 20_000 && seen.forgets());
     assert_eq!(seen.keys() as u64 + seen.evicted(), n);
-    assert!(seen.keys() > 20_000, "only {} keys fit in 1 MiB", seen.keys());
+    // 32,768 at 32 bytes; shards of a few kilobytes fill unevenly, and the fullest makes all give.
+    assert!(seen.keys() > 16_384, "only {} keys fit in 1 MiB", seen.keys());
     // Of the minutes the newest are whole, the older ones are gone.
     let kept = |minute: &std::ops::Range<u64>, seen: &mut Seen| {
         minute.clone().filter(|n| seen.claim(1, &key(*n), 1) == Sighting::Repeat).count() as u64
