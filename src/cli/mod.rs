@@ -38,7 +38,7 @@ pub struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show in half a minute what Penstock does: a gateway and three regions on this machine
+    /// Show in half a minute what Penstock does, with three regions on this machine
     Demo(demo::Args),
     /// Run the gateway
     Serve(serve::Args),

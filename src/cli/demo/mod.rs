@@ -43,7 +43,7 @@ pub struct Args {
     /// Play the acts, print the ledger and end: 0 if it balances
     #[arg(long)]
     pub once: bool,
-    /// Keep the gateway's configuration, journal and archives in this new folder
+    /// Keep configuration, journal and archives in this new folder
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
 }

@@ -116,7 +116,9 @@ impl<W: Write, P: Process> Stage<W, P> {
             outcome = self.sender.post(&webhook.body);
         }
         if let Some(error) = outcome.error {
-            return Err(error.into());
+            let late = matches!(error, ClientError::Late { .. });
+            let why = if late { "every answer waits for the disk: is it busy?" } else { "post a webhook" };
+            return Err(anyhow::Error::from(error).context(why));
         }
         self.answers.push(outcome.answered - outcome.begun);
         self.follow(webhook, outcome, true)
