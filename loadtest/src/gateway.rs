@@ -30,20 +30,35 @@ pub struct Counters {
 }
 
 impl Gateway {
-    /// Starts `binary` with its data in `folder` and waits until it takes webhooks.
+    /// Starts `binary` with its data in `folder` and waits until it takes webhooks. With `archive`, a folder,
+    /// each region has its own archive in it.
     pub fn start(
         binary: &Path,
         folder: &Path,
         cpu: usize,
         sink: SocketAddr,
         regions: usize,
+        archive: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let data = folder.join("data");
         std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        let mut text = config(&data, cpu, address, admin);
+        for (at, prefixes) in prefixes(regions).iter().enumerate() {
+            // A String takes everything.
+            write!(
+                text,
+                "\n[[region]]\nname = \"region-{at}\"\nendpoint = \"http://{sink}/region-{at}\"\nprefixes = {prefixes:?}\n"
+            )
+            .ok();
+            if let Some(archive) = archive {
+                let folder = archive.join(format!("region-{at}"));
+                std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+                writeln!(text, "archive = \"file://{}\"", folder.display()).ok();
+            }
+        }
         let file = folder.join("penstock.toml");
-        std::fs::write(&file, config(&data, cpu, address, admin, sink, regions))
-            .context("write the configuration")?;
+        std::fs::write(&file, text).context("write the configuration")?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(&file);
         let mut server = Server::start(command, cpu, &folder.join("gateway.log"))?;
@@ -77,16 +92,9 @@ pub fn total(page: &str, name: &str) -> f64 {
     values.sum()
 }
 
-fn config(
-    data: &Path,
-    cpu: usize,
-    address: SocketAddr,
-    admin: SocketAddr,
-    sink: SocketAddr,
-    regions: usize,
-) -> String {
+fn config(data: &Path, cpu: usize, address: SocketAddr, admin: SocketAddr) -> String {
     let data = data.display();
-    let mut text = format!(
+    format!(
         r#"[gateway]
 id = "loadtest"
 data_dir = "{data}"
@@ -111,16 +119,7 @@ verify_tokens = ["loadtest-token"]
 [routing]
 default = "region-0"
 "#
-    );
-    for (at, prefixes) in prefixes(regions).iter().enumerate() {
-        // A String takes everything.
-        write!(
-            text,
-            "\n[[region]]\nname = \"region-{at}\"\nendpoint = \"http://{sink}/region-{at}\"\nprefixes = {prefixes:?}\n"
-        )
-        .ok();
-    }
-    text
+    )
 }
 
 #[cfg(test)]

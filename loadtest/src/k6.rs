@@ -63,7 +63,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("make a folder for the run")?;
     let regions = usize::from(args.regions);
     let arrivals = Arrivals::start(SECRET, args.seed)?;
-    let gateway = Gateway::start(&args.gateway, folder.path(), args.server_cpu, arrivals.address, regions)?;
+    let gateway =
+        Gateway::start(&args.gateway, folder.path(), args.server_cpu, arrivals.address, regions, None)?;
     println!("seed {}: {} webhooks/s for {} s, {regions} regions", args.seed, args.rate, args.seconds);
     let summary = folder.path().join("summary.json");
     let held = k6(args, &format!("http://{}{PATH}", gateway.address), &summary)?;

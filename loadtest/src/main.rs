@@ -9,6 +9,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod archive;
 mod child;
 mod cpu;
 mod floor;

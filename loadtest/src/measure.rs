@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::archive::{self, Archived};
 use crate::child::{Server, free_address};
 use crate::cpu::{Usage, steal};
 use crate::gateway::{Counters, Gateway, PATH, SECRET};
@@ -51,6 +52,9 @@ pub struct Args {
     /// Regions of the gateway, 1 to 8
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
     regions: u8,
+    /// Give every region of the gateway an archive, on the same disk
+    #[arg(long)]
+    archive: bool,
     /// Webhooks made for a block; when they are used up they repeat
     #[arg(long, default_value_t = 400_000)]
     pool: usize,
@@ -78,9 +82,10 @@ pub struct Block {
     pub rate: f64,
     /// All of the server's CPU, by answers.
     pub all_us: f64,
-    /// Threads `ingest-*` by answers, threads `forward-*` by parcels, and the others by answers.
+    /// Threads `ingest-*` by answers, threads `forward-*` by parcels, thread `archive` and the others by answers.
     pub ingest_us: f64,
     pub forward_us: f64,
+    pub archive_us: f64,
     pub rest_us: f64,
     pub p50_ms: f64,
     pub p99_ms: f64,
@@ -99,6 +104,8 @@ pub struct Block {
     /// Parcels that arrived, each counted once, and those that came again.
     pub delivered: u64,
     pub again: u64,
+    /// The archives' records, where there are archives.
+    pub archived: Option<Archived>,
     /// Webhooks sent twice because the pool was too small.
     pub repeated: u64,
 }
@@ -172,7 +179,12 @@ fn gateway_block(
     run: &mut Run,
 ) -> anyhow::Result<Block> {
     let folder = folder.join(number.to_string());
-    let gateway = Gateway::start(binary, &folder, args.server_cpu, sink.address, args.regions.into())?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let archive =
+        args.archive.then(|| folder.canonicalize().map(|folder| folder.join("archive"))).transpose()?;
+    let regions = args.regions.into();
+    let gateway =
+        Gateway::start(binary, &folder, args.server_cpu, sink.address, regions, archive.as_deref())?;
     let delivered = || sink.received.distinct.load(Relaxed);
     let (delivered_before, parcels_before) = (delivered(), sink.received.parcels.load(Relaxed));
     let loaded = load(args, number, gateway.address, &gateway.server, || gateway.counters(), delivered, run)?;
@@ -185,6 +197,7 @@ fn gateway_block(
     block.delivered = delivered() - delivered_before;
     block.again = sink.received.parcels.load(Relaxed) - parcels_before - block.delivered;
     gateway.server.stop()?;
+    block.archived = archive.map(|archive| archive::count(&archive)).transpose()?;
     std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
     Ok(block)
 }
@@ -255,17 +268,18 @@ fn difference(before: &Reading, after: &Reading) -> Block {
     let answers = (after.answered - before.answered).max(1) as f64;
     let parcels = (after.delivered - before.delivered).max(1) as f64;
     let micros = |ns: u64| ns as f64 / 1e3;
-    let (ingest, forward) = (used.thread("ingest"), used.thread("forward"));
-    let rest = used.all().saturating_sub(ingest + forward);
-    let (ingest_us, forward_us, rest_us) =
-        (micros(ingest) / answers, micros(forward) / parcels, micros(rest) / answers);
+    let [ingest, forward, archive] = ["ingest", "forward", "archive"].map(|name| used.thread(name));
+    let rest = used.all().saturating_sub(ingest + forward + archive);
+    let (ingest_us, forward_us) = (micros(ingest) / answers, micros(forward) / parcels);
+    let (archive_us, rest_us) = (micros(archive) / answers, micros(rest) / answers);
     let commits = after.counters.commits - before.counters.commits;
     let entries = after.counters.committed_entries - before.counters.committed_entries;
     Block {
         rate: answers / (after.at - before.at).as_secs_f64(),
-        all_us: ingest_us + forward_us + rest_us,
+        all_us: ingest_us + forward_us + archive_us + rest_us,
         ingest_us,
         forward_us,
+        archive_us,
         rest_us,
         sleeps: used.sleeps as f64 / answers,
         commits: commits / answers,

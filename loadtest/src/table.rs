@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::archive::Archived;
 use crate::measure::{Block, Run};
 
 /// Blocks, medians, ratios inside the pairs, and whether the ledger balances.
@@ -15,7 +16,7 @@ pub fn text(run: &Run) -> String {
     };
     line(format!("\nServer CPU, microseconds by webhook of {} bytes (head and body)\n", run.bytes));
     line(
-        "              k/s     all  ingest forward   rest   p50 ms  p99 ms  sleeps commits doorbells"
+        "              k/s     all  ingest forward archive   rest   p50 ms  p99 ms  sleeps commits doorbells"
             .to_owned(),
     );
     for (name, blocks) in [("floor", &run.floor), ("gateway", &run.gateway)] {
@@ -45,6 +46,11 @@ pub fn text(run: &Run) -> String {
             line(format!("enters   {:.3} by webhook", column(run, |block| block.enters)));
         }
         line(ledger(run));
+        let archived: Vec<Archived> = run.gateway.iter().filter_map(|block| block.archived).collect();
+        if !archived.is_empty() {
+            line(format!("archive  median {:6.2} us", column(run, |block| block.archive_us)));
+            line(archive_ledger(run, &archived));
+        }
     }
     line(format!("machine  load average {}, steal {:.1} %", run.load_average, run.steal_percent));
     // The floor does not know one webhook from another, so only the gateway's must not repeat.
@@ -58,9 +64,12 @@ pub fn text(run: &Run) -> String {
 
 fn row(name: &str, block: &Block) -> String {
     let threads = if name == "floor" {
-        format!("{:>7} {:>7} {:>6}", "-", "-", "-")
+        format!("{:>7} {:>7} {:>7} {:>6}", "-", "-", "-", "-")
     } else {
-        format!("{:7.2} {:7.2} {:6.2}", block.ingest_us, block.forward_us, block.rest_us)
+        format!(
+            "{:7.2} {:7.2} {:7.2} {:6.2}",
+            block.ingest_us, block.forward_us, block.archive_us, block.rest_us
+        )
     };
     format!(
         "{name:9} {:7.1} {:7.2} {threads} {:8.2} {:7.2} {:7.3} {:7.4} {:9.4}",
@@ -80,6 +89,14 @@ fn ledger(run: &Run) -> String {
         (sum(|block| block.accepted), sum(|block| block.delivered), sum(|block| block.again));
     let verdict = if accepted == delivered { "balances" } else { "DOES NOT BALANCE" };
     format!("ledger   {verdict}: {accepted} answered 200, {delivered} delivered, {again} delivered again")
+}
+
+fn archive_ledger(run: &Run, archived: &[Archived]) -> String {
+    let accepted: u64 = run.gateway.iter().map(|block| block.accepted).sum();
+    let records: u64 = archived.iter().map(|archived| archived.records).sum();
+    let again: u64 = archived.iter().map(|archived| archived.again).sum();
+    let verdict = if accepted == records && again == 0 { "balances" } else { "DOES NOT BALANCE" };
+    format!("archive  {verdict}: {accepted} answered 200, {records} archived, {again} archived again")
 }
 
 fn oddities(run: &Run) -> String {
@@ -119,10 +136,12 @@ pub fn json(run: &Run) -> Value {
 fn block_json(block: &Block) -> Value {
     json!({
         "rate": block.rate, "all_us": block.all_us, "ingest_us": block.ingest_us, "forward_us": block.forward_us,
-        "rest_us": block.rest_us, "p50_ms": block.p50_ms, "p99_ms": block.p99_ms, "sleeps": block.sleeps,
+        "archive_us": block.archive_us, "rest_us": block.rest_us, "p50_ms": block.p50_ms, "p99_ms": block.p99_ms, "sleeps": block.sleeps,
         "commits": block.commits, "batch": block.batch, "doorbells": block.doorbells, "enters": block.enters,
         "accepted": block.accepted, "other": block.other, "failed": block.failed,
         "delivered": block.delivered, "again": block.again, "repeated": block.repeated,
+        "archived": block.archived.map(|archived| archived.records),
+        "archived_again": block.archived.map(|archived| archived.again),
     })
 }
 
@@ -172,6 +191,19 @@ mod tests {
         };
         check(10, "ledger   balances");
         check(9, "DOES NOT BALANCE");
+    }
+
+    #[test]
+    fn archives_must_hold_every_webhook_once() {
+        let check = |records, again, expected: &str| {
+            let archived = Some(Archived { records, again });
+            let block = Block { accepted: 10, delivered: 10, archived, ..Block::default() };
+            let run = Run { floor: vec![Block::default()], gateway: vec![block], ..Run::default() };
+            assert!(text(&run).contains(expected), "{}", text(&run));
+        };
+        check(10, 0, "archive  balances");
+        check(9, 0, "archive  DOES NOT BALANCE");
+        check(10, 1, "archive  DOES NOT BALANCE");
     }
 
     #[test]
