@@ -118,7 +118,7 @@ mod tests {
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let thread = std::thread::Builder::new().name("busy-7".into()).spawn(move || {
             let start = Instant::now();
-            while start.elapsed() < Duration::from_millis(50) {
+            while start.elapsed() < Duration::from_millis(300) {
                 std::hint::spin_loop();
             }
             busy.send(()).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         let usage = Usage::of(pid).unwrap().since(&before);
         drop(done);
         thread.unwrap().join().unwrap();
-        assert!(usage.thread("busy") > 10_000_000, "{usage:?}");
+        assert!(usage.thread("busy") > 1_000_000, "{usage:?}");
         assert!(usage.all() >= usage.thread("busy"), "{usage:?}");
     }
 }
