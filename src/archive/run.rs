@@ -147,7 +147,7 @@ impl Shelf {
                 asked,
                 position: frame.position,
                 next: frame.next,
-                written_ms: frame.header.written_at / 1_000_000,
+                written_ms: frame.written_at / 1_000_000,
                 bytes: &frame.bytes,
                 entries: &frame.entries,
             };

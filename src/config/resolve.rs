@@ -328,7 +328,10 @@ fn id(text: &str) -> Result<String, String> {
 }
 
 fn default_region(section: &Section<'_>, regions: &[Region]) -> usize {
-    let name: String = section.needed("default", "the name of a region", string);
+    let name: String = section.needed("default", "the name of a region", |value| match string(value)? {
+        name if name.is_empty() => Err("Name one of the regions.".to_owned()),
+        name => Ok(name),
+    });
     let found = regions.iter().position(|region| region.name == name);
     // A name that is missing or wrong has been reported already.
     if found.is_none() && !name.is_empty() && regions.iter().all(|region| !region.name.is_empty()) {

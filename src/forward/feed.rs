@@ -230,7 +230,8 @@ impl Feed {
             }
             let slot = slot as u16;
             if old && view.settled.contains(lsn, slot) {
-                self.sieve.recall(region, &meta, slot);
+                // What it delivered, the key log told. The journal could not: a parcel may be settled as a
+                // repeat of one with a higher sequence number, which still waits.
                 continue;
             }
             let Some(News { repeats, uncertain }) = self.sieve.sift(region, &meta, slot) else {

@@ -96,6 +96,8 @@ pub struct Keys {
     /// Number of the core; the first deletes what earlier processes left.
     pub core: usize,
     pub folder: Folder,
+    /// The journals hold parcels that were settled, so the key log should know something.
+    pub expected: bool,
     /// Most bytes in memory.
     pub memory: usize,
     /// Random.
@@ -227,7 +229,8 @@ impl Forwarder {
             monoio::time::sleep(LOOK_AGAIN).await;
             attempts.settler.flush();
         }
-        Ok(attempts.settler.idle() && regions.iter().all(|r| r.busy() == 0))
+        // What waits and may have been delivered must still say so after the next start.
+        Ok(attempts.settler.idle() && regions.iter().all(|r| r.busy() == 0 && !r.uncertain()))
     }
 }
 
@@ -239,13 +242,20 @@ fn remember(
     targets: Vec<Target>,
     cells: &Arc<ForwardCells>,
 ) -> io::Result<(Rc<Sieve>, Rc<Settler>)> {
-    let Keys { core, folder, memory, mixer, failed } = keys;
+    let Keys { core, folder, expected, memory, mixer, failed } = keys;
     let mut seen = Seen::new(config.dedupe.window, memory, mixer);
     let ids: Vec<u32> = owned.iter().map(|region| name_id(&config.regions[*region].name)).collect();
     let start = Instant::now();
     let loaded = folder.load(&mut seen, |region| ids.contains(&region)).map_err(io::Error::other)?;
     if loaded.records > 0 {
         tracing::info!(core, keys = seen.keys(), took = ?start.elapsed(), "key log read");
+    }
+    if expected && loaded.files.is_empty() {
+        seen.lose();
+        tracing::warn!(
+            core,
+            "there is a journal and no key log: events of before may be delivered once more, and new parcels say so for dedupe.window"
+        );
     }
     let mut inherited = Vec::new();
     if core == 0 {

@@ -374,6 +374,12 @@ impl Region {
         self.idle.take().into_iter().for_each(Waker::wake);
     }
 
+    /// Whether a parcel waits that may have been delivered.
+    pub fn uncertain(&self) -> bool {
+        let lanes = self.lanes.borrow();
+        lanes.ids().any(|id| lanes.get(id).is_some_and(|item| item.uncertain))
+    }
+
     /// Attempts under way.
     pub fn busy(&self) -> usize {
         self.busy.get()

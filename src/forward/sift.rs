@@ -68,15 +68,6 @@ impl Sieve {
         (new + changed > 0).then(|| News { repeats: Some(repeats.into()), uncertain })
     }
 
-    /// Remembers the parcel in `slot`, which was settled before the start.
-    pub fn recall(&self, region: &Region, meta: &Meta<'_>, slot: u16) {
-        let mut seen = self.seen.borrow_mut();
-        for event in meta.events().filter(|event| event.slot == slot) {
-            // Mostly the key log has told it already.
-            seen.claim(region.id, &event.key, event.value);
-        }
-    }
-
     /// Lets the clock go on and gives memory back; call every few tens of milliseconds. The minute.
     pub fn tick(&self, now: Instant) -> u32 {
         let minutes = u32::try_from(now.saturating_duration_since(self.started).as_secs() / 60);

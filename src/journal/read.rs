@@ -23,7 +23,7 @@ use super::buffer::{AlignedBuf, BLOCK, BufferPool};
 use super::folder::live_path;
 use super::frame::{self, FIRST_FRAME, FrameFault, FrameHeader, HEADER, JournalId, Salt, SegmentHeader};
 use super::live::LiveList;
-use super::record::{self, Record};
+use super::record::{self, Record, RecordFault};
 use super::recover::Span;
 use super::segments::SegmentsView;
 use super::spare::{OpenMode, segment_path};
@@ -55,7 +55,8 @@ pub struct ReadFrame {
     pub position: Position,
     /// Where to go on.
     pub next: Position,
-    pub header: FrameHeader,
+    /// Unix nanoseconds; 0 if that cannot be read any more.
+    pub written_at: u64,
     /// The frame, header included: offsets of records count from here. Of a frame in a thin segment
     /// only the records of its entries are there; the rest may be zeros, or missing at the end.
     pub bytes: Bytes,
@@ -87,7 +88,13 @@ impl ReadFrame {
         }
         let len = header.padded as usize;
         let next = Position::new(position.segment(), position.offset() + len as u64);
-        Self { position, next, header, bytes: bytes.slice(..len.min(bytes.len())), entries }
+        Self {
+            position,
+            next,
+            written_at: header.written_at,
+            bytes: bytes.slice(..len.min(bytes.len())),
+            entries,
+        }
     }
 }
 
@@ -111,6 +118,8 @@ pub struct JournalReader {
     salt: Option<(u64, Option<Salt>)>,
     /// Of the thin segment that was read last.
     list: Option<LiveList>,
+    /// Of thin segments: damage up to there was told.
+    told: u64,
 }
 
 /// What comes at a position.
@@ -152,6 +161,7 @@ impl JournalReader {
             chunk: None,
             salt: None,
             list: None,
+            told: 0,
         }
     }
 
@@ -227,19 +237,29 @@ impl JournalReader {
         let rows = &rows[..rows.partition_point(|row| row.frame == first.frame)];
         let end = rows.last().map_or(0, |row| row.offset as usize + row.len as usize);
         let bytes = self.files.read(segment, first.frame, end.next_multiple_of(BLOCK)).await?;
-        let damaged = |fault| ReadError::Damaged { segment, at: first.frame, fault };
-        let header = FrameHeader::decode(&bytes).map_err(damaged)?;
+        let written_at = FrameHeader::decode(&bytes).map_or(0, |header| header.written_at);
         let mut entries = Vec::new();
         for row in rows.chunk_by(|a, b| a.lsn == b.lsn).map(|rows| rows[0]) {
             let (start, len) = (row.offset as usize, row.len as usize);
-            let record = bytes.get(start..start + len).ok_or(FrameFault::Short).map_err(damaged)?;
-            record::read(record).map_err(|_| damaged(FrameFault::PayloadCrc))?;
-            entries.push(ReadEntry { seq: row.seq, lsn: row.lsn, start, len });
+            let record = bytes.get(start..start + len).ok_or(RecordFault::Short);
+            match record.and_then(record::read) {
+                Ok(_) => entries.push(ReadEntry { seq: row.seq, lsn: row.lsn, start, len }),
+                // Each record answers for itself: the others have not suffered and do not wait for it.
+                Err(fault) if row.lsn > self.told => {
+                    self.told = row.lsn;
+                    let at = first.frame + u64::from(row.offset);
+                    tracing::error!(
+                        segment, at, lsn = row.lsn, %fault,
+                        "damaged journal: this record was durable and is lost"
+                    );
+                }
+                Err(_) => {}
+            }
         }
         let position = Position::new(segment, first.frame);
         // Any block behind its first one leads to the next frame of the list.
         let next = Position::new(segment, first.frame + block);
-        Ok(Step::Frame(ReadFrame { position, next, header, bytes, entries }))
+        Ok(Step::Frame(ReadFrame { position, next, written_at, bytes, entries }))
     }
 
     async fn next_segment(&mut self, segment: u64, upto: Position) -> Result<Step, ReadError> {
@@ -450,11 +470,11 @@ mod tests {
             let mut reader = JournalReader::new(&view(folder.path()), pool);
             let (start, middle) = (Position::new(1, FIRST_FRAME), Position::new(1, at));
             let frame = reader.frame(start, middle).await.unwrap().unwrap();
-            assert_eq!((frame.header.number, frame.next), (1, middle));
+            assert_eq!((frame.position, frame.next), (start, middle));
             file.write_all_at(&second, at).unwrap();
             let end = Position::new(1, at + second.len() as u64);
             let frame = reader.frame(middle, end).await.unwrap().unwrap();
-            assert_eq!((frame.header.number, frame.next), (2, end));
+            assert_eq!((frame.position, frame.next), (middle, end));
             assert!(reader.frame(end, end).await.unwrap().is_none());
         });
     }

@@ -205,6 +205,7 @@ impl Gateway {
                 keys: forward::Keys {
                     core,
                     folder: keys.clone(),
+                    expected: store.journals.iter().any(|journal| journal.settled.end() > 0),
                     memory: config.dedupe.memory as usize / forward_count,
                     mixer: u128::from(random_seed()?) << 64 | u128::from(random_seed()?),
                     failed: key_log_failed(core, fatal_to.clone()),
