@@ -43,16 +43,21 @@ const fn reply(status: u16, body: &'static [u8], headers: &'static [(&'static st
     Reply { status, headers, body: Cow::Borrowed(body), close: false }
 }
 
+const fn last(status: u16, body: &'static [u8], headers: &'static [(&'static str, &'static str)]) -> Reply {
+    Reply { status, headers, body: Cow::Borrowed(body), close: true }
+}
+
 const TEXT: &[(&str, &str)] = &[("content-type", "text/plain"), ("x-content-type-options", "nosniff")];
 const OK: Reply = reply(200, b"", &[]);
 const NOT_FOUND: Reply = reply(404, b"no source has this path\n", TEXT);
 const NOT_ALLOWED: Reply = reply(403, b"this address may not call\n", TEXT);
 const METHOD: Reply = reply(405, b"expected POST, or GET for the handshake\n", &[("allow", "GET, POST")]);
 const METHOD_POST: Reply = reply(405, b"expected POST\n", &[("allow", "POST")]);
+// Nobody who sends these is the provider: their connection is not kept.
 const ENCODING: Reply =
-    reply(415, b"expected a body without content-encoding\n", &[("accept-encoding", "identity")]);
-const MEDIA_TYPE: Reply = reply(415, b"expected content-type: application/json\n", TEXT);
-const UNSIGNED: Reply = reply(401, b"expected one valid signature of the body\n", TEXT);
+    last(415, b"expected a body without content-encoding\n", &[("accept-encoding", "identity")]);
+const MEDIA_TYPE: Reply = last(415, b"expected content-type: application/json\n", TEXT);
+const UNSIGNED: Reply = last(401, b"expected one valid signature of the body\n", TEXT);
 const UNAVAILABLE: Reply = reply(503, b"cannot store webhooks now; repeat later\n", &[("retry-after", "5")]);
 
 /// Slot of an event whose region is not known yet.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::logging::Log;
@@ -57,6 +58,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
+    // What users say is in these files: nobody else on the machine needs to read it.
+    umask(umask(Mode::empty()) | Mode::S_IRWXO);
     let side = Side::start()?;
     let signals = watch_signals(&side.handle())?;
     let (address, admin) = (config.listen.address, config.admin.address);
