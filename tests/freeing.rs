@@ -11,18 +11,15 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock::config::Config;
 use penstock::handoff::Limits;
-use penstock::shard;
-use penstock::side::Side;
 
 use support::body::World;
 use support::disk::Disk;
 use support::gateway::{Gateway, run};
+use support::hosted;
 use support::ledger::Ledger;
 use support::metrics::{MEMORY, OPEN_FILES, SEGMENTS_REMOVED, SEGMENTS_REUSED, THIN_SEGMENTS};
 use support::region::{Mode, Region};
@@ -40,24 +37,13 @@ const LIMITS: Limits = Limits { frames: 4, held_bytes: 512 << 10, window: 200, k
 const LAYOUTS: [(usize, usize); 4] = [(1, 1), (3, 2), (2, 1), (1, 2)];
 const SETTLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
-const CONFIG: &str = "PENSTOCK_TEST_CONFIG";
 /// One judged part of a run.
 const PART: Duration = Duration::from_secs(4);
-
-fn small(config: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "host", "--ignored", "--nocapture"]).env(CONFIG, config);
-    command
-}
 
 #[test]
 #[ignore = "is the gateway of the other tests"]
 fn host() {
-    let file = std::env::var(CONFIG).expect("started by another test of this file");
-    let (mut config, _) = Config::load(Path::new(&file)).unwrap();
-    config.journal.segment = SEGMENT;
-    let gateway = shard::Gateway::start(config, LIMITS, Arc::default(), Side::start().unwrap()).unwrap();
-    panic!("ended by itself: {}", gateway.fatal.recv().unwrap());
+    hosted::run(LIMITS, |config| config.journal.segment = SEGMENT);
 }
 
 fn regions() -> [Region; 3] {
@@ -67,7 +53,7 @@ fn regions() -> [Region; 3] {
 fn settings(regions: &[Region], ingest: usize, forward: usize) -> Settings {
     let rule = |(region, prefix): (&Region, &str)| Rule::new(region, &format!("prefixes = [\"{prefix}\"]"));
     let rules = regions.iter().zip(PREFIXES).map(rule).collect();
-    Settings { ingest, forward, command: small, ..Settings::of(rules) }
+    Settings { ingest, forward, command: hosted::command, ..Settings::of(rules) }
 }
 
 fn load(gateway: &Gateway, prefixes: &[&str], padding: usize, rate: u32, seed: u64) -> Load {

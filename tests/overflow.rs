@@ -9,18 +9,14 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use penstock::config::Config;
 use penstock::handoff::Limits;
-use penstock::shard;
-use penstock::side::Side;
 
 use support::body::World;
 use support::gateway::Gateway;
+use support::hosted;
 use support::ledger::Ledger;
 use support::metrics::{HANDOFF_FULL, LAGGING};
 use support::region::{Mode, Region};
@@ -34,21 +30,11 @@ const LIMITS: Limits = Limits { frames: 2, held_bytes: 256 << 10, window: 24, ke
 const LAYOUTS: [(usize, usize); 5] = [(2, 2), (1, 1), (3, 2), (2, 1), (1, 2)];
 /// For all that was acked to arrive after the last start.
 const SETTLE: Duration = Duration::from_secs(60);
-const CONFIG: &str = "PENSTOCK_TEST_CONFIG";
-
-fn small(config: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "host", "--ignored", "--nocapture"]).env(CONFIG, config);
-    command
-}
 
 #[test]
 #[ignore = "is the gateway of the other tests"]
 fn host() {
-    let file = std::env::var(CONFIG).expect("started by another test of this file");
-    let (config, _) = Config::load(Path::new(&file)).unwrap();
-    let gateway = shard::Gateway::start(config, LIMITS, Arc::default(), Side::start().unwrap()).unwrap();
-    panic!("ended by itself: {}", gateway.fatal.recv().unwrap());
+    hosted::run(LIMITS, |_| ());
 }
 
 /// Steady, one parcel at a time, slow, and one that comes and goes.
@@ -65,7 +51,7 @@ fn start(regions: &[Region], ingest: usize, forward: usize) -> Gateway {
         Rule::new(region, &format!("prefixes = [\"{prefix}\"]\nin_flight = {in_flight}"))
     };
     let rules = regions.iter().zip(PREFIXES).zip(in_flight).map(rule).collect();
-    Gateway::start(Settings { ingest, forward, command: small, ..Settings::of(rules) })
+    Gateway::start(Settings { ingest, forward, command: hosted::command, ..Settings::of(rules) })
 }
 
 fn load(gateway: &Gateway, rate: u32, seed: u64) -> Load {
@@ -112,7 +98,7 @@ fn region_far_behind_does_not_hold_up_one_that_lags_a_little() {
     let rules = regions.iter().zip(["1", "91"]);
     let rules =
         rules.map(|(region, prefix)| Rule::new(region, &format!("prefixes = [\"{prefix}\"]\nin_flight = 2")));
-    let gateway = Gateway::start(Settings { command: small, ..Settings::of(rules.collect()) });
+    let gateway = Gateway::start(Settings { command: hosted::command, ..Settings::of(rules.collect()) });
     let send = |prefixes: &[&str], padding, rate, millis| {
         let world = Arc::new(World::new(prefixes, 30, padding).without_batches());
         let load =

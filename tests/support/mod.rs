@@ -16,6 +16,7 @@ pub mod archive;
 pub mod body;
 pub mod disk;
 pub mod gateway;
+pub mod hosted;
 pub mod http;
 pub mod ledger;
 pub mod metrics;
