@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::sift::{News, Sieve};
 use crate::entry::Meta;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
+use crate::journal::read::{Blocks, JournalReader, ReadEntry, ReadError, ReadFrame};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
@@ -39,6 +40,33 @@ const TURN: usize = 256;
 const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How a core's tasks give way to each other; a simulation has its own way.
+pub trait Pace {
+    /// Lets every other task have its turn.
+    fn aside(&self) -> impl Future<Output = std::io::Result<()>>;
+
+    fn pause(&self, time: std::time::Duration) -> impl Future<Output = ()>;
+}
+
+impl Pace for Yield {
+    async fn aside(&self) -> std::io::Result<()> {
+        self.now().await
+    }
+
+    async fn pause(&self, time: std::time::Duration) {
+        monoio::time::sleep(time).await;
+    }
+}
+
+/// What a look into the channel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// There may be more.
+    More,
+    /// The channel is empty, and nothing was missed.
+    All,
+}
 
 /// How far a lagging region got in one journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -78,7 +106,8 @@ impl Feed {
         lag: Rc<Notify>,
     ) -> Self {
         let standing: Vec<Position> = journals.iter().map(|j| j.end).collect();
-        let regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
+        let mut regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
+        regions.sort_by_key(|region| region.index);
         for region in &regions {
             region.lag(vec![Cursor::default(); journals.len()]);
         }
@@ -118,6 +147,17 @@ impl Feed {
         stopping: impl Fn() -> bool,
     ) -> std::io::Result<()> {
         while !stopping() {
+            match self.look(inlet) {
+                Taken::More => aside.now().await?,
+                Taken::All => bell.wait(|| inlet.idle() && !stopping()).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a turn's worth from the channel.
+    pub fn look(&self, inlet: &Inlet) -> Taken {
+        loop {
             let handed: Vec<Option<Position>> =
                 self.journals.iter().map(|j| j.published.as_ref().map(|p| p.handed())).collect();
             let mut taken = 0;
@@ -128,8 +168,7 @@ impl Feed {
                 self.take(frame);
             }
             if taken >= TURN {
-                aside.now().await?;
-                continue;
+                return Taken::More;
             }
             if inlet.overflowed() {
                 self.overflow(inlet);
@@ -142,9 +181,8 @@ impl Feed {
             if self.regions.iter().any(|r| r.lagging()) {
                 self.lag.notify();
             }
-            bell.wait(|| inlet.idle() && !stopping()).await?;
+            return Taken::All;
         }
-        Ok(())
     }
 
     fn take(&self, handed: Handed) {
@@ -256,10 +294,17 @@ impl Feed {
         }
     }
 
+    /// A reader for each journal.
+    pub fn readers(&self) -> Vec<JournalReader> {
+        self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect()
+    }
+
     /// Serves lagging regions until stopped.
-    pub async fn catch_up(&self, aside: &Yield) -> std::io::Result<()> {
-        let mut readers: Vec<JournalReader> =
-            self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect();
+    pub async fn catch_up<B: Blocks>(
+        &self,
+        mut readers: Vec<JournalReader<B>>,
+        pace: &impl Pace,
+    ) -> std::io::Result<()> {
         let (mut last, mut failing) = (0, false);
         while !self.stopping.get() {
             let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
@@ -277,14 +322,14 @@ impl Feed {
             let first = Rc::clone(&takers[0]);
             last = (last + 1 + turn(&first)) % count;
             takers.retain(|region| self.near(region, &first));
-            match self.pass(takers, &mut readers, aside).await {
+            match self.pass(takers, &mut readers, pace).await {
                 Ok(()) => failing = false,
                 Err(PassError::Read(error)) => {
                     if !failing {
                         tracing::error!(%error, "cannot read the journal; trying again every second");
                     }
                     failing = true;
-                    monoio::time::sleep(READ_AGAIN).await;
+                    pace.pause(READ_AGAIN).await;
                 }
                 Err(PassError::Ring(error)) => return Err(error),
             }
@@ -303,11 +348,11 @@ impl Feed {
         (0..self.journals.len()).all(|j| segment(one, j).abs_diff(segment(other, j)) <= 1)
     }
 
-    async fn pass(
+    async fn pass<B: Blocks>(
         &self,
         mut takers: Vec<Rc<Region>>,
-        readers: &mut [JournalReader],
-        aside: &Yield,
+        readers: &mut [JournalReader<B>],
+        pace: &impl Pace,
     ) -> Result<(), PassError> {
         let mut at: Vec<Cursor> = (0..readers.len())
             .map(|j| takers.iter().map(|r| r.cursor(j)).min().unwrap_or_default())
@@ -353,7 +398,7 @@ impl Feed {
             turn += 1;
             if turn % TURN == 0 {
                 takers.iter().for_each(|r| r.kick());
-                if let Err(error) = aside.now().await {
+                if let Err(error) = pace.aside().await {
                     break Err(PassError::Ring(error));
                 }
             }
@@ -370,11 +415,11 @@ impl Feed {
     }
 
     /// Reads the next frame of every journal that has none, as far as the core stands.
-    async fn fill(
+    async fn fill<B: Blocks>(
         &self,
         heads: &mut [Option<Head>],
         at: &mut [Cursor],
-        readers: &mut [JournalReader],
+        readers: &mut [JournalReader<B>],
     ) -> Result<(), ReadError> {
         loop {
             let standing = self.standing.borrow().clone();

@@ -211,7 +211,7 @@ impl Forwarder {
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
-            monoio::spawn(async move { feed.catch_up(&Yield::new()?).await })
+            monoio::spawn(async move { feed.catch_up(feed.readers(), &Yield::new()?).await })
         };
         let aside = Yield::new()?;
         let stop = Rc::clone(&stopping);
