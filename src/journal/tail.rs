@@ -18,6 +18,7 @@ use super::frame::{
 use super::spare::{AHEAD, OpenMode, Order, Spare};
 use super::store::random;
 use super::writer::Seed;
+use crate::fault;
 
 struct Active {
     file: Rc<File>,
@@ -176,6 +177,7 @@ impl Tail {
 
     async fn write_durably(&self, file: &File, buf: AlignedBuf, offset: u64) -> io::Result<AlignedBuf> {
         let len = buf.len();
+        fault::pause("frame-write").await?;
         let (written, buf) = file.write_at(buf, offset).await;
         let written = written?;
         if written != len {

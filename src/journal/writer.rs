@@ -23,6 +23,7 @@ use super::record::{self, Mark};
 use super::recover::Lost;
 use super::spare::{OpenMode, Order, Spare};
 use super::tail::Tail;
+use crate::fault;
 use crate::metrics::IngestCells;
 use crate::wake::{Notify, Timer};
 
@@ -315,6 +316,7 @@ impl Journal {
         self.policy.borrow_mut().started(start, entries);
         let (position, buf) = self.tail.write_frame(batch.buf, FrameKind::Commit, batch.records).await?;
         let end = Instant::now();
+        fault::point("frame-durable");
         self.policy.borrow_mut().finished(end, entries == 0);
         self.cells.commit_seconds.observe_ns(end.duration_since(start).as_nanos() as u64);
         self.cells.commits.add(1);
@@ -340,6 +342,7 @@ impl Journal {
         } else {
             let frame = self.pool.share(buf);
             sink(&mut Committed { position, next, frame, entries: &mut batch.entries });
+            fault::point("handed-over");
         }
         self.done.set(self.filling.get());
         self.flying.take().into_iter().for_each(Waker::wake);
@@ -405,7 +408,7 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let journal = &self.journal;
-        if journal.done.get() > self.batch {
+        if journal.done.get() > self.batch || fault::planted("ack-before-commit") {
             return Poll::Ready(Ok(()));
         }
         if journal.poisoned.get() {
