@@ -199,6 +199,7 @@ impl Tail {
         let Some(spare) = ready.or_else(|| self.spares.try_recv().ok()) else { return Ok(false) };
         self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
+        fault::point("sealed");
         let file = Rc::new(File::from_std(spare.file)?);
         let mut salt = Salt::default();
         random(&mut salt)?;
@@ -217,6 +218,7 @@ impl Tail {
         }
         .encode(&mut buf);
         let buf = self.write_durably(&file, buf, 0).await?;
+        fault::point("segment-opened");
         self.pool.put(buf);
         self.previous.set((last.segment(), last.offset()));
         *self.active.borrow_mut() = Some(Active { file, segment: spare.number, salt, offset: FIRST_FRAME });

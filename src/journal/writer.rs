@@ -206,6 +206,7 @@ impl Journal {
 
     /// Adds marks for entries of `journal` to one of the next commits.
     pub fn append_marks(&self, journal: JournalId, marks: Vec<Mark>) {
+        fault::point("marks-queued");
         if self.oldest_mark.get().is_none() {
             self.oldest_mark.set(Some(Instant::now()));
             self.notify.notify();
@@ -244,7 +245,10 @@ impl Journal {
                 _ if stopping && (waiting.entries > 0 || waiting.oldest_mark.is_some()) => {
                     self.write_pending(&mut sink).await
                 }
-                _ if stopping => return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await),
+                _ if stopping => {
+                    fault::point("stop-seal");
+                    return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await);
+                }
                 Decision::Tick => self.tick().await,
                 Decision::Until(at) => {
                     timer.arm(at.saturating_duration_since(now))?;
@@ -323,6 +327,9 @@ impl Journal {
         self.cells.committed_entries.add(entries as u64);
         self.cells.committed_bytes.add(buf.len() as u64);
         let next = self.tail.position();
+        if !marks.is_empty() {
+            fault::point("marks-durable");
+        }
         // Before anybody can settle what is in it. Nobody reads this when the process is ending.
         self.wrote
             .send(Wrote {
