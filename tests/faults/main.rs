@@ -14,6 +14,7 @@
 mod support;
 
 mod kills;
+mod power;
 mod stage;
 
 use penstock::handoff::Limits;
