@@ -26,6 +26,7 @@ use super::region::{Item, Region};
 use super::settle::Settler;
 use super::sift::{News, Sieve};
 use crate::entry::Meta;
+use crate::fault;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{Blocks, JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -272,7 +273,9 @@ impl Feed {
                 // repeat of one with a higher sequence number, which still waits.
                 continue;
             }
-            let Some(News { repeats, uncertain }) = self.sieve.sift(region, &meta, slot) else {
+            let news = self.sieve.sift(region, &meta, slot);
+            fault::point("sifted");
+            let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
                 self.settler.settle(journal, mark, region.id, std::iter::empty());

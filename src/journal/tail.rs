@@ -16,6 +16,7 @@ use super::frame::{
 use super::ground::{Ground, Ring};
 use super::spare::{AHEAD, OpenMode, Order, Spare};
 use super::writer::Seed;
+use crate::fault;
 
 struct Active<F> {
     file: Rc<F>,
@@ -183,6 +184,7 @@ where
 
     async fn write_durably(&self, file: &G::File, buf: AlignedBuf, offset: u64) -> io::Result<AlignedBuf> {
         let len = buf.len();
+        fault::pause("frame-write").await?;
         let (written, buf) = self.ground.write(file, buf, offset).await;
         let written = written?;
         if written != len {
@@ -204,6 +206,7 @@ where
         let Some(spare) = ready.or_else(|| self.spares.try_recv().ok()) else { return Ok(false) };
         self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
+        fault::point("sealed");
         let file = Rc::new(self.ground.open(spare.file)?);
         let mut salt = Salt::default();
         self.ground.draw(&mut salt)?;
@@ -222,6 +225,7 @@ where
         }
         .encode(&mut buf);
         let buf = self.write_durably(&file, buf, 0).await?;
+        fault::point("segment-opened");
         self.pool.put(buf);
         self.previous.set((last.segment(), last.offset()));
         *self.active.borrow_mut() = Some(Active { file, segment: spare.number, salt, offset: FIRST_FRAME });
