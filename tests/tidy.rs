@@ -28,10 +28,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
+    // Why a parcel dies is not its business: never forward.
+    ("dead", &["entry", "journal", "metrics"]),
     (
         "forward",
         &[
-            "config", "cut", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
+            "config", "cut", "dead", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
             "parse", "side", "verify", "wake",
         ],
     ),
@@ -41,8 +43,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
-            "admin", "archive", "config", "deadline", "dedupe", "entry", "forward", "handoff", "http1",
-            "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handoff",
+            "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
     ("admin", &["metrics"]),

@@ -15,11 +15,12 @@ use super::settle::Settler;
 use super::told::Told;
 use crate::config::SourceKind;
 use crate::cut::Cutter;
+use crate::dead::Desk;
 use crate::entry::{EventRow, Meta};
 use crate::fault;
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};
-use crate::journal::{Mark, Settled};
+use crate::journal::{JournalId, Mark, Settled};
 use crate::metrics::{AttemptOutcome, ForwardCells};
 use crate::verify::Verifier;
 
@@ -45,7 +46,10 @@ pub struct Attempts {
     pub regions: Vec<Option<RegionDesk>>,
     /// By index of the journal.
     pub records: Vec<RecordReader>,
+    /// Ids by index of the journal.
+    pub journals: Vec<JournalId>,
     pub settler: Rc<Settler>,
+    pub dead: Desk,
     pub cells: Arc<ForwardCells>,
     pub cutter: RefCell<Cutter>,
     /// Header values are cut from it.
@@ -115,6 +119,9 @@ impl Attempts {
     async fn read_back(&self, region: &Region, item: &Item) -> Option<Bytes> {
         let failed =
             |error: &dyn std::error::Error| self.tell(region, item, "cannot read a parcel back", Some(error));
+        if let Some(letter) = item.letter() {
+            return self.dead.record(letter).await;
+        }
         let reader = self.records.get(item.journal as usize)?;
         let record =
             reader.record(item.frame, item.offset, item.len).await.inspect_err(|e| failed(e)).ok()?;
@@ -191,6 +198,10 @@ impl Attempts {
     }
 
     fn settle(&self, region: &Region, item: &Item, record: &[u8]) {
+        if let Some(letter) = item.letter() {
+            // Its keys and its mark were written when it died.
+            return self.dead.replayed(letter);
+        }
         region.cells().delivered.add(1);
         let mark = Mark { lsn: item.lsn, slot: item.slot, outcome: Settled::Delivered, tag: region.id };
         // It was read before the attempt.
@@ -204,7 +215,7 @@ impl Attempts {
 }
 
 /// The events that a parcel delivers, with their places in the webhook.
-fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
+pub(super) fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
     let repeats = item.repeats.as_deref().unwrap_or_default();
     let mine = meta.events().enumerate().filter(|(_, event)| event.slot == item.slot);
     mine.filter(|(at, _)| repeats.is_empty() || repeats.binary_search(&(*at as u32)).is_err())

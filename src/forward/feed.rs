@@ -22,9 +22,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::bury;
 use super::region::{Item, Region};
 use super::settle::Settler;
 use super::sift::{News, Sieve};
+use crate::dead::Desk;
 use crate::entry::Meta;
 use crate::fault;
 use crate::handoff::{Handed, Inlet};
@@ -90,6 +92,7 @@ pub struct Feed {
     regions: Vec<Rc<Region>>,
     sieve: Rc<Sieve>,
     settler: Rc<Settler>,
+    dead: Desk,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -102,7 +105,7 @@ impl Feed {
         journals: Vec<JournalView>,
         by_id: HashMap<u32, Option<Rc<Region>>>,
         orphans: Option<Rc<Region>>,
-        (sieve, settler): (Rc<Sieve>, Rc<Settler>),
+        (sieve, settler, dead): (Rc<Sieve>, Rc<Settler>, Desk),
         pool: BufferPool,
         lag: Rc<Notify>,
     ) -> Self {
@@ -120,6 +123,7 @@ impl Feed {
             regions,
             sieve,
             settler,
+            dead,
             pool,
             lag,
             stopping: Cell::new(false),
@@ -275,6 +279,19 @@ impl Feed {
             }
             let news = self.sieve.sift(region, &meta, slot);
             fault::point("sifted");
+            let held = if old { self.dead.held(&view.id, lsn, slot) } else { None };
+            let news = match held {
+                Some(held) => bury::rest(held, news, &meta, slot),
+                None => news,
+            };
+            if news.is_none() && held.is_some() {
+                // A crash came between its letter and its mark.
+                region.cells().dead.add(1);
+                let mark = Mark { lsn, slot, outcome: Settled::Dead, tag: region.id };
+                let events = meta.events().filter(|event| event.slot == slot);
+                self.settler.settle(journal, mark, region.id, events);
+                continue;
+            }
             let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };

@@ -6,6 +6,7 @@
 //! sift     what of it is new; repeats are dropped, and settled with a mark
 //! region   the window: lanes per conversation, workers, what is due again, is the region down
 //! attempt  read back if need be > parcel (whole, or cut and signed) > envelope > client > verdict
+//! bury     given up: a dead letter first, then settled; and what comes back from there
 //! settle   its keys to the key log, then a mark to the journal the entry came from
 //! ```
 //!
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use crate::config::Config;
+use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
@@ -44,6 +46,7 @@ use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
 pub mod attempt;
+pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
@@ -90,6 +93,7 @@ pub struct Setup {
     /// For the jitter of retries.
     pub seed: u64,
     pub keys: Keys,
+    pub dead: Desk,
 }
 
 /// What a core needs to find repeats.
@@ -127,8 +131,21 @@ pub struct Forwarder {
 impl Forwarder {
     /// Call on the core's own thread.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed, keys } =
-            setup;
+        let Setup {
+            config,
+            owned,
+            inlet,
+            doorbell,
+            journals,
+            marks,
+            cells,
+            held,
+            side,
+            limits,
+            seed,
+            keys,
+            dead,
+        } = setup;
         let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
@@ -154,7 +171,9 @@ impl Forwarder {
                 .iter()
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
+            journals: journals.iter().map(|j| j.id).collect(),
             settler: Rc::clone(&settler),
+            dead: dead.clone(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
@@ -187,7 +206,8 @@ impl Forwarder {
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed = Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), pool, room));
+        let feed =
+            Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler, dead), pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }
@@ -226,7 +246,7 @@ impl Forwarder {
         }
         let end = Instant::now() + LAST_KEYS;
         attempts.settler.flush();
-        while !attempts.settler.idle() && Instant::now() < end {
+        while !(attempts.settler.idle() && attempts.dead.idle()) && Instant::now() < end {
             monoio::time::sleep(LOOK_AGAIN).await;
             attempts.settler.flush();
         }
@@ -291,6 +311,7 @@ async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: 
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));
+        bury::bring_back(attempts, regions);
         if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();
         }

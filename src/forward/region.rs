@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::bury::DEAD_LETTERS;
 use super::feed::Cursor;
 use super::lane::{Lanes, ParcelId};
 use super::retry::{self, Due, Rng};
+use crate::dead::LetterId;
 use crate::handoff::Limits;
 use crate::journal::{JournalIndex, Position};
 use crate::metrics::{ForwardCells, RegionCells};
@@ -56,6 +58,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// The dead letter that it is, if it goes out by a person's order.
+    pub fn letter(&self) -> Option<LetterId> {
+        (self.journal == DEAD_LETTERS).then_some(LetterId(self.lsn))
+    }
+
     /// For an attempt. The record goes with it: should the attempt fail, the parcel waits, maybe long,
     /// and is read again when its time comes.
     fn take(&mut self) -> Self {

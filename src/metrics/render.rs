@@ -215,6 +215,8 @@ impl Registry {
             family.sample(&[("region", region), ("outcome", "delivered")], delivered);
             let repeated = self.of_region(at, |cells| cells.repeated.get());
             family.sample(&[("region", region), ("outcome", "duplicate")], repeated);
+            let dead = self.of_region(at, |cells| cells.dead.get());
+            family.sample(&[("region", region), ("outcome", "dead")], dead);
         }
         let mut family =
             page.counter("penstock_attempts_total", "Tries to hand a parcel over, by how they ended.");
@@ -228,7 +230,8 @@ impl Registry {
         for (at, region) in self.regions.iter().enumerate() {
             // The three are read one after the other while cores write them.
             let accepted = sum(&self.ingest, |cells| cells.parcels[at].get());
-            let settled = |cells: &RegionCells| cells.delivered.get() + cells.repeated.get();
+            let settled =
+                |cells: &RegionCells| cells.delivered.get() + cells.repeated.get() + cells.dead.get();
             let recovered = self.of_region(at, |cells| cells.recovered.get());
             let settled = self.of_region(at, settled);
             family.sample(&[("region", region)], (accepted + recovered).saturating_sub(settled));

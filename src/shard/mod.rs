@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::admin::{self, AdminState};
 use crate::archive;
 use crate::config::{Config, OnDamage};
+use crate::dead;
 use crate::dedupe::{self, FolderError};
 use crate::entry::{Meta, name_id};
 use crate::forward;
@@ -189,7 +190,11 @@ impl Gateway {
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
         let (finished_to, finished) = crossbeam_channel::unbounded();
-        for (core, inlet) in inlets.into_iter().enumerate() {
+        let desks = dead::start(dead::Start {
+            forward_cores: forward_count,
+            failed: dead_letters_failed(fatal_to.clone()),
+        })?;
+        for (core, (inlet, dead)) in inlets.into_iter().zip(desks).enumerate() {
             let setup = forward::Setup {
                 config: Arc::clone(&config),
                 owned: (0..config.regions.len()).filter(|r| usize::from(owners[*r]) == core).collect(),
@@ -210,6 +215,7 @@ impl Gateway {
                     mixer: u128::from(random_seed()?) << 64 | u128::from(random_seed()?),
                     failed: key_log_failed(core, fatal_to.clone()),
                 },
+                dead,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
@@ -313,6 +319,13 @@ fn key_log_failed(core: usize, fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error
     Box::new(move |source| {
         tracing::error!(core, error = %source, "the key log beside the journal failed; nothing more is settled");
         tell(&fatal, Fatal::Io { core: format!("keys-{core}"), source });
+    })
+}
+
+fn dead_letters_failed(fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error) + Send> {
+    Box::new(move |source| {
+        tracing::error!(error = %source, "the dead letters cannot be written; what is given up stays unsettled");
+        tell(&fatal, Fatal::Io { core: "dead".to_owned(), source });
     })
 }
 
