@@ -16,7 +16,7 @@ use crate::journal::JournalId;
 
 /// What a core orders.
 #[derive(Debug)]
-pub(super) enum Order {
+pub enum Order {
     /// Answered once it is durable.
     Bury(Box<Letter>, oneshot::Sender<LetterId>),
     /// The region has it.
@@ -42,9 +42,9 @@ pub enum Held {
 /// What the letters on disk told at the start.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub(super) held: HashMap<(JournalId, u64, u16), Held>,
+    pub held: HashMap<(JournalId, u64, u16), Held>,
     /// By region and conversation.
-    pub(super) gaps: HashMap<(u32, u64), u32>,
+    pub gaps: HashMap<(u32, u64), u32>,
 }
 
 /// The dead letters, as one forwarding core sees them.

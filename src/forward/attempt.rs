@@ -1,12 +1,14 @@
 //! One attempt: read the parcel if need be, cut it if it must be, send it, and say what came of it.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
+use monoio_http::common::request::RequestHead;
 
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
@@ -18,7 +20,7 @@ use crate::cut::Cutter;
 use crate::dead::Desk;
 use crate::entry::{EventRow, Meta};
 use crate::fault;
-use crate::journal::read::RecordReader;
+use crate::journal::read::{Blocks, Files, RecordReader};
 use crate::journal::record::{self, Record};
 use crate::journal::{JournalId, Mark, Settled};
 use crate::metrics::{AttemptOutcome, ForwardCells};
@@ -31,21 +33,38 @@ pub struct SourceDesk {
     pub verifier: Verifier,
 }
 
+/// Hands requests to a region: over the network, or into a simulation.
+pub trait Hand {
+    /// What came of it, and when. `head` can be used again afterwards.
+    fn send(
+        &self,
+        head: &mut RequestHead,
+        body: Bytes,
+        start: Instant,
+    ) -> impl Future<Output = (Attempt, Instant)>;
+}
+
+impl Hand for Client {
+    async fn send(&self, head: &mut RequestHead, body: Bytes, start: Instant) -> (Attempt, Instant) {
+        Client::send(self, head, body, start).await
+    }
+}
+
 /// What a core needs to try the parcels of one region.
-pub struct RegionDesk {
-    pub client: Client,
+pub struct RegionDesk<C = Client> {
+    pub client: C,
     /// One per source, in the order of the sources.
     pub envelopes: Vec<Envelope>,
     pub is_default: bool,
 }
 
 /// What all attempts of a core share.
-pub struct Attempts {
+pub struct Attempts<C = Client, B = Files> {
     pub sources: Vec<SourceDesk>,
     /// By index of the region; `None` for those of other cores.
-    pub regions: Vec<Option<RegionDesk>>,
+    pub regions: Vec<Option<RegionDesk<C>>>,
     /// By index of the journal.
-    pub records: Vec<RecordReader>,
+    pub records: Vec<RecordReader<B>>,
     /// Ids by index of the journal.
     pub journals: Vec<JournalId>,
     pub settler: Rc<Settler>,
@@ -70,7 +89,7 @@ struct Parcel {
 }
 
 /// A worker of a region: one attempt after the other, until the core stops.
-pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
+pub async fn worker<C: Hand, B: Blocks>(attempts: Rc<Attempts<C, B>>, region: Rc<Region>) {
     while let Some((id, mut item)) = region.next().await {
         match attempts.attempt(&region, &mut item).await {
             Some((verdict, record, now)) => {
@@ -80,12 +99,12 @@ pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
                 }
                 region.done(id, verdict, now);
             }
-            None => region.put_back(id, Instant::now()),
+            None => region.put_back(id, region.now()),
         }
     }
 }
 
-impl Attempts {
+impl<C: Hand, B: Blocks> Attempts<C, B> {
     /// What came of it, the record, and when. `None`: the parcel could not even be made; it stays where it is.
     async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Bytes, Instant)> {
         let desk = self.regions.get(region.index)?.as_ref()?;
@@ -108,7 +127,7 @@ impl Attempts {
             },
             &mut self.values.borrow_mut(),
         );
-        let start = Instant::now();
+        let start = region.now();
         let (attempt, end) = desk.client.send(&mut head, parcel.body, start).await;
         envelope.give_back(head);
         self.count(region, &attempt, end.saturating_duration_since(start));
@@ -178,7 +197,7 @@ impl Attempts {
 
     /// Why a parcel cannot even be made. It is tried again soon, and so are others like it.
     fn tell(&self, region: &Region, item: &Item, fault: &'static str, error: Option<&dyn std::error::Error>) {
-        if self.told.is_due(region.index, fault, Instant::now()) {
+        if self.told.is_due(region.index, fault, region.now()) {
             let error = error.map(tracing::field::display);
             tracing::error!(region = %region.name, lsn = item.lsn, error, "{fault}");
         }

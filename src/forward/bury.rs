@@ -7,18 +7,19 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::attempt::{Attempts, events};
+use super::attempt::{Attempts, Hand, events};
 use super::region::{Item, Region};
 use super::sift::News;
 use crate::dead::{Failure, Held, Letter, Replay};
 use crate::entry::Meta;
+use crate::journal::read::Blocks;
 use crate::journal::record::{self, Record};
 use crate::journal::{Mark, Position, Settled};
 
 /// [`Item::journal`] of a letter that goes out again; `lsn` is then its id.
 pub const DEAD_LETTERS: u32 = u32::MAX;
 
-impl Attempts {
+impl<C: Hand, B: Blocks> Attempts<C, B> {
     /// Makes a parcel a dead letter, then settles it; call while it holds its lanes, and give them up
     /// after. A letter that failed again stays one.
     pub async fn bury(
@@ -71,7 +72,7 @@ pub(super) fn rest(held: &Held, news: Option<News>, meta: &Meta<'_>, slot: u16) 
 }
 
 /// Puts the letters that are due into their regions, at the end of their lanes.
-pub fn bring_back(attempts: &Attempts, regions: &[Rc<Region>]) {
+pub fn bring_back<C, B>(attempts: &Attempts<C, B>, regions: &[Rc<Region>]) {
     while let Some(replay) = attempts.dead.replay() {
         let Replay { id, region, slot, attempts, conversations, events, record, .. } = replay;
         let Some(region) = regions.iter().find(|r| r.id == region) else { continue };

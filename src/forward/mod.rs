@@ -194,6 +194,7 @@ impl Forwarder {
                     in_flight_max: config.regions[index].in_flight,
                     limits,
                     seed: seed ^ u64::from(id),
+                    clock: Instant::now,
                 },
                 Rc::clone(&room),
                 Arc::clone(&held),

@@ -95,6 +95,7 @@ pub struct Settings {
     pub limits: Limits,
     /// For the jitter of retries.
     pub seed: u64,
+    pub clock: fn() -> Instant,
 }
 
 pub struct Region {
@@ -105,6 +106,7 @@ pub struct Region {
     pub name: String,
     in_flight_max: usize,
     limits: Limits,
+    clock: fn() -> Instant,
     lanes: RefCell<Lanes<Item>>,
     due: RefCell<Due>,
     rng: RefCell<Rng>,
@@ -144,6 +146,7 @@ impl Region {
             name: settings.name,
             in_flight_max: settings.in_flight_max,
             limits: settings.limits,
+            clock: settings.clock,
             lanes: RefCell::new(Lanes::default()),
             due: RefCell::new(Due::default()),
             rng: RefCell::new(Rng::new(settings.seed)),
@@ -164,6 +167,10 @@ impl Region {
             this: this.clone(),
             spawn: Box::new(spawn),
         })
+    }
+
+    pub fn now(&self) -> Instant {
+        (self.clock)()
     }
 
     pub fn cells(&self) -> &RegionCells {
@@ -290,7 +297,7 @@ impl Region {
     }
 
     fn may_probe(&self) -> bool {
-        self.busy.get() == 0 && self.probe_at.get().is_none_or(|at| at <= Instant::now())
+        self.busy.get() == 0 && self.probe_at.get().is_none_or(|at| at <= self.now())
     }
 
     /// The attempt that [`Region::next`] gave out has ended; its worker asks for the next one at once.
@@ -345,7 +352,7 @@ impl Region {
             return;
         }
         tracing::info!(region = %self.name, "region accepts again");
-        let far = Instant::now() + Duration::from_secs(365 * 86_400);
+        let far = self.now() + Duration::from_secs(365 * 86_400);
         let mut lanes = self.lanes.borrow_mut();
         let mut due = self.due.borrow_mut();
         while let Some(id) = due.pop(far) {
@@ -404,7 +411,15 @@ mod tests {
         let spawned = Rc::new(Cell::new(0));
         let count = Rc::clone(&spawned);
         let limits = Limits::default();
-        let settings = Settings { index: 0, id: 1, name: "eu".into(), in_flight_max: 8, limits, seed: 1 };
+        let settings = Settings {
+            index: 0,
+            id: 1,
+            name: "eu".into(),
+            in_flight_max: 8,
+            limits,
+            seed: 1,
+            clock: Instant::now,
+        };
         let cells = ForwardCells { regions: vec![RegionCells::default()], ..ForwardCells::default() };
         let region = Region::new(settings, Rc::default(), Arc::default(), Arc::new(cells), move |_| {
             count.set(count.get() + 1);

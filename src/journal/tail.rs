@@ -53,7 +53,12 @@ impl<G: Ground> Tail<G>
 where
     G::Raw: 'static,
 {
-    pub(super) fn new(ground: G, seed: Seed<G::Raw>, orders: Sender<Order<G::Raw>>, pool: BufferPool) -> Self {
+    pub(super) fn new(
+        ground: G,
+        seed: Seed<G::Raw>,
+        orders: Sender<Order<G::Raw>>,
+        pool: BufferPool,
+    ) -> Self {
         let (reply, spares) = crossbeam_channel::bounded(AHEAD + 1);
         let (dir, mode, bytes) = (seed.dir, seed.mode, seed.segment_bytes);
         let order = Box::new(move |number| {
