@@ -58,6 +58,13 @@ pub struct Desk {
     pub(super) done: Arc<AtomicU64>,
 }
 
+/// A core's desk, and the other ends: what it orders, and what it is given to try again.
+pub fn channel(found: Arc<Found>) -> (Desk, Receiver<Order>, Sender<Replay>) {
+    let (give, orders) = crossbeam_channel::unbounded();
+    let (replays_to, replays) = crossbeam_channel::unbounded();
+    (Desk { orders: give, replays, found, sent: Arc::default(), done: Arc::default() }, orders, replays_to)
+}
+
 impl Desk {
     /// Returns when the letter is durable; while the disk is full, that is later.
     pub async fn bury(&self, letter: Letter) -> LetterId {

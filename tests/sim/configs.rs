@@ -1,0 +1,45 @@
+//! Configurations of all worlds, read once by each thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use penstock::config::Config;
+use penstock::wake::Doorbell;
+
+use super::truth::REGIONS;
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<(bool, bool), Arc<Config>>> = RefCell::default();
+    /// Nobody sleeps at it: cores are looked after by the world.
+    static BELL: Doorbell = Doorbell::new().expect("an eventfd");
+}
+
+pub(crate) fn doorbell() -> Doorbell {
+    BELL.with(Clone::clone)
+}
+
+/// Of a world in which regions have archives, and each archive gets webhooks of several regions `whole`.
+pub(crate) fn of(archives: bool, whole: bool) -> Arc<Config> {
+    KNOWN.with(|known| Arc::clone(known.borrow_mut().entry((archives, whole)).or_insert_with(|| read(archives, whole))))
+}
+
+fn read(archives: bool, whole: bool) -> Arc<Config> {
+    let mixed = if whole { "whole" } else { "split" };
+    let mut text = format!(
+        "[gateway]\nid = \"sim\"\ndata_dir = \"/data\"\n\
+         [archive]\nmixed = \"{mixed}\"\nroll_bytes = \"4KiB\"\nroll_after = \"2s\"\n\
+         [[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[routing]\ndefault = \"us\"\n"
+    );
+    for (at, (name, prefix)) in REGIONS.iter().enumerate() {
+        let archive = if archives { format!("archive = \"file:///{name}\"\n") } else { String::new() };
+        text += &format!(
+            "[[region]]\nname = \"{name}\"\nendpoint = \"http://10.0.0.{}/\"\nprefixes = [\"{prefix}\"]\n\
+             in_flight = 4\n{archive}",
+            at + 1
+        );
+    }
+    let read = Config::from_toml(&text, Path::new("/"));
+    Arc::new(read.unwrap_or_else(|invalid| panic!("{invalid}")).0)
+}
