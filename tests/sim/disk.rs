@@ -318,6 +318,10 @@ impl MemoryDisk {
         self.0.borrow().ended
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.borrow().full
+    }
+
     pub(crate) fn set_full(&self, full: bool) {
         self.0.borrow_mut().full = full;
     }

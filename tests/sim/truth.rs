@@ -60,6 +60,9 @@ struct State {
     loud: bool,
     /// Repeats that no crash explains are no violation: something of the memory was taken away.
     forgetful: bool,
+    /// The disk is full or slow, or was last then: what is settled waits longer for being written.
+    in_trouble: bool,
+    last_trouble: Duration,
     /// Bits were flipped.
     damage: bool,
     reported_lost: u64,
@@ -131,6 +134,15 @@ impl Truth {
 
     pub(crate) fn violations(&self) -> Vec<String> {
         self.0.borrow().violations.clone()
+    }
+
+    /// The disk is in trouble from now on, or is not.
+    pub(crate) fn trouble(&self, is: bool) {
+        let mut state = self.0.borrow_mut();
+        if state.in_trouble {
+            state.last_trouble = elapsed();
+        }
+        state.in_trouble = is;
     }
 
     pub(crate) fn forget(&self) {
@@ -273,8 +285,10 @@ impl Truth {
     /// The process ends here, and with it what it knew and had not written.
     pub(crate) fn crashed(&self) {
         let mut state = self.0.borrow_mut();
+        let trouble = if state.in_trouble { elapsed() } else { state.last_trouble };
         for event in state.events.iter_mut().filter(|event| event.taken > 0) {
-            event.may_repeat |= event.told.is_none_or(|told| elapsed() - told < UNMARKED);
+            event.may_repeat |=
+                event.told.is_none_or(|told| elapsed() - told < UNMARKED || told < trouble + UNMARKED);
         }
     }
 

@@ -290,6 +290,7 @@ impl World {
             life.exec().wake();
             self.provider(life);
             self.faults(last);
+            self.truth.trouble(self.disk.is_full() || self.rules.borrow().slow);
             if elapsed() >= next_tick {
                 life.tick();
                 next_tick = elapsed() + gap;
