@@ -539,9 +539,12 @@ async fn append(machine: &Machine, path: &Path, blocks: &[u8]) -> io::Result<()>
     let disk = &machine.disk;
     if !disk.has(path) {
         disk.write_zeros(path, 0)?;
-        disk.append_to(path, &log::header())?;
-        Disk::sync(disk, path)?;
-        Disk::sync_dir(disk, Path::new(KEYS))?;
+        let made = disk.append_to(path, &log::header());
+        let made = made.and_then(|()| Disk::sync(disk, path));
+        if let Err(error) = made.and_then(|()| Disk::sync_dir(disk, Path::new(KEYS))) {
+            Disk::remove(disk, path).ok();
+            return Err(error);
+        }
     }
     disk.append_to(path, blocks)?;
     machine.exec.sleep(machine.latency()).await;

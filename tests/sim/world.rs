@@ -317,7 +317,7 @@ impl World {
         if !self.truth.owed().is_empty() {
             return false;
         }
-        life.busy() == 0
+        life.busy() == 0 && life.all_archived()
     }
 
     fn heal(&mut self) {
@@ -508,6 +508,7 @@ impl World {
             while !done() && !ended() && elapsed() < end {
                 while life.exec().turn(random) && !ended() {}
                 if !life.pump() {
+                    life.make_and_free();
                     let next = elapsed() + Duration::from_millis(2);
                     exec::go_to(life.exec().next().map_or(next, |at| at.min(next)));
                     life.exec().wake();
