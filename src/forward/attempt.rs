@@ -17,6 +17,7 @@ use crate::config::SourceKind;
 use crate::cut::Cutter;
 use crate::dead::Desk;
 use crate::entry::{EventRow, Meta};
+use crate::fault;
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};
 use crate::journal::{JournalId, Mark, Settled};
@@ -73,6 +74,7 @@ pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
     while let Some((id, mut item)) = region.next().await {
         match attempts.attempt(&region, &mut item).await {
             Some((verdict, record, now)) => {
+                fault::point("answer-read");
                 if verdict == Verdict::Delivered {
                     attempts.settle(&region, &item, &record);
                 }

@@ -27,6 +27,7 @@ use super::settle::Settler;
 use super::sift::{News, Sieve};
 use crate::dead::Desk;
 use crate::entry::Meta;
+use crate::fault;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -239,6 +240,7 @@ impl Feed {
                 continue;
             }
             let news = self.sieve.sift(region, &meta, slot);
+            fault::point("sifted");
             let held = if old { self.dead.held(&view.id, lsn, slot) } else { None };
             let news = match held {
                 Some(held) => bury::rest(held, news, &meta, slot),
