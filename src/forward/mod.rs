@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
@@ -46,18 +46,28 @@ use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
 pub mod attempt;
+pub mod book;
+pub mod breaker;
+pub mod budget;
 pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
+pub mod gaps;
+pub mod item;
 pub mod lane;
+pub mod parts;
+pub mod poison;
+pub mod ramp;
 pub mod region;
 pub mod retry;
 pub mod settle;
 pub mod sift;
+pub mod slab;
 pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
+use book::Rules;
 use client::Client;
 use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
@@ -118,6 +128,17 @@ pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, Envelo
     config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
 }
 
+fn rules(region: &config::Region, limits: Limits) -> Rules {
+    Rules {
+        in_flight: region.in_flight,
+        timeout: region.timeout,
+        rate: region.rate,
+        retry: region.retry,
+        window: limits.window,
+        kept: limits.kept,
+    }
+}
+
 /// A forwarding core at work.
 pub struct Forwarder {
     feed: Rc<Feed>,
@@ -176,6 +197,7 @@ impl Forwarder {
             dead: dead.clone(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
+            parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
         });
@@ -191,8 +213,8 @@ impl Forwarder {
                     index,
                     id,
                     name: config.regions[index].name.clone(),
-                    in_flight_max: config.regions[index].in_flight,
-                    limits,
+                    rules: rules(&config.regions[index], limits),
+                    held_bytes: limits.held_bytes,
                     seed: seed ^ u64::from(id),
                     clock: Instant::now,
                 },
@@ -203,6 +225,7 @@ impl Forwarder {
                     monoio::spawn(attempt::worker(Rc::clone(&workers), region));
                 },
             );
+            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
