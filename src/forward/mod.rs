@@ -128,7 +128,7 @@ pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, Envelo
     config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
 }
 
-fn rules(region: &config::Region, limits: Limits) -> Rules {
+pub fn rules(region: &config::Region, limits: Limits) -> Rules {
     Rules {
         in_flight: region.in_flight,
         timeout: region.timeout,

@@ -416,6 +416,7 @@ impl Makes<'_> {
             dead: dead.clone(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
+            parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
         });
@@ -431,8 +432,8 @@ impl Makes<'_> {
                     index,
                     id,
                     name: REGIONS[index].0.to_owned(),
-                    in_flight_max: config.regions[index].in_flight,
-                    limits: plan.limits,
+                    rules: penstock::forward::rules(&config.regions[index], plan.limits),
+                    held_bytes: plan.limits.held_bytes,
                     seed: machine.below(u64::MAX),
                     clock: exec::now,
                 },
@@ -441,6 +442,7 @@ impl Makes<'_> {
                 Arc::clone(&cells),
                 move |region| exec.spawn(attempt::worker(Rc::clone(&workers), region)),
             );
+            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
