@@ -667,12 +667,6 @@ impl Life {
         !self.machine.disk.has_ended()
     }
 
-    /// Everything that was archived is so far.
-    pub(crate) fn all_archived(&self) -> bool {
-        self.archive.is_none()
-            || self.views.iter().zip(self.ends()).all(|(view, end)| view.archived.upto() >= end)
-    }
-
     // The stop, in its order.
 
     pub(crate) fn stop_forwarding(&self) {
