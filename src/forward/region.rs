@@ -317,6 +317,11 @@ impl Region {
         self.book.borrow().uncertain()
     }
 
+    /// Parcels that are not settled.
+    pub fn waiting(&self) -> usize {
+        self.book.borrow().len()
+    }
+
     /// Parcels being tried or buried.
     pub fn busy(&self) -> usize {
         self.book.borrow().busy()

@@ -681,6 +681,10 @@ impl Life {
         self.cores.iter().flat_map(|core| &core.regions).map(|region| region.busy()).sum()
     }
 
+    pub(crate) fn waiting(&self) -> usize {
+        self.cores.iter().flat_map(|core| &core.regions).map(|region| region.waiting()).sum()
+    }
+
     pub(crate) fn settled(&self) -> bool {
         self.cores.iter().all(|core| {
             core.settler.flush();

@@ -319,7 +319,7 @@ impl World {
         if !self.truth.owed().is_empty() {
             return false;
         }
-        if life.busy() > 0 {
+        if life.waiting() > 0 {
             return false;
         }
         // After a failure the archive pauses for up to 30 s; an object closes after 2 s.
