@@ -4,16 +4,30 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use penstock::config::Config;
+use penstock::journal::buffer::BufferPool;
 use penstock::wake::Doorbell;
 
 use super::truth::REGIONS;
 
 thread_local! {
     static KNOWN: RefCell<HashMap<(bool, bool), Arc<Config>>> = RefCell::default();
+    static POOL: (BufferPool, Arc<AtomicUsize>) = {
+        let held = Arc::new(AtomicUsize::new(0));
+        (BufferPool::new(64, Arc::clone(&held)), held)
+    };
     /// Nobody sleeps at it: cores are looked after by the world.
     static BELL: Doorbell = Doorbell::new().expect("an eventfd");
+}
+
+/// Buffers that are warm, and the count of what of them is in use: made anew for each process they would
+/// take most of its time.
+pub(crate) fn pool() -> (BufferPool, Arc<AtomicUsize>) {
+    let (pool, held) = POOL.with(Clone::clone);
+    held.store(0, Relaxed);
+    (pool, held)
 }
 
 pub(crate) fn doorbell() -> Doorbell {

@@ -2,7 +2,7 @@
 //! and names each on their own, and pages that were being written also by halves.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -121,12 +121,31 @@ impl Inode {
     }
 }
 
+/// A path: compared as text, which is what most of the time would go to.
+type Name = Rc<str>;
+
+fn name(path: &Path) -> Name {
+    path.to_str().expect("a path of the simulation").into()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of the simulation")
+}
+
+/// The folder that a file or folder is in.
+fn above(name: &str) -> &str {
+    match name.rsplit_once('/') {
+        Some(("", _)) | None => "/",
+        Some((above, _)) => above,
+    }
+}
+
 /// A change of names that its folder's sync makes durable.
 #[derive(Debug, Clone)]
 enum Change {
-    Add(PathBuf, usize),
-    Remove(PathBuf),
-    Rename(PathBuf, PathBuf, usize),
+    Add(Name, usize),
+    Remove(Name),
+    Rename(Name, Name, usize),
 }
 
 /// A write that goes around the page cache and is under way.
@@ -140,10 +159,10 @@ pub(crate) struct Flight {
 #[derive(Debug, Clone, Default)]
 struct State {
     inodes: Vec<Inode>,
-    names: BTreeMap<PathBuf, usize>,
-    durable: BTreeMap<PathBuf, usize>,
+    names: BTreeMap<Name, usize>,
+    durable: BTreeMap<Name, usize>,
     /// With the folders whose sync ends them.
-    pending: Vec<(Vec<PathBuf>, Change)>,
+    pending: Vec<([Name; 2], Change)>,
     flights: Vec<Flight>,
     /// Steps until the world ends.
     fuse: Option<u64>,
@@ -154,10 +173,6 @@ struct State {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryDisk(Rc<RefCell<State>>);
-
-fn parent(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("/")).to_owned()
-}
 
 fn missing() -> io::Error {
     io::Error::from(io::ErrorKind::NotFound)
@@ -184,7 +199,7 @@ impl State {
     }
 
     fn number(&self, path: &Path) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(missing)
+        self.names.get(text(path)).copied().ok_or_else(missing)
     }
 
     fn inode(&mut self, path: &Path) -> io::Result<&mut Inode> {
@@ -192,7 +207,7 @@ impl State {
         Ok(&mut self.inodes[number])
     }
 
-    fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
+    fn apply(names: &mut BTreeMap<Name, usize>, change: &Change) {
         match change {
             Change::Add(path, inode) => drop(names.insert(path.clone(), *inode)),
             Change::Remove(path) => drop(names.remove(path)),
@@ -203,15 +218,19 @@ impl State {
         }
     }
 
-    fn change(&mut self, folders: Vec<PathBuf>, change: Change) {
+    fn change(&mut self, change: Change) {
         Self::apply(&mut self.names, &change);
-        self.pending.push((folders, change));
+        let folders = match &change {
+            Change::Add(name, _) | Change::Remove(name) => [name, name],
+            Change::Rename(from, to, _) => [from, to],
+        };
+        self.pending.push((folders.map(|name| above(name).into()), change));
     }
 
     fn add(&mut self, path: &Path, inode: Inode) -> usize {
         self.inodes.push(inode);
         let number = self.inodes.len() - 1;
-        self.change(vec![parent(path)], Change::Add(path.to_owned(), number));
+        self.change(Change::Add(name(path), number));
         number
     }
 
@@ -268,10 +287,14 @@ impl MemoryDisk {
             inode.synced();
         }
         // Nothing is found whose folder is not there.
-        let folders: Vec<PathBuf> =
-            names.iter().filter(|(_, inode)| inodes[**inode].folder).map(|(path, _)| path.clone()).collect();
-        names.retain(|path, _| {
-            path.ancestors().skip(1).all(|above| above == Path::new("/") || folders.iter().any(|f| f == above))
+        let mut folders = BTreeSet::from([Name::from("/")]);
+        // A folder comes before what is in it.
+        names.retain(|name, inode| {
+            let stays = folders.contains(above(name));
+            if stays && inodes[*inode].folder {
+                folders.insert(Rc::clone(name));
+            }
+            stays
         });
         durable.clone_from(names);
     }
@@ -290,14 +313,14 @@ impl MemoryDisk {
         let pages = vec![None; len.div_ceil(BLOCK)];
         state.inodes.push(Inode { pages, len, old_len: len, ..Inode::default() });
         let number = state.inodes.len() - 1;
-        state.names.insert(path.to_owned(), number);
-        state.durable.insert(path.to_owned(), number);
+        state.names.insert(name(path), number);
+        state.durable.insert(name(path), number);
         for above in path.ancestors().skip(1).filter(|above| *above != Path::new("/")) {
-            if !state.names.contains_key(above) {
+            if !state.names.contains_key(text(above)) {
                 state.inodes.push(Inode { folder: true, ..Inode::default() });
                 let number = state.inodes.len() - 1;
-                state.names.insert(above.to_owned(), number);
-                state.durable.insert(above.to_owned(), number);
+                state.names.insert(name(above), number);
+                state.durable.insert(name(above), number);
             }
         }
     }
@@ -307,7 +330,9 @@ impl MemoryDisk {
         let state = self.0.borrow();
         let files = state.names.iter().filter(|(_, inode)| !state.inodes[**inode].folder);
         files
-            .map(|(path, inode)| (path.clone(), state.inodes[*inode].bytes(0, state.inodes[*inode].len)))
+            .map(|(name, inode)| {
+                (PathBuf::from(&**name), state.inodes[*inode].bytes(0, state.inodes[*inode].len))
+            })
             .collect()
     }
 }
@@ -363,7 +388,7 @@ impl MemoryDisk {
 
     pub(crate) fn folder(&self, path: &Path) {
         let mut state = self.0.borrow_mut();
-        if !state.names.contains_key(path) {
+        if !state.names.contains_key(text(path)) {
             state.add(path, Inode { folder: true, ..Inode::default() });
         }
     }
@@ -371,14 +396,14 @@ impl MemoryDisk {
     /// Folders in a folder.
     pub(crate) fn folders(&self, dir: &Path) -> Vec<PathBuf> {
         let state = self.0.borrow();
-        let own = state.names.iter().filter(|(path, inode)| {
-            path.parent() == Some(dir) && state.inodes[**inode].folder
+        let own = state.names.iter().filter(|(name, inode)| {
+            above(name) == text(dir) && state.inodes[**inode].folder
         });
-        own.map(|(path, _)| path.clone()).collect()
+        own.map(|(name, _)| PathBuf::from(&**name)).collect()
     }
 
     pub(crate) fn has(&self, path: &Path) -> bool {
-        self.0.borrow().names.contains_key(path)
+        self.0.borrow().names.contains_key(text(path))
     }
 
     /// A file that grows at its end: the whole of what it holds now, and where that ends.
@@ -395,8 +420,8 @@ impl MemoryDisk {
     /// Files whose names end so.
     pub(crate) fn paths(&self, ending: &str) -> Vec<PathBuf> {
         let state = self.0.borrow();
-        let names = state.names.keys().filter(|path| path.to_str().is_some_and(|name| name.ends_with(ending)));
-        names.cloned().collect()
+        let names = state.names.keys().filter(|name| name.ends_with(ending));
+        names.map(|name| PathBuf::from(&**name)).collect()
     }
 
     /// A bit of a file turns over, durably.
@@ -413,10 +438,11 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.0.borrow();
-        let names = state.names.range::<Path, _>((std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded));
-        let names = names.take_while(|(path, _)| path.starts_with(dir));
-        let names = names.filter(|(path, inode)| path.parent() == Some(dir) && !state.inodes[**inode].folder);
-        Ok(names.map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
+        let dir = text(dir);
+        let names = state.names.range::<str, _>((std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded));
+        let names = names.take_while(|(name, _)| name.starts_with(dir));
+        let own = names.filter(|(name, inode)| above(name) == dir && !state.inodes[**inode].folder);
+        Ok(own.map(|(name, _)| name[dir.len() + 1..].to_owned()).collect())
     }
 
     fn size(&self, file: &Path) -> io::Result<u64> {
@@ -447,7 +473,7 @@ impl Disk for MemoryDisk {
         let mut state = self.0.borrow_mut();
         state.step()?;
         let number = state.number(from)?;
-        state.change(vec![parent(from), parent(to)], Change::Rename(from.to_owned(), to.to_owned(), number));
+        state.change(Change::Rename(name(from), name(to), number));
         Ok(())
     }
 
@@ -456,7 +482,7 @@ impl Disk for MemoryDisk {
         state.step()?;
         let State { pending, durable, .. } = &mut *state;
         pending.retain(|(folders, change)| {
-            let ends = folders.iter().any(|folder| folder == dir);
+            let ends = folders.iter().any(|folder| **folder == *text(dir));
             if ends {
                 State::apply(durable, change);
             }
@@ -494,16 +520,16 @@ impl Disk for MemoryDisk {
         let mut state = self.0.borrow_mut();
         state.step()?;
         state.number(file)?;
-        state.change(vec![parent(file)], Change::Remove(file.to_owned()));
+        state.change(Change::Remove(name(file)));
         Ok(())
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.step()?;
-        assert!(state.names.keys().all(|path| path.parent() != Some(dir)), "the folder is not empty");
-        if state.names.contains_key(dir) {
-            state.change(vec![parent(dir)], Change::Remove(dir.to_owned()));
+        assert!(state.names.keys().all(|name| above(name) != text(dir)), "the folder is not empty");
+        if state.names.contains_key(text(dir)) {
+            state.change(Change::Remove(name(dir)));
         }
         Ok(())
     }
@@ -542,7 +568,7 @@ impl archive::disk::Disk for MemoryDisk {
         let mut state = self.0.borrow_mut();
         state.step()?;
         state.number(path.parent().unwrap())?;
-        if !state.names.contains_key(path) {
+        if !state.names.contains_key(text(path)) {
             state.add(path, Inode { folder: true, ..Inode::default() });
         }
         Ok(())

@@ -25,7 +25,6 @@ use penstock::forward::sift::Sieve;
 use penstock::forward::told::Told;
 use penstock::handoff::{self, Handoff, Inlet, Limits};
 use penstock::journal::account::{Account, Wrote};
-use penstock::journal::buffer::BufferPool;
 use penstock::journal::disk::Disk;
 use penstock::journal::free::{Freeing, Place, Round};
 use penstock::journal::marks::ParcelSet;
@@ -41,6 +40,7 @@ use penstock::metrics::{ForwardCells, IngestCells, RegionCells};
 use penstock::verify::Verifier;
 use penstock::wake::{Doorbell, Notify};
 
+use super::configs;
 use super::disk::MemoryDisk;
 use super::exec::{self, Exec};
 use super::ground::{Machine, Shelf};
@@ -247,7 +247,7 @@ impl Life {
         let places = views.iter().map(place).collect();
         let freeing = Freeing::new(disk.clone(), ROOT.into(), account, places);
 
-        let held = Arc::new(AtomicUsize::new(0));
+        let (pool, held) = configs::pool();
         let (orders_to, orders) = crossbeam_channel::unbounded();
         let (wrote_to, wrote) = crossbeam_channel::unbounded();
         let (outlets, inlets): (Vec<_>, Vec<_>) =
@@ -277,10 +277,9 @@ impl Life {
                 segment_bytes: plan.segment,
                 commit_delay: Duration::from_millis(2),
             };
-            let pool = BufferPool::new(4, Arc::clone(&held));
             let cells = Arc::new(IngestCells::default());
             let writer =
-                Journal::on(machine.clone(), seed, orders_to.clone(), wrote_to.clone(), pool, Arc::clone(&cells));
+                Journal::on(machine.clone(), seed, orders_to.clone(), wrote_to.clone(), pool.clone(), Arc::clone(&cells));
             let handoff = Handoff::new(
                 core,
                 Arc::clone(&published[core]),
@@ -452,7 +451,7 @@ impl Makes<'_> {
             by_id,
             orphans,
             (Rc::clone(&sieve), Rc::clone(&settler), dead),
-            BufferPool::new(2, Arc::clone(held)),
+            configs::pool().0,
             room,
         ));
         let readers = views.iter().map(|view| JournalReader::over(view, shelf(view))).collect();
