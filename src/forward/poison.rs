@@ -8,7 +8,8 @@
 //! - the conversations that failed were few beside those that were taken,
 //!
 //! and a parcel dies only when some dozens of others were taken over its counted tries: in a quiet region
-//! that takes its time. A try is judged when the next one is due: what comes after it tells as much as what
+//! that takes its time. Where one of the last two does not hold, all that was counted before is void: what
+//! looked like health may have been luck. A try is judged when the next one is due: what comes after it tells as much as what
 //! came before.
 //!
 //! Only first tries tell about the region. What failed before fails more often than others.
@@ -28,7 +29,7 @@ const EVIDENCE: u64 = 50;
 /// One failing first try of so many is too much.
 const FAILING: u64 = 10;
 /// One failing conversation beside so many that are taken is too much; a single one never is.
-const FAILING_CONVERSATIONS: usize = 4;
+const FAILING_CONVERSATIONS: usize = 8;
 /// How long a conversation that was taken is one of those that are.
 const TAKEN: Duration = Duration::from_mins(5);
 
@@ -127,9 +128,12 @@ impl Tries {
         let failed = standing.firsts.failed - last.firsts.failed;
         let open = closed_since.is_some_and(|since| since <= last.started);
         let crowded = standing.crowded.is_some_and(|at| at >= last.started);
+        let well = !crowded && failed * FAILING <= taken + failed;
         self.suspect = open && taken > 0;
-        self.counts = self.suspect && !crowded && failed * FAILING < taken + failed;
-        if self.counts {
+        self.counts = self.suspect && well;
+        if open && !well {
+            (self.counted, self.unwanted, self.evidence) = (0, 0, 0);
+        } else if self.counts {
             self.counted += 1;
             self.unwanted += u32::from(last.unwanted);
             self.ran += now.saturating_duration_since(last.ended);
