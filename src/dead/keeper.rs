@@ -403,7 +403,8 @@ impl Keeper {
             // On a full disk the order may be written for some of them only.
             for id in waiting {
                 if self.graves.state(id) == Some(State::Ordered)
-                    && let Some(line) = self.graves.region(id).and_then(|region| self.lines.get_mut(region)) {
+                    && let Some(line) = self.graves.region(id).and_then(|region| self.lines.get_mut(region))
+                {
                     line.waiting.push_back((id, rate));
                 }
             }

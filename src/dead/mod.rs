@@ -8,6 +8,7 @@
 //! shelf    one region: its segments, and the gaps in its conversations
 //! segment  a file of letters and its index
 //! record   their bytes (pure)
+//! words    filters and letters as people read and write them (pure)
 //! ```
 //!
 //! A parcel is given up in this order: its letter is durable here, then its keys are in the key log, then
@@ -29,6 +30,7 @@ pub mod record;
 mod segment;
 mod shelf;
 mod users;
+pub mod words;
 
 pub use desk::{Desk, Held};
 pub use filter::Filter;

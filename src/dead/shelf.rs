@@ -28,7 +28,12 @@ impl Shelf {
         Self { name, dir, sync, segments: Vec::new(), gaps: Gaps::default() }
     }
 
-    pub(super) fn load(root: &Path, name: &str, sync: bool, damages: &mut Vec<Damage>) -> Result<Self, DeadError> {
+    pub(super) fn load(
+        root: &Path,
+        name: &str,
+        sync: bool,
+        damages: &mut Vec<Damage>,
+    ) -> Result<Self, DeadError> {
         let mut shelf = Self::empty(root, name, sync);
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&shelf.dir).map_err(failed("list folder", &shelf.dir))? {

@@ -13,11 +13,11 @@ use aws_lc_rs::hmac;
 const NAME: &str = "users.key";
 
 #[derive(Debug)]
-pub struct UserKey(hmac::Key);
+pub(super) struct UserKey(hmac::Key);
 
 impl UserKey {
     /// The key in `dir`, made and kept there if `make` and there is none.
-    pub fn open(dir: &Path, make: bool) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, make: bool) -> io::Result<Self> {
         let path = dir.join(NAME);
         match fs::read(&path) {
             Ok(bytes) if bytes.len() == 32 => Ok(Self::new(&bytes)),
@@ -53,7 +53,7 @@ impl UserKey {
     }
 
     /// `user` as an entry of the journal has it: digits of a phone, or an id.
-    pub fn hash(&self, user: &str) -> u64 {
+    pub(super) fn hash(&self, user: &str) -> u64 {
         let tag = hmac::sign(&self.0, user.as_bytes());
         tag.as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
     }

@@ -164,7 +164,8 @@ impl Gateway {
 
         // Ports first: a second gateway on this machine must fail before it waits for the data folder.
         let listeners = bind_all(&config)?;
-        let admin = Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config)));
+        let admin =
+            Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config), config.admin.token.as_ref()));
         start_admin(&config, &admin, &side)?;
         side.handle().spawn(disk::watch(config.gateway.data_dir.clone(), Arc::clone(&registry.process)));
 
@@ -202,6 +203,7 @@ impl Gateway {
             cells: Arc::clone(&registry.dead),
             failed: dead_letters_failed(fatal_to.clone()),
         })?;
+        admin.open_office(office);
         for (core, (inlet, dead)) in inlets.into_iter().zip(desks).enumerate() {
             let setup = forward::Setup {
                 config: Arc::clone(&config),
