@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 use super::pack::Name;
+use crate::fault;
 
 const UNFINISHED: &str = ".tmp";
 const ENDING: &str = ".jsonl.zst";
@@ -100,21 +101,29 @@ impl<D: Disk> Folder<D> {
             return Ok(Opened::Closed { last_lsn });
         }
         let path = self.root.join(UNFINISHED).join(file);
-        Ok(Opened::New(Unfinished { file: self.disk.create(&path)?, path, place }))
+        let file = self.disk.create(&path)?;
+        fault::point("object-created");
+        Ok(Opened::New(Unfinished { file, path, place }))
     }
 
     pub fn append(&self, object: &mut Unfinished<D::File>, bytes: &[u8]) -> io::Result<()> {
+        fault::io("object-append")?;
         self.disk.append(&mut object.file, bytes)
     }
 
     /// Gives the object its final name. Once this returns it is there whatever happens.
     pub fn close(&self, object: &Unfinished<D::File>) -> io::Result<()> {
         let Unfinished { file, path, place } = object;
+        fault::point("object-written");
         self.disk.sync(file)?;
+        fault::point("object-synced");
         self.disk.make_dir(&place.day)?;
         self.disk.make_dir(&place.hour)?;
         self.disk.rename(path, &place.object)?;
-        self.sync_place(place)
+        fault::point("object-renamed");
+        self.sync_place(place)?;
+        fault::point("object-closed");
+        Ok(())
     }
 
     /// Removes what was written so far, as well as can be done.

@@ -16,7 +16,7 @@ use super::problem::Report;
 use super::section::{Section, nearest, shown, string};
 use super::{
     Admin, Config, Cores, Dedupe, Endpoint, Gateway, Host, Invalid, Journal, Limits, Listen, MANUAL,
-    OnDamage, Problem, Region, Secret, Source, SourceKind, Warning, cross,
+    OnDamage, Problem, Region, Retry, Secret, Source, SourceKind, Warning, cross,
 };
 use crate::route::countries;
 
@@ -28,6 +28,9 @@ const GIB: u64 = 1 << 30;
 const TOKEN_MIN: usize = 32;
 /// A timeout of zero would refuse everything; one of more than an hour is a slip of the pen.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
+
+/// Below a minute a region's restart could cost webhooks, above a month nobody waits any more.
+const RETRY_WINDOW: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(31 * 24));
 
 pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>), Invalid> {
     let given = parse(text)?;
@@ -261,10 +264,7 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
     section.refuse("tls", "TLS to regions is");
     section.refuse("archive_store", "an archive elsewhere than in a folder is");
     section.only_default("allow_addresses", "the check of what a name leads to is");
-    section.only_default("rate", "a limit of parcels per second is");
     let retry = section.section("retry");
-    retry.only_default("attempts", "giving up after some attempts is");
-    retry.only_default("window", "giving up after some other time is");
 
     let endpoint: Endpoint =
         section.needed("endpoint", "a URL such as \"http://eu.internal:8080/webhook\"", |value| {
@@ -298,6 +298,11 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
                 text => source_address(text).map(Some),
             }
         }),
+        rate: section.count("rate", 0, 1_000_000) as u32,
+        retry: Retry {
+            attempts: retry.count("attempts", 0, 1_000_000) as u32,
+            window: retry.duration("window", RETRY_WINDOW.0, RETRY_WINDOW.1),
+        },
     }
 }
 

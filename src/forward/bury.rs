@@ -4,58 +4,54 @@
 //! be delivered before a crash can no longer bring it back.
 
 use std::rc::Rc;
-
-use bytes::Bytes;
+use std::time::{Instant, SystemTime};
 
 use super::attempt::{Attempts, events};
-use super::region::{Item, Region};
+use super::item::{DEAD_LETTERS, Death, Item};
+use super::lane::ParcelId;
+use super::region::Region;
 use super::sift::News;
 use crate::dead::{Failure, Held, Letter, Replay};
 use crate::entry::Meta;
 use crate::journal::record::{self, Record};
-use crate::journal::{Mark, Position, Settled};
-
-/// [`Item::journal`] of a letter that goes out again; `lsn` is then its id.
-pub const DEAD_LETTERS: u32 = u32::MAX;
 
 impl Attempts {
-    /// Makes a parcel a dead letter, then settles it; call while it holds its lanes, and give them up
-    /// after. A letter that failed again stays one.
-    pub async fn bury(
-        &self,
-        region: &Region,
-        item: &Item,
-        record: &Bytes,
-        first_tried_ms: u64,
-        last: Failure,
-    ) {
-        if let Some(id) = item.letter() {
-            return self.dead.failed_again(id, last);
+    /// Makes a parcel a dead letter, then settles it. A letter that failed again stays one.
+    pub(super) async fn bury(&self, region: &Region, id: ParcelId, mut item: Item, death: Death) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let Death { reason, status, first_tried } = death;
+        let last = Failure { reason, status, attempts: item.attempts, at_ms: now.as_millis() as u64 };
+        if let Some(letter) = item.letter() {
+            self.dead.failed_again(letter, last);
+            region.buried(id);
+            return;
         }
-        // It was read before the attempt.
-        let Ok((Record::Entry(entry), _)) = record::read_known(record) else { return };
+        let Some(record) = self.record(region, &mut item).await else {
+            return region.put_back(id, Instant::now());
+        };
+        // It was read before each attempt.
+        let Ok((Record::Entry(entry), _)) = record::read_known(&record) else { return };
         let Ok(meta) = Meta::read(entry.meta) else { return };
-        let journal = item.journal as usize;
-        let Some(reader) = self.journals.get(journal) else { return };
-        let whole = item.repeats.is_none();
+        let Some(journal) = self.journals.get(item.journal as usize) else { return };
+        let first_tried = now.saturating_sub(first_tried.elapsed());
+        let places = events(&meta, &item).map(|(at, _)| at as u32);
         let letter = Letter {
-            journal: *reader,
+            journal: *journal,
             lsn: item.lsn,
             slot: item.slot,
-            part: 0,
+            part: item.part,
             region: region.id,
             source: meta.source(),
             last,
-            first_tried_ms,
+            first_tried_ms: first_tried.as_millis() as u64,
             received_at_ms: meta.received_at_ns() / 1_000_000,
-            conversations: meta.conversations(item.slot).collect(),
-            events: if whole { Vec::new() } else { events(&meta, item).map(|(at, _)| at as u32).collect() },
+            conversations: region.conversations(id),
+            events: if item.is_whole() { Vec::new() } else { places.collect() },
             record: record.clone(),
         };
         self.dead.bury(letter).await;
-        region.cells().dead.add(1);
-        let mark = Mark { lsn: item.lsn, slot: item.slot, outcome: Settled::Dead, tag: region.id };
-        self.settler.settle(journal, mark, region.id, events(&meta, item).map(|(_, event)| event));
+        let mark = region.buried(id);
+        self.keep(region, &item, &meta, mark);
     }
 }
 
@@ -73,7 +69,7 @@ pub(super) fn rest(held: &Held, news: Option<News>, meta: &Meta<'_>, slot: u16) 
 /// Puts the letters that are due into their regions, at the end of their lanes.
 pub fn bring_back(attempts: &Attempts, regions: &[Rc<Region>]) {
     while let Some(replay) = attempts.dead.replay() {
-        let Replay { id, region, slot, attempts, conversations, events, record, .. } = replay;
+        let Replay { id, region, slot, part, attempts, conversations, events, record } = replay;
         let Some(region) = regions.iter().find(|r| r.id == region) else { continue };
         let item = Item {
             journal: DEAD_LETTERS,
@@ -81,21 +77,12 @@ pub fn bring_back(attempts: &Attempts, regions: &[Rc<Region>]) {
             uncertain: true,
             attempts,
             lsn: id.0,
-            frame: Position::default(),
-            offset: 0,
             len: record.len() as u32,
-            record: None,
-            repeats: others(&record, slot, &events),
+            part,
+            only: (!events.is_empty()).then(|| events.into()),
+            ..Item::default()
         };
         region.push(item, conversations.into_iter(), || record);
         region.kick();
     }
-}
-
-/// The slot's events that are not the letter's.
-fn others(record: &[u8], slot: u16, events: &[u32]) -> Option<Rc<[u32]>> {
-    let Ok((Record::Entry(entry), _)) = record::read_known(record) else { return None };
-    let meta = Meta::read(entry.meta).ok().filter(|_| !events.is_empty())?;
-    let mine = (0u32..).zip(meta.events()).filter(|(_, event)| event.slot == slot).map(|(at, _)| at);
-    Some(mine.filter(|at| events.binary_search(at).is_err()).collect())
 }

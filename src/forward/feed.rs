@@ -22,11 +22,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bury;
-use super::region::{Item, Region};
+use super::item::Item;
+use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
 use crate::dead::Desk;
 use crate::entry::Meta;
+use crate::fault;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -239,6 +241,7 @@ impl Feed {
                 continue;
             }
             let news = self.sieve.sift(region, &meta, slot);
+            fault::point("sifted");
             let held = if old { self.dead.held(&view.id, lsn, slot) } else { None };
             let news = match held {
                 Some(held) => bury::rest(held, news, &meta, slot),
@@ -249,13 +252,13 @@ impl Feed {
                 region.cells().dead.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Dead, tag: region.id };
                 let events = meta.events().filter(|event| event.slot == slot);
-                self.settler.settle(journal, mark, region.id, events);
+                self.settler.settle(journal, Some(mark), region.id, events);
                 continue;
             }
             let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
-                self.settler.settle(journal, mark, region.id, std::iter::empty());
+                self.settler.settle(journal, Some(mark), region.id, std::iter::empty());
                 continue;
             };
             let item = Item {
@@ -265,10 +268,9 @@ impl Feed {
                 offset: record.start as u32,
                 len: bytes.len() as u32,
                 slot,
-                attempts: 0,
                 uncertain: uncertain || old && !view.clean,
-                record: None,
                 repeats,
+                ..Item::default()
             };
             region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
         }

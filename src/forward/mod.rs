@@ -30,11 +30,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
+use crate::fault;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
@@ -45,18 +46,28 @@ use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
 pub mod attempt;
+pub mod book;
+pub mod breaker;
+pub mod budget;
 pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
+pub mod gaps;
+pub mod item;
 pub mod lane;
+pub mod parts;
+pub mod poison;
+pub mod ramp;
 pub mod region;
 pub mod retry;
 pub mod settle;
 pub mod sift;
+pub mod slab;
 pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
+use book::Rules;
 use client::Client;
 use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
@@ -117,6 +128,17 @@ pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, Envelo
     config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
 }
 
+fn rules(region: &config::Region, limits: Limits) -> Rules {
+    Rules {
+        in_flight: region.in_flight,
+        timeout: region.timeout,
+        rate: region.rate,
+        retry: region.retry,
+        window: limits.window,
+        kept: limits.kept,
+    }
+}
+
 /// A forwarding core at work.
 pub struct Forwarder {
     feed: Rc<Feed>,
@@ -175,6 +197,7 @@ impl Forwarder {
             dead: dead.clone(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
+            parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
         });
@@ -190,8 +213,8 @@ impl Forwarder {
                     index,
                     id,
                     name: config.regions[index].name.clone(),
-                    in_flight_max: config.regions[index].in_flight,
-                    limits,
+                    rules: rules(&config.regions[index], limits),
+                    held_bytes: limits.held_bytes,
                     seed: seed ^ u64::from(id),
                 },
                 Rc::clone(&room),
@@ -201,6 +224,7 @@ impl Forwarder {
                     monoio::spawn(attempt::worker(Rc::clone(&workers), region));
                 },
             );
+            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
@@ -267,6 +291,7 @@ fn remember(
     let ids: Vec<u32> = owned.iter().map(|region| name_id(&config.regions[*region].name)).collect();
     let start = Instant::now();
     let loaded = folder.load(&mut seen, |region| ids.contains(&region)).map_err(io::Error::other)?;
+    fault::point("keys-loaded");
     if loaded.records > 0 {
         tracing::info!(core, keys = seen.keys(), took = ?start.elapsed(), "key log read");
     }

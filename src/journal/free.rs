@@ -48,6 +48,7 @@ use super::scan::{ScanError, scan};
 use super::segments::Segments;
 use super::spare::segment_path;
 use super::view::Archived;
+use crate::fault;
 
 /// Free segments that wait to be used again; the others are removed.
 const REUSED: usize = 2;
@@ -168,8 +169,10 @@ impl<D: Disk> Freeing<D> {
                 continue;
             }
             self.disk.blank(&path, BLANK).map_err(failed("write", &path))?;
+            fault::point("reuse-blanked");
             let to = segment_path(dir, number);
             self.disk.rename(&path, &to).map_err(failed("rename", &path))?;
+            fault::point("reuse-renamed");
             self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
             self.freed.reused += 1;
             return Ok(true);
@@ -186,11 +189,13 @@ impl<D: Disk> Freeing<D> {
     fn write_lists(&mut self, lists: &[(JournalIndex, u64)]) -> Result<(), FreeError> {
         for (journal, number) in lists {
             self.write_list(*journal, *number)?;
+            fault::point("list-renamed");
         }
         let mut folders: Vec<JournalIndex> = lists.iter().map(|(journal, _)| *journal).collect();
         folders.dedup();
         for journal in folders {
             self.sync_dir(journal)?;
+            fault::point("lists-synced");
         }
         for (journal, number) in lists {
             self.account.listed(*journal, *number);
@@ -249,7 +254,9 @@ impl<D: Disk> Freeing<D> {
         }
         let path = floor_path(dir);
         replace(&self.disk, &path, &floor.encode()).map_err(failed("write", &path))?;
+        fault::point("floor-renamed");
         self.sync_dir(drop.journal)?;
+        fault::point("floor-synced");
         Ok(floor)
     }
 
@@ -263,6 +270,7 @@ impl<D: Disk> Freeing<D> {
                 }
                 _ => {}
             }
+            fault::point("list-removed");
             let path = segment_path(&dir, *number);
             // A thin one has holes: writing into them would cost three writes instead of one.
             if drop.whole.contains(number) && !drop.vanishes && self.free.len() < REUSED {
@@ -273,6 +281,7 @@ impl<D: Disk> Freeing<D> {
         }
         for number in &drop.thin {
             self.punch(drop.journal, *number)?;
+            fault::point("thinned");
         }
         self.sync_dir(drop.journal)?;
         if drop.vanishes { self.remove_folder(&dir) } else { Ok(()) }
@@ -281,7 +290,9 @@ impl<D: Disk> Freeing<D> {
     /// Emptied first: whoever still has it open holds no space then.
     fn remove_segment(&mut self, path: &Path) -> Result<(), FreeError> {
         self.disk.cut(path).map_err(failed("empty", path))?;
+        fault::point("segment-emptied");
         self.disk.remove(path).map_err(failed("remove", path))?;
+        fault::point("segment-removed");
         self.freed.removed += 1;
         Ok(())
     }
@@ -305,6 +316,7 @@ impl<D: Disk> Freeing<D> {
                 }
                 done => done.map_err(failed("punch holes in", &path))?,
             }
+            fault::point("punched");
         }
         Ok(())
     }
@@ -318,9 +330,11 @@ impl<D: Disk> Freeing<D> {
             }
         }
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
+        fault::point("folder-emptied");
         self.disk.remove(&floor).map_err(failed("remove", &floor))?;
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
         self.disk.remove_dir(dir).map_err(failed("remove folder", dir))?;
+        fault::point("folder-removed");
         self.disk.sync_dir(&self.root).map_err(failed("sync folder", &self.root))
     }
 }

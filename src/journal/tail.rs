@@ -18,6 +18,7 @@ use super::frame::{
 use super::spare::{AHEAD, OpenMode, Order, Spare};
 use super::store::random;
 use super::writer::Seed;
+use crate::fault;
 
 struct Active {
     file: Rc<File>,
@@ -176,6 +177,7 @@ impl Tail {
 
     async fn write_durably(&self, file: &File, buf: AlignedBuf, offset: u64) -> io::Result<AlignedBuf> {
         let len = buf.len();
+        fault::pause("frame-write").await?;
         let (written, buf) = file.write_at(buf, offset).await;
         let written = written?;
         if written != len {
@@ -197,6 +199,7 @@ impl Tail {
         let Some(spare) = ready.or_else(|| self.spares.try_recv().ok()) else { return Ok(false) };
         self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
+        fault::point("sealed");
         let file = Rc::new(File::from_std(spare.file)?);
         let mut salt = Salt::default();
         random(&mut salt)?;
@@ -215,6 +218,7 @@ impl Tail {
         }
         .encode(&mut buf);
         let buf = self.write_durably(&file, buf, 0).await?;
+        fault::point("segment-opened");
         self.pool.put(buf);
         self.previous.set((last.segment(), last.offset()));
         *self.active.borrow_mut() = Some(Active { file, segment: spare.number, salt, offset: FIRST_FRAME });

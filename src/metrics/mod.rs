@@ -184,6 +184,12 @@ pub struct RegionCells {
     pub repeated: Counter,
     /// Parcels given up: they are dead letters.
     pub dead: Counter,
+    /// Tries of parcels that had failed before.
+    pub retries: Counter,
+    /// Parcels cut per conversation because the region refused them.
+    pub split: Counter,
+    /// 0 closed, 1 half-open, 2 open, 3 paused.
+    pub state: Gauge,
     /// Events dropped as repeats.
     pub duplicates: Counter,
     /// Events with the key of an earlier one and another value.

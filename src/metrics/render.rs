@@ -244,6 +244,18 @@ impl Registry {
         let family = page.gauge("penstock_in_flight_parcels", "Parcels being tried now.");
         self.per_region(family, |cells| cells.in_flight.get());
         let family = page.gauge(
+            "penstock_region_state",
+            "0 the region gets its traffic, 1 some to see whether it takes it, 2 none because it failed or asked for a pause, 3 none because it answered 410.",
+        );
+        self.per_region(family, |cells| cells.state.get());
+        let family = page.counter("penstock_retries_total", "Tries of parcels that had failed before.");
+        self.per_region(family, |cells| cells.retries.get());
+        let family = page.counter(
+            "penstock_parcels_split_total",
+            "Parcels that were cut per conversation because the region refused them twice.",
+        );
+        self.per_region(family, |cells| cells.split.get());
+        let family = page.gauge(
             "penstock_region_lagging",
             "1 while the region is fed from the journal because it was too slow for the channel.",
         );
