@@ -151,6 +151,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub address: SocketAddr,
+    /// Who has it may see and change dead letters; `None`: nobody may.
+    pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

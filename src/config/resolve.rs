@@ -24,6 +24,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Shortest `admin.token`: 128 bits in hexadecimal digits.
+const TOKEN_MIN: usize = 32;
 /// A timeout of zero would refuse everything; one of more than an hour is a slip of the pen.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
 
@@ -44,7 +46,7 @@ pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>),
         gateway: gateway(&whole.section("gateway"), host),
         cores: cores(&whole.section("cores"), host),
         listen: listen(&whole.section("listen")),
-        admin: admin(&whole.section("admin")),
+        admin: admin(&whole.section("admin"), host),
         default_region: default_region(&whole.section("routing"), &regions),
         sources,
         regions,
@@ -154,9 +156,22 @@ fn listen(section: &Section<'_>) -> Listen {
     }
 }
 
-fn admin(section: &Section<'_>) -> Admin {
-    section.refuse("token", "what an admin token protects is");
-    Admin { address: address(section) }
+fn admin(section: &Section<'_>, host: &Host) -> Admin {
+    let token = section.read("token", "a secret that can be read", |value| match string(value)? {
+        text if text.is_empty() => Ok(None),
+        text => secret(section, "token", &text, host).map(Some),
+    });
+    if let Some(token) = &token
+        && host.read_secrets
+        && token.expose().len() < TOKEN_MIN
+    {
+        section.problem(
+            "token",
+            &format!("at least {TOKEN_MIN} characters"),
+            "Make one that nobody can guess: openssl rand -hex 32",
+        );
+    }
+    Admin { address: address(section), token }
 }
 
 fn address(section: &Section<'_>) -> std::net::SocketAddr {

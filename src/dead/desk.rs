@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::oneshot;
 
+use super::office::Ask;
 use super::{Failure, Letter, LetterId, Replay};
 use crate::journal::JournalId;
 
@@ -28,6 +29,8 @@ pub enum Order {
     },
     /// Answered with the record, or dropped if it cannot be read.
     Record(LetterId, oneshot::Sender<Bytes>),
+    /// From the office.
+    Ask(Ask),
 }
 
 /// What of a parcel is a dead letter already.

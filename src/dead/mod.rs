@@ -2,7 +2,13 @@
 //!
 //! ```text
 //! desk     what a forwarding core asks for: bury, replay, gaps
+//! office   what a person asks for while the gateway runs: find, show, replay, drop
 //! keeper   the thread that owns the folder while the gateway runs
+//! graves   the folder: all regions; without a gateway the command line has it
+//! shelf    one region: its segments, and the gaps in its conversations
+//! segment  a file of letters and its index
+//! record   their bytes (pure)
+//! words    filters and letters as people read and write them (pure)
 //! ```
 //!
 //! A parcel is given up in this order: its letter is durable here, then its keys are in the key log, then
@@ -15,10 +21,24 @@ use bytes::Bytes;
 use crate::journal::JournalId;
 
 pub mod desk;
+pub mod filter;
+mod gaps;
+pub mod graves;
 mod keeper;
+pub mod office;
+pub mod record;
+mod segment;
+mod shelf;
+mod users;
+pub mod words;
 
 pub use desk::{Desk, Held};
-pub use keeper::{Start, start};
+pub use filter::Filter;
+pub use graves::{Graves, Stock};
+pub use keeper::{Start, Way, start};
+pub use office::Office;
+pub use record::What;
+pub use segment::{Damage, DeadError};
 
 /// Names a letter for ever; rises with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +56,54 @@ pub enum Reason {
     Refused = 3,
     /// It harms whoever touches it.
     Quarantined = 4,
+}
+
+impl Reason {
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Attempts, "attempts"),
+        (Self::Window, "window"),
+        (Self::Refused, "refused"),
+        (Self::Quarantined, "quarantined"),
+    ];
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.iter().map(|(reason, _)| *reason).find(|reason| *reason as u8 == byte)
+    }
+
+    pub fn name(self) -> &'static str {
+        named(&Self::ALL, self)
+    }
+}
+
+/// What becomes of a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// For a person.
+    Waiting = 1,
+    /// It is to go out again.
+    Ordered = 2,
+    /// The region has it: no letter any more.
+    Replayed = 3,
+    /// Given up: no letter any more.
+    Dropped = 4,
+}
+
+impl State {
+    /// Those that a list shows.
+    pub const ALIVE: [(Self, &'static str); 2] = [(Self::Waiting, "waiting"), (Self::Ordered, "ordered")];
+
+    pub fn name(self) -> &'static str {
+        named(&Self::ALIVE, self)
+    }
+
+    fn alive(self) -> bool {
+        matches!(self, Self::Waiting | Self::Ordered)
+    }
+}
+
+fn named<T: PartialEq>(names: &[(T, &'static str)], of: T) -> &'static str {
+    names.iter().find(|(other, _)| *other == of).map_or("gone", |(_, name)| name)
 }
 
 /// A parcel that is given up.
@@ -74,6 +142,34 @@ pub struct Failure {
     pub attempts: u32,
     /// Unix milliseconds.
     pub at_ms: u64,
+}
+
+/// What a list shows of a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub id: LetterId,
+    /// Name.
+    pub region: String,
+    pub state: State,
+    /// `entry::name_id` of its name.
+    pub source: u32,
+    pub last: Failure,
+    /// Unix milliseconds, as the others; 0: not known.
+    pub first_tried_ms: u64,
+    pub received_at_ms: u64,
+    pub journal: JournalId,
+    pub lsn: u64,
+    pub slot: u16,
+    pub part: u16,
+    /// Of the whole webhook.
+    pub body_len: u32,
+    pub event_count: u32,
+    /// As numbers of the journal: from them one could find a phone, so they are not shown.
+    pub conversations: Vec<u64>,
+    /// Keyed hashes.
+    pub users: Vec<u64>,
+    /// As in [`Letter::events`].
+    pub events: Vec<u32>,
 }
 
 /// A letter that goes out again, by a person's order.

@@ -31,9 +31,12 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
             return region.put_back(id, region.clock());
         };
         // It was read before each attempt.
-        let Ok((Record::Entry(entry), _)) = record::read_known(&record) else { return };
-        let Ok(meta) = Meta::read(entry.meta) else { return };
-        let Some(journal) = self.journals.get(item.journal as usize) else { return };
+        let (Ok((Record::Entry(entry), _)), Some(journal)) =
+            (record::read_known(&record), self.journals.get(item.journal as usize))
+        else {
+            return region.put_back(id, region.clock());
+        };
+        let Ok(meta) = Meta::read(entry.meta) else { return region.put_back(id, region.clock()) };
         let first_tried = now.saturating_sub(region.clock().saturating_duration_since(first_tried));
         let places = events(&meta, &item).map(|(at, _)| at as u32);
         let letter = Letter {

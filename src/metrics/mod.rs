@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::parse::EventKind;
 
 pub mod archive;
+pub mod dead;
 pub mod render;
 pub mod text;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::archive::{self, ArchiveCells};
+use super::dead::{self, DeadCells};
 use super::text::{Family, Page};
 use super::{
     AttemptOutcome, Counter, ForwardCells, Gauge, IngestCells, RegionCells, SourceCells, WebhookOutcome,
@@ -48,6 +49,8 @@ pub struct Registry {
     pub forward: Vec<Arc<ForwardCells>>,
     /// By region.
     pub archive: Arc<Vec<ArchiveCells>>,
+    /// By region.
+    pub dead: Arc<Vec<DeadCells>>,
     pub process: Arc<ProcessCells>,
 }
 
@@ -73,6 +76,7 @@ impl Registry {
             ingest: ingest.collect(),
             forward: forward.collect(),
             archive: Arc::new(regions.iter().map(|_| ArchiveCells::default()).collect()),
+            dead: Arc::new(regions.iter().map(|_| DeadCells::default()).collect()),
             process: Arc::new(ProcessCells { log_lines_dropped, ..ProcessCells::default() }),
             sources,
             regions,
@@ -89,6 +93,7 @@ impl Registry {
         self.render_journal(&mut page);
         self.render_parcels(&mut page);
         self.render_forwarding(&mut page);
+        dead::render(&mut page, &self.regions, &self.dead);
         archive::render(&mut page, &self.regions, &self.archive);
         process::render(&mut page);
         page.finish()
@@ -381,6 +386,8 @@ mod tests {
         }
         zero("penstock_events_total{source=\"od\\\"d\\\\\\n\",kind=\"session\"}");
         zero("penstock_parcels_total{region=\"eu\",outcome=\"delivered\"}");
+        zero("penstock_parcels_total{region=\"eu\",outcome=\"dead\"}");
+        zero("penstock_dead_letters{region=\"eu\"}");
         zero("penstock_backlog_parcels{region=\"eu\"}");
         zero("penstock_archive_lag_seconds{region=\"us\"}");
         zero("penstock_archive_objects_total{region=\"us\"}");
