@@ -156,6 +156,11 @@ impl<M> Work<M> {
                 self.unwritten.extend(self.batches.try_iter().take(QUEUE));
             }
             let minute = self.clock.load(SeqCst);
+            if fault::planted("mark-before-keys") {
+                for batch in &mut self.unwritten {
+                    (self.go_on)(&mut batch.then);
+                }
+            }
             if self.log.append(self.unwritten.iter().map(|batch| batch.records.as_slice()), minute)? {
                 self.waiting.extend(self.unwritten.drain(..).map(|batch| batch.then));
             }
@@ -250,9 +255,9 @@ impl Log {
         open.make_room(bytes.len() as u64)?;
         fault::io("keys-write")?;
         open.file.write_all_at(bytes, open.end)?;
-        fault::io("keys-written")?;
-        if self.folder.sync {
-            open.file.sync_data()?;
+        let sync = || fault::io("keys-written").and_then(|()| open.file.sync_data());
+        if self.folder.sync && !fault::planted("keys-not-synced") {
+            sync().or_else(|error| if fault::planted("sync-tried-again") { sync() } else { Err(error) })?;
         }
         fault::point("keys-synced");
         open.end += bytes.len() as u64;

@@ -14,6 +14,7 @@ enum Action {
     Abort(Duration),
     Sleep(Duration),
     Error(i32),
+    Short,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ fn parse(text: &str) -> Option<Armed> {
         "abort" => Action::Abort(Duration::from_micros(time)),
         "sleep" => Action::Sleep(Duration::from_millis(time)),
         "eio" => Action::Error(nix::libc::EIO),
+        "short" => Action::Short,
         "enospc" => Action::Error(nix::libc::ENOSPC),
         _ => return None,
     };
@@ -107,7 +109,7 @@ pub fn point(name: &'static str) {
     match due(name) {
         Some(Action::Abort(after)) => die(after),
         Some(Action::Sleep(time)) => wait(time),
-        Some(Action::Error(_)) | None => {}
+        Some(Action::Error(_) | Action::Short) | None => {}
     }
 }
 
@@ -117,7 +119,7 @@ pub fn io(name: &'static str) -> io::Result<()> {
         Some(Action::Abort(after)) => die(after),
         Some(Action::Sleep(time)) => wait(time),
         Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
-        None => {}
+        Some(Action::Short) | None => {}
     }
     Ok(())
 }
@@ -128,7 +130,7 @@ pub async fn pause(name: &'static str) -> io::Result<()> {
         Some(Action::Abort(after)) => die(after),
         Some(Action::Sleep(time)) => monoio::time::sleep(time).await,
         Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
-        None => {}
+        Some(Action::Short) | None => {}
     }
     Ok(())
 }
@@ -139,6 +141,11 @@ pub fn cut(name: &'static str, bytes: &mut Vec<u8>) {
         bytes.truncate(bytes.len() / 2);
         die(Duration::from_millis(3));
     }
+}
+
+/// A write was done: half of it, if that is the fault.
+pub fn shorten(name: &'static str, written: io::Result<usize>) -> io::Result<usize> {
+    if due(name) == Some(Action::Short) { Ok(written? / 2) } else { written }
 }
 
 /// Whether to make this mistake.

@@ -181,6 +181,7 @@ impl Feed {
                 *mine = (*mine).max(moment);
             }
         }
+        let before = if fault::planted("cursor-forgotten") { self.cursors() } else { before };
         for region in self.regions.iter().filter(|r| !r.lagging()) {
             region.lag(before.clone());
         }
@@ -223,7 +224,8 @@ impl Feed {
             match pass {
                 None if region.lagging() => continue,
                 Some((takers, cursor))
-                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) =>
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region))
+                        || cursor < region.cursor(journal) && !fault::planted("entry-offered-twice") =>
                 {
                     continue;
                 }
@@ -237,6 +239,10 @@ impl Feed {
             }
             let news = self.sieve.sift(region, &meta, slot);
             fault::point("sifted");
+            if fault::planted("claimed-before-delivered") {
+                let nobody = Mark { lsn, slot: u16::MAX, outcome: Settled::Delivered, tag: region.id };
+                self.settler.settle(journal, nobody, region.id, meta.events().filter(|e| e.slot == slot));
+            }
             let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
@@ -419,7 +425,7 @@ fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
         .iter()
         .enumerate()
         .filter_map(|(journal, head)| head.as_ref().and_then(Head::next_seq).map(|seq| (seq, journal)))
-        .min()
+        .min_by_key(|(seq, journal)| (if fault::planted("journals-not-merged") { 0 } else { *seq }, *journal))
         .map(|(_, journal)| journal)
 }
 

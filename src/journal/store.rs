@@ -294,7 +294,9 @@ impl Folders {
                 |number, part| folder::load(disk, dir, number, part),
                 |_, lsn, record| match record {
                     Record::Entry(entry) => {
-                        max_seq = max_seq.max(entry.seq);
+                        if !fault::planted("sequence-begins-anew") {
+                            max_seq = max_seq.max(entry.seq);
+                        }
                         visit(Seen::Entry(entry));
                         let listed = folder.listed.covers(lsn);
                         for slot in 0..entry.slots {
@@ -337,7 +339,9 @@ impl Folders {
             journal.open.remove_all(&marked);
             // Marks may stand in another journal than the entries they settle. If those entries are gone,
             // their numbers must not be given to new ones, which would count as settled.
-            journal.recovered.next_lsn = journal.recovered.next_lsn.max(marked.end());
+            if !fault::planted("numbers-given-twice") {
+                journal.recovered.next_lsn = journal.recovered.next_lsn.max(marked.end());
+            }
             journal.settled.insert_all(marked);
         }
         Ok((journals, max_seq))

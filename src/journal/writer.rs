@@ -207,6 +207,9 @@ impl Journal {
     /// Adds marks for entries of `journal` to one of the next commits.
     pub fn append_marks(&self, journal: JournalId, marks: Vec<Mark>) {
         fault::point("marks-queued");
+        if fault::planted("marks-lost") {
+            return;
+        }
         if self.oldest_mark.get().is_none() {
             self.oldest_mark.set(Some(Instant::now()));
             self.notify.notify();
@@ -247,6 +250,9 @@ impl Journal {
                 }
                 _ if stopping => {
                     fault::point("stop-seal");
+                    if fault::planted("stop-without-seal") {
+                        return Ok(());
+                    }
                     return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await);
                 }
                 Decision::Tick => self.tick().await,
@@ -286,7 +292,7 @@ impl Journal {
 
     /// Proves the newest frame by an empty one, if there is room for it: a tick never opens a segment.
     async fn tick(&self) -> io::Result<()> {
-        if self.tail.fits(0) {
+        if self.tail.fits(0) && !fault::planted("tick-forgotten") {
             self.policy.borrow_mut().started(Instant::now(), 0);
             self.tail.write_empty(FrameKind::Tick).await?;
             self.policy.borrow_mut().finished(Instant::now(), true);
@@ -352,7 +358,8 @@ impl Journal {
             fault::point("handed-over");
         }
         self.done.set(self.filling.get());
-        self.flying.take().into_iter().for_each(Waker::wake);
+        let forgotten = usize::from(fault::planted("waiter-forgotten"));
+        self.flying.take().into_iter().skip(forgotten).for_each(Waker::wake);
         Ok(())
     }
 
