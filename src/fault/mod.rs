@@ -99,8 +99,7 @@ pub const PLANTED: &[&str] = &[
     "frame-overwritten",
     "marks-lost",
     "waiter-forgotten",
-    "stop-without-seal",
-    "tick-forgotten",
+    "newest-frame-unproven",
     // Freeing.
     "list-not-synced",
     "folder-not-synced",

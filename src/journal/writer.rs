@@ -250,7 +250,7 @@ impl Journal {
                 }
                 _ if stopping => {
                     fault::point("stop-seal");
-                    if fault::planted("stop-without-seal") {
+                    if fault::planted("newest-frame-unproven") {
                         return Ok(());
                     }
                     return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await);
@@ -292,7 +292,7 @@ impl Journal {
 
     /// Proves the newest frame by an empty one, if there is room for it: a tick never opens a segment.
     async fn tick(&self) -> io::Result<()> {
-        if self.tail.fits(0) && !fault::planted("tick-forgotten") {
+        if self.tail.fits(0) && !fault::planted("newest-frame-unproven") {
             self.policy.borrow_mut().started(Instant::now(), 0);
             self.tail.write_empty(FrameKind::Tick).await?;
             self.policy.borrow_mut().finished(Instant::now(), true);
