@@ -26,7 +26,7 @@ pub const POINTS: &[&str] = &[
     "verified",
     "queued",
     "frame-write",
-    "frame-short",
+    "frame-written",
     "frame-durable",
     "handed-over",
     "answer",
@@ -156,9 +156,9 @@ pub const PLANTED: &[&str] = &[
 #[cfg(debug_assertions)]
 mod armed;
 #[cfg(debug_assertions)]
-pub use armed::{cut, io, pause, planted, point, shorten};
+pub use armed::{cut, end, io, pause, planted, point};
 #[cfg(not(debug_assertions))]
-pub use nothing::{cut, io, pause, planted, point, shorten};
+pub use nothing::{cut, end, io, pause, planted, point};
 
 #[cfg(not(debug_assertions))]
 mod nothing {
@@ -179,7 +179,7 @@ mod nothing {
     pub fn cut(_name: &'static str, _bytes: &mut Vec<u8>) {}
 
     #[inline(always)]
-    pub fn shorten(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
+    pub fn end(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
         written
     }
 

@@ -220,7 +220,7 @@ fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, E
 fn verdict(attempt: &Attempt) -> Verdict {
     match attempt.outcome {
         Outcome::Answered { status: 300..=399, .. } if fault::planted("redirect-taken") => Verdict::Delivered,
-        Outcome::Answered { status: 500, .. } if fault::planted("refusal-taken") => Verdict::Delivered,
+        Outcome::Answered { status: 500..=599, .. } if fault::planted("refusal-taken") => Verdict::Delivered,
         Outcome::Answered { status: 200..=299, .. } => Verdict::Delivered,
         Outcome::Answered { status, retry_after } => Verdict::Again {
             asked: retry_after,

@@ -181,7 +181,7 @@ impl Tail {
         let len = buf.len();
         fault::pause("frame-write").await?;
         let (written, buf) = file.write_at(buf, offset).await;
-        let written = fault::shorten("frame-short", written)
+        let written = fault::end("frame-written", written)
             .or_else(|error| if fault::planted("write-error-ignored") { Ok(len) } else { Err(error) })?;
         if written != len && !fault::planted("short-write-ignored") {
             // The rest may or may not be there: nothing about this frame is known any more.

@@ -32,8 +32,9 @@ fn a_failed_or_short_write_ends_the_process_with_74_and_nothing_is_lost() {
     stage.kill();
     let faults = [
         "frame-write=eio@30",
-        "frame-write=enospc@30",
-        "frame-short=short@30",
+        "frame-written=eio@30",
+        "frame-written=enospc@30",
+        "frame-written=short@30",
         "keys-write=eio@3",
         "keys-written=eio@3",
     ];
