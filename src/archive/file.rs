@@ -89,7 +89,7 @@ impl<D: Disk> Folder<D> {
         let day = self.root.join(day);
         let hour = day.join(hour);
         let place = Place { object: hour.join(format!("{file}{ENDING}")), day, hour };
-        if self.disk.exists(&place.object)? {
+        if self.disk.exists(&place.object)? && !fault::planted("object-written-twice") {
             let last_lsn = self.last_lsn(journal, name, &place.object).map_err(|error| {
                 let path = place.object.display();
                 io::Error::new(
@@ -115,7 +115,9 @@ impl<D: Disk> Folder<D> {
     pub fn close(&self, object: &Unfinished<D::File>) -> io::Result<()> {
         let Unfinished { file, path, place } = object;
         fault::point("object-written");
-        self.disk.sync(file)?;
+        if !fault::planted("object-not-synced") {
+            self.disk.sync(file)?;
+        }
         fault::point("object-synced");
         self.disk.make_dir(&place.day)?;
         self.disk.make_dir(&place.hour)?;
@@ -135,6 +137,9 @@ impl<D: Disk> Folder<D> {
 
     /// Makes the object's name durable, and those of its folders, which may have been made for it.
     fn sync_place(&self, place: &Place) -> io::Result<()> {
+        if fault::planted("object-name-not-synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(&place.hour)?;
         self.disk.sync_dir(&place.day)?;
         self.disk.sync_dir(&self.root)

@@ -92,7 +92,9 @@ impl<D: Disk> Progress<D> {
         let mut file = self.disk.create(&unfinished)?;
         self.disk.append(&mut file, text.as_bytes())?;
         fault::point("progress-written");
-        self.disk.sync(&file)?;
+        if !fault::planted("progress-not-synced") {
+            self.disk.sync(&file)?;
+        }
         fault::point("progress-synced");
         self.disk.rename(&unfinished, &self.path(journal))?;
         fault::point("progress-renamed");

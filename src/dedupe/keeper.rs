@@ -166,6 +166,11 @@ impl<M> Inbox<M> {
 
     /// Lets go on what has waited, as far as that is possible.
     pub fn go_on(&mut self, mut go_on: impl FnMut(&mut M) -> bool) {
+        if fault::planted("mark-before-keys") {
+            for batch in &mut self.unwritten {
+                go_on(&mut batch.then);
+            }
+        }
         while let Some(next) = self.waiting.front_mut()
             && go_on(next)
         {
@@ -202,6 +207,9 @@ impl<M> Work<M> {
                 self.inbox.take();
             }
             let minute = self.inbox.minute();
+            if fault::planted("mark-before-keys") {
+                self.inbox.go_on(&mut self.go_on);
+            }
             if self.log.append(&self.inbox.blocks(), minute)? {
                 self.inbox.written();
             }
@@ -277,9 +285,9 @@ impl Log {
         open.make_room(bytes.len() as u64)?;
         fault::io("keys-write")?;
         open.file.write_all_at(bytes, open.end)?;
-        fault::io("keys-written")?;
-        if self.folder.sync {
-            open.file.sync_data()?;
+        let sync = || fault::io("keys-written").and_then(|()| open.file.sync_data());
+        if self.folder.sync && !fault::planted("keys-not-synced") {
+            sync().or_else(|error| if fault::planted("sync-tried-again") { sync() } else { Err(error) })?;
         }
         fault::point("keys-synced");
         open.end += bytes.len() as u64;

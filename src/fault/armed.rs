@@ -14,6 +14,7 @@ enum Action {
     Abort(Duration),
     Sleep(Duration),
     Error(i32),
+    Short,
 }
 
 #[derive(Debug)]
@@ -60,6 +61,7 @@ fn parse(text: &str) -> Option<Armed> {
         "abort" => Action::Abort(Duration::from_micros(time)),
         "sleep" => Action::Sleep(Duration::from_millis(time)),
         "eio" => Action::Error(nix::libc::EIO),
+        "short" => Action::Short,
         "enospc" => Action::Error(nix::libc::ENOSPC),
         _ => return None,
     };
@@ -102,32 +104,32 @@ fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
+fn act(action: Action) -> io::Result<()> {
+    match action {
+        Action::Abort(after) => die(after),
+        Action::Sleep(time) => wait(time),
+        Action::Error(code) => return Err(io::Error::from_raw_os_error(code)),
+        Action::Short => {}
+    }
+    Ok(())
+}
+
 /// A step is reached that cannot fail.
 pub fn point(name: &'static str) {
-    match due(name) {
-        Some(Action::Abort(after)) => die(after),
-        Some(Action::Sleep(time)) => wait(time),
-        Some(Action::Error(_)) | None => {}
-    }
+    // An error means nothing here.
+    io(name).ok();
 }
 
 /// A step is reached that can fail.
 pub fn io(name: &'static str) -> io::Result<()> {
-    match due(name) {
-        Some(Action::Abort(after)) => die(after),
-        Some(Action::Sleep(time)) => wait(time),
-        Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
-        None => {}
-    }
-    Ok(())
+    due(name).map_or(Ok(()), act)
 }
 
 /// A step of a task is reached that can fail: only the task waits, not its core.
 pub async fn pause(name: &'static str) -> io::Result<()> {
     match due(name) {
-        Some(Action::Abort(after)) => die(after),
         Some(Action::Sleep(time)) => monoio::time::sleep(time).await,
-        Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
+        Some(action) => return act(action),
         None => {}
     }
     Ok(())
@@ -138,6 +140,15 @@ pub fn cut(name: &'static str, bytes: &mut Vec<u8>) {
     if due(name).is_some() {
         bytes.truncate(bytes.len() / 2);
         die(Duration::from_millis(3));
+    }
+}
+
+/// A write has ended: as `written` says, or as the fault does.
+pub fn end(name: &'static str, written: io::Result<usize>) -> io::Result<usize> {
+    match due(name) {
+        Some(Action::Short) => Ok(written? / 2),
+        Some(action) => act(action).and(written),
+        None => written,
     }
 }
 

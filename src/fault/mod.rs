@@ -7,6 +7,7 @@
 //!     abort/300        killed from beside, so many microseconds later: the step goes on meanwhile
 //!     sleep/5000       the thread (of `pause`: the task) waits so many milliseconds
 //!     eio, enospc      the step fails with that error (only at points that can fail)
+//!     short            half of the bytes are said to be written
 //! PENSTOCK_PLANTED="name,..."          known mistakes that a correct test suite finds
 //! ```
 //!
@@ -25,6 +26,7 @@ pub const POINTS: &[&str] = &[
     "verified",
     "queued",
     "frame-write",
+    "frame-written",
     "frame-durable",
     "handed-over",
     "answer",
@@ -89,14 +91,74 @@ pub const POINTS: &[&str] = &[
 ];
 
 /// Known mistakes.
-pub const PLANTED: &[&str] = &["ack-before-commit"];
+pub const PLANTED: &[&str] = &[
+    // The journal's writer.
+    "ack-before-commit",
+    "write-error-ignored",
+    "short-write-ignored",
+    "frame-overwritten",
+    "marks-lost",
+    "waiter-forgotten",
+    "newest-frame-unproven",
+    // Freeing.
+    "list-not-synced",
+    "folder-not-synced",
+    "unlink-before-floor",
+    "list-lacks-a-parcel",
+    "reuse-not-blanked",
+    "marks-dropped-without-lists",
+    "freed-before-archived",
+    "hole-too-long",
+    // Recovery.
+    "good-frame-refused",
+    "salt-not-compared",
+    "chain-not-compared",
+    "checksum-not-compared",
+    "numbers-given-twice",
+    "sequence-begins-anew",
+    // Repeats.
+    "mark-before-keys",
+    "keys-not-synced",
+    "keys-folder-not-synced",
+    "sync-tried-again",
+    "torn-keys-believed",
+    "value-not-compared",
+    "regions-share-keys",
+    "key-cut-short",
+    "keys-die-early",
+    "claimed-before-delivered",
+    // Delivery.
+    "mark-before-delivered",
+    "overflow-not-told",
+    "cursor-forgotten",
+    "entry-offered-twice",
+    "journals-not-merged",
+    "lane-not-kept",
+    "overtaken-after-refusal",
+    "doubt-not-told",
+    "id-changes-with-attempts",
+    "repeats-left-in",
+    "redirect-taken",
+    "refusal-taken",
+    // Secrets.
+    "second-secret-forgotten",
+    "signed-with-another-secret",
+    // The archive.
+    "object-not-synced",
+    "object-name-not-synced",
+    "object-written-twice",
+    "progress-not-synced",
+    "progress-before-object",
+    "archived-told-early",
+    "archive-drops-some",
+];
 
 #[cfg(debug_assertions)]
 mod armed;
 #[cfg(debug_assertions)]
-pub use armed::{cut, io, pause, planted, point};
+pub use armed::{cut, end, io, pause, planted, point};
 #[cfg(not(debug_assertions))]
-pub use nothing::{cut, io, pause, planted, point};
+pub use nothing::{cut, end, io, pause, planted, point};
 
 #[cfg(not(debug_assertions))]
 mod nothing {
@@ -115,6 +177,11 @@ mod nothing {
 
     #[inline(always)]
     pub fn cut(_name: &'static str, _bytes: &mut Vec<u8>) {}
+
+    #[inline(always)]
+    pub fn end(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
+        written
+    }
 
     #[inline(always)]
     pub const fn planted(_name: &'static str) -> bool {

@@ -117,6 +117,9 @@ pub async fn worker<C: Hand, B: Blocks>(attempts: Rc<Attempts<C, B>>, region: Rc
 impl<C: Hand, B: Blocks> Attempts<C, B> {
     /// One try, and what follows from it.
     async fn deliver(&self, region: &Region, id: ParcelId, mut item: Item) {
+        if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
+            self.settle(region, &item, record, Some(Settled::Delivered));
+        }
         let Some(Tried { verdict, record, started, ended }) = self.attempt(region, &mut item).await else {
             return region.put_back(id, region.clock());
         };
@@ -147,7 +150,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
                 now_s: now.as_secs(),
                 attempt: item.attempts + 1,
                 gap_before: item.gap,
-                possible_duplicate: item.uncertain,
+                possible_duplicate: item.uncertain && !fault::planted("doubt-not-told"),
             },
             &mut self.values.borrow_mut(),
         );
@@ -208,13 +211,17 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         if meta.wasender() {
             webhook_digest.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
         }
+        if item.attempts > 0 && fault::planted("id-changes-with-attempts") {
+            webhook_digest[0] ^= 1;
+        }
         let verifier = &self.sources[source].verifier;
         let (cut, mac) = if meta.slots() == 1 && item.is_whole() {
-            let mac = if meta.secret() == 0 && !meta.wasender() {
-                meta.signature()
-            } else {
-                verifier.mac(entry.body)
-            };
+            let mac =
+                if (meta.secret() == 0 || fault::planted("signed-with-another-secret")) && !meta.wasender() {
+                    meta.signature()
+                } else {
+                    verifier.mac(entry.body)
+                };
             (None, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
@@ -293,11 +300,17 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
 /// The events of a parcel, with their places in the webhook.
 pub(super) fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
     let mine = meta.events().enumerate().filter(|(_, event)| event.slot == item.slot);
-    mine.filter(|(at, _)| item.holds(*at as u32))
+    mine.filter(|(at, _)| item.holds(*at as u32) || fault::planted("repeats-left-in"))
 }
 
 fn verdict(attempt: &Attempt) -> Verdict {
     let (status, asked) = match attempt.outcome {
+        Outcome::Answered { status: 300..=399, .. } if fault::planted("redirect-taken") => {
+            return Verdict::Delivered;
+        }
+        Outcome::Answered { status: 500..=599, .. } if fault::planted("refusal-taken") => {
+            return Verdict::Delivered;
+        }
         Outcome::Answered { status: 200..=299, .. } => return Verdict::Delivered,
         Outcome::Answered { status, retry_after } => (status, retry_after),
         Outcome::Timeout | Outcome::Connection(_) => (0, None),

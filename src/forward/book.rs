@@ -35,6 +35,7 @@ use super::retry::{self, Due, Rng};
 use super::slab::{self, Slab};
 use crate::config::Retry;
 use crate::dead::Reason;
+use crate::fault;
 use crate::journal::{Position, Settled};
 
 mod parts;
@@ -491,6 +492,11 @@ impl Book {
             wait = wait.max(retry::wait_asked(asked));
         }
         self.lanes.park(id);
+        if fault::planted("overtaken-after-refusal") {
+            let held = self.lanes.finish(id);
+            self.lanes.push(&[], held);
+            return Done::Again { cut: false };
+        }
         self.lanes.block(id);
         self.due.push(now + wait, id);
         Done::Again { cut: cut && self.lanes.conversations(id).nth(1).is_some() }

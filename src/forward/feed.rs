@@ -224,6 +224,7 @@ impl Feed {
                 *mine = (*mine).max(moment);
             }
         }
+        let before = if fault::planted("cursor-forgotten") { self.cursors() } else { before };
         for region in self.regions.iter().filter(|r| !r.lagging()) {
             region.lag(before.clone());
         }
@@ -266,7 +267,8 @@ impl Feed {
             match pass {
                 None if region.lagging() => continue,
                 Some((takers, cursor))
-                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) =>
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region))
+                        || cursor < region.cursor(journal) && !fault::planted("entry-offered-twice") =>
                 {
                     continue;
                 }
@@ -292,6 +294,10 @@ impl Feed {
                 let events = meta.events().filter(|event| event.slot == slot);
                 self.settler.settle(journal, Some(mark), region.id, events);
                 continue;
+            }
+            if fault::planted("claimed-before-delivered") {
+                let events = meta.events().filter(|event| event.slot == slot);
+                self.settler.settle(journal, None, region.id, events);
             }
             let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
@@ -481,7 +487,7 @@ fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
         .iter()
         .enumerate()
         .filter_map(|(journal, head)| head.as_ref().and_then(Head::next_seq).map(|seq| (seq, journal)))
-        .min()
+        .min_by_key(|(seq, journal)| (if fault::planted("journals-not-merged") { 0 } else { *seq }, *journal))
         .map(|(_, journal)| journal)
 }
 

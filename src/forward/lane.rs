@@ -22,6 +22,7 @@
 //!
 //! Deliberately absent: clocks, retries, limits on what is in flight. The caller counts.
 
+use crate::fault;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -235,7 +236,7 @@ impl<T> Lanes<T> {
         let place = Place { conversation, holder, behind: NONE, sibling: parcel.first };
         let place = claim(&mut self.places, &mut self.free_places, place);
         parcel.first = place;
-        if let Some(tail) = tail {
+        if let Some(tail) = tail.filter(|_| !fault::planted("lane-not-kept")) {
             parcel.waits += 1;
             parcel.blocked += u32::from(held_up);
             self.places[tail as usize].behind = place;

@@ -36,7 +36,7 @@ pub fn replace(disk: &impl Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     let written = disk.write(&temporary, bytes).and_then(|()| {
         fault::io("replace-written")?;
-        disk.sync(&temporary)
+        if fault::planted("list-not-synced") { Ok(()) } else { disk.sync(&temporary) }
     });
     if let Err(error) = written {
         // What was written so far is needed by somebody else now; if it stays, the next start removes it.

@@ -146,6 +146,9 @@ impl<D: Disk> Freeing<D> {
             return Ok(Round::Partly);
         }
         self.write_lists(&plan.lists)?;
+        if fault::planted("unlink-before-floor") {
+            plan.drops.iter().try_for_each(|drop| self.free_files(drop))?;
+        }
         let mut floors = Vec::with_capacity(plan.drops.len());
         for drop in &plan.drops {
             floors.push(self.write_floor(drop)?);
@@ -168,7 +171,9 @@ impl<D: Disk> Freeing<D> {
                 self.remove_segment(&path)?;
                 continue;
             }
-            self.disk.blank(&path, BLANK).map_err(failed("write", &path))?;
+            if !fault::planted("reuse-not-blanked") {
+                self.disk.blank(&path, BLANK).map_err(failed("write", &path))?;
+            }
             fault::point("reuse-blanked");
             let to = segment_path(dir, number);
             self.disk.rename(&path, &to).map_err(failed("rename", &path))?;
@@ -182,6 +187,9 @@ impl<D: Disk> Freeing<D> {
 
     fn sync_dir(&self, journal: JournalIndex) -> Result<(), FreeError> {
         let dir = &self.places[journal].dir;
+        if fault::planted("folder-not-synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))
     }
 
@@ -223,7 +231,12 @@ impl<D: Disk> Freeing<D> {
             scan(&self.disk, dir, id, number, known, open)
         };
         let list = match list {
-            Ok(list) => list,
+            Ok(mut list) => {
+                if fault::planted("list-lacks-a-parcel") {
+                    list.rows.pop();
+                }
+                list
+            }
             Err(ScanError::Io(source)) => return Err(failed("read", &segment_path(dir, number))(source)),
             Err(source) => {
                 let path = segment_path(dir, number);

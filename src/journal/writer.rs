@@ -230,6 +230,9 @@ where
     /// Adds marks for entries of `journal` to one of the next commits.
     pub fn append_marks(&self, journal: JournalId, marks: Vec<Mark>) {
         fault::point("marks-queued");
+        if fault::planted("marks-lost") {
+            return;
+        }
         if self.oldest_mark.get().is_none() {
             self.oldest_mark.set(Some(self.now()));
             self.notify.notify();
@@ -270,6 +273,9 @@ where
                 }
                 _ if stopping => {
                     fault::point("stop-seal");
+                    if fault::planted("newest-frame-unproven") {
+                        return Ok(());
+                    }
                     return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await);
                 }
                 Decision::Tick => self.tick().await,
@@ -313,7 +319,7 @@ where
 
     /// Proves the newest frame by an empty one, if there is room for it: a tick never opens a segment.
     async fn tick(&self) -> io::Result<()> {
-        if self.tail.fits(0) {
+        if self.tail.fits(0) && !fault::planted("newest-frame-unproven") {
             self.policy.borrow_mut().started(self.now(), 0);
             self.tail.write_empty(FrameKind::Tick).await?;
             self.policy.borrow_mut().finished(self.now(), true);
@@ -379,7 +385,8 @@ where
             fault::point("handed-over");
         }
         self.done.set(self.filling.get());
-        self.flying.take().into_iter().for_each(Waker::wake);
+        let forgotten = usize::from(fault::planted("waiter-forgotten"));
+        self.flying.take().into_iter().skip(forgotten).for_each(Waker::wake);
         Ok(())
     }
 

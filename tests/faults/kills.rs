@@ -57,7 +57,7 @@ fn kill_at(stage: &mut Stage, point: &'static str, random: &mut Random) {
         std::thread::sleep(Duration::from_millis(300));
         stage.gateway.send_term();
     }
-    let ended = stage.wait_killed(REACHED_WITHIN);
+    let ended = stage.wait_ended(REACHED_WITHIN);
     let fired = stage.fired(point) - before;
     assert_eq!(fired, 1, "killed at {point}, passing {passing}, it ended after {ended:?}");
     let cores = (stage.gateway.settings.ingest, stage.gateway.settings.forward);

@@ -13,8 +13,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod disk;
 mod kills;
+mod machine;
 mod power;
+mod regions;
 mod stage;
 
 use penstock::handoff::Limits;

@@ -3,16 +3,22 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{RARE, Stage};
+use crate::stage::{NAMES, PREFIXES, RARE, Stage};
+use crate::support::body::World;
 use crate::support::disk::{Disk, Log};
-use crate::support::region::Mode;
-use crate::support::{Random, alone, seed, setting};
+use crate::support::gateway::Gateway;
+use crate::support::http::{Connection, post};
+use crate::support::metrics::DUPLICATES;
+use crate::support::region::{Mode, Region};
+use crate::support::settings::Settings;
+use crate::support::{Random, SECRET, alone, eventually, seed, setting, signature};
 use crate::{armed, row};
 
 /// Cuts of one journal before all of it is judged.
 const PART: u64 = 10;
 /// For a step to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Between a change of a file or a name and the sync that makes it last.
 const STEPS: [&str; 19] = [
     "frame-write",
@@ -97,4 +103,37 @@ fn a_power_cut_at_any_moment_loses_nothing_and_keeps_the_order() {
         stage.judge();
     }
     row("power cut", "all of them", done as usize, "0 lost, 0 out of order, archives exact");
+}
+
+#[test]
+fn what_was_delivered_before_a_power_cut_is_known_as_a_repeat_after_it() {
+    let _alone = alone();
+    let Some(disk) = Disk::ext4("320M") else { return };
+    let regions = NAMES.map(Region::start);
+    let mut gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &disk.folder.join("data"));
+    let (world, mut random) = (World::new(&PREFIXES, 10, 100).without_batches(), Random(seed()));
+    let webhooks: Vec<_> = (0..100).map(|_| world.next(&mut random)).collect();
+    let send = |gateway: &Gateway| {
+        let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+        for webhook in &webhooks {
+            let proof = signature(SECRET, &webhook.body);
+            connection.send(&post("/webhook", ("x-hub-signature-256", &proof), &webhook.body)).unwrap();
+            assert_eq!(connection.answer().unwrap().status(), 200);
+        }
+    };
+    let delivered = || regions.iter().map(Region::count).sum::<usize>();
+    send(&gateway);
+    eventually("all are delivered", PATIENCE, || delivered() == webhooks.len());
+    // Keys wait some 40 ms for their sync.
+    std::thread::sleep(Duration::from_millis(500));
+    disk.cut(Log::Dropped);
+    gateway.kill9();
+    disk.replug();
+    gateway.restart();
+    send(&gateway);
+    eventually("all are known", PATIENCE, || {
+        gateway.metrics().total(DUPLICATES) == webhooks.len() as f64 || delivered() > webhooks.len()
+    });
+    assert_eq!(delivered(), webhooks.len(), "delivered again");
+    row("power cut, then all said again", "EXT4_IOC_SHUTDOWN, log Dropped", 1, "0 delivered again");
 }

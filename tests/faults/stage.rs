@@ -1,8 +1,10 @@
 //! A gateway with all that keeps state: regions, archives, small segments that are freed while it runs; a
 //! sender that goes on through everything; and the ledger that judges it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,14 +93,12 @@ impl Stage {
     }
 
     /// Waits for the process to end by itself, and notes it as killed. None if it does not.
-    pub fn wait_killed(&mut self, limit: Duration) -> Option<Duration> {
-        let start = Instant::now();
-        self.gateway.try_wait_exit(limit)?;
-        let took = start.elapsed();
+    pub fn wait_ended(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let status = self.gateway.try_wait_exit(limit)?;
         // What was on its way to the regions has reached them then.
         std::thread::sleep(Duration::from_millis(50));
         self.ledger.killed(Instant::now());
-        Some(took)
+        Some(status)
     }
 
     pub fn kill(&mut self) {
@@ -127,5 +127,13 @@ impl Stage {
         let sent: Vec<_> = self.ledger.sent().iter().collect();
         archive::assert_kept(&archive::read(&self.roots), &sent, &NAMES);
         report
+    }
+
+    /// Hours that the archives have objects of.
+    pub fn hours(&self) -> BTreeSet<PathBuf> {
+        let objects = self.roots.iter().flat_map(|root| archive::files(root));
+        objects
+            .filter_map(|object| Some(object.parent()?.strip_prefix(object.ancestors().nth(3)?).ok()?.into()))
+            .collect()
     }
 }

@@ -31,6 +31,19 @@ impl Disk {
         })
     }
 
+    /// Real ext4 of `size` on a device that has only `pool` bytes of its own: what is written beyond them fails.
+    pub fn thin(size: &str, pool: &str) -> Option<Self> {
+        Self::mount(|image, folder| {
+            let pool_folder = format!("{image}-pool");
+            fs::create_dir(&pool_folder).map_err(|error| error.to_string())?;
+            command("mount", &["-t", "tmpfs", "-o", &format!("size={pool}"), "penstock-pool", &pool_folder])?;
+            let inside = format!("{pool_folder}/image");
+            command("truncate", &["-s", size, &inside])?;
+            command("mkfs.ext4", &["-q", &inside])?;
+            command("mount", &["-o", OPTIONS, &inside, folder])
+        })
+    }
+
     /// Real ext4 on a loop device, read-only at the first error.
     pub fn ext4(size: &str) -> Option<Self> {
         Self::mount(|image, folder| {
@@ -96,6 +109,10 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazy: a gateway that is just being ended may hold it a moment longer.
         command("umount", &["-l", self.folder.to_str().unwrap_or_default()]).ok();
+        let pool = self.image.path().join("image-pool");
+        if pool.exists() {
+            command("umount", &["-l", pool.to_str().unwrap_or_default()]).ok();
+        }
     }
 }
 

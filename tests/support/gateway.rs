@@ -115,7 +115,11 @@ impl Gateway {
 
     /// Asks for a clean end.
     pub fn send_term(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
@@ -142,6 +146,12 @@ impl Gateway {
 
     pub fn admin_get(&self, target: &str) -> Message {
         http::get(self.admin, target).unwrap_or_else(|e| panic!("GET {target} on the admin listener: {e}"))
+    }
+
+    /// `None` while nobody answers.
+    pub fn try_metrics(&self) -> Option<Metrics> {
+        let answer = http::get(self.admin, "/metrics").ok().filter(|answer| answer.status() == 200)?;
+        Some(Metrics::parse(&String::from_utf8(answer.body).unwrap()))
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -239,7 +249,7 @@ fn spawn(settings: &Settings, config: &Path, log: &Path) -> Child {
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + super::patience(limit);
     loop {
         match child.try_wait().unwrap() {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
