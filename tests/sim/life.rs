@@ -44,8 +44,9 @@ use super::configs;
 use super::disk::MemoryDisk;
 use super::exec::{self, Exec};
 use super::ground::{Machine, Shelf};
+use super::letters;
 use super::network::{Line, Network};
-use super::truth::REGIONS;
+use super::truth::{REGIONS, Truth};
 
 const ROOT: &str = "/data/journal";
 const KEYS: &str = "/data/keys";
@@ -82,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) settler: Rc<Settler>,
     pub(crate) regions: Vec<Rc<Region>>,
     keys: Rc<RefCell<KeyLog>>,
+    dead: Receiver<penstock::dead::desk::Order>,
     count: Cell<u32>,
 }
 
@@ -112,6 +114,8 @@ pub(crate) struct Life {
     pub(crate) seq: Cell<u64>,
     pub(crate) plan: Plan,
     stopping: Rc<Cell<bool>>,
+    letters: Cell<u64>,
+    truth: Rc<Truth>,
 }
 
 /// Recovers what there is; as `store::open_store` does.
@@ -339,6 +343,8 @@ impl Life {
             seq: Cell::new(max_seq + 1),
             plan,
             stopping,
+            letters: Cell::new(0),
+            truth: Rc::clone(truth),
         };
         Ok(life)
     }
@@ -390,7 +396,7 @@ impl Makes<'_> {
         let settler = Rc::new(Settler::new(keeper, views.len(), now, Arc::clone(&cells)));
         let sieve = Rc::new(Sieve::new(seen, exec::now(), Arc::clone(&cells)));
         let shelf = |view: &JournalView| Shelf { machine: (*machine).clone(), dir: view.dir.clone() };
-        let dead = penstock::dead::desk::channel(Arc::default()).0;
+        let (dead, orders, _replays) = penstock::dead::desk::channel(letters::load(&machine.disk)?);
         let mut desks = Vec::new();
         for region in 0..REGIONS.len() {
             desks.push(if owned.contains(&region) {
@@ -461,7 +467,7 @@ impl Makes<'_> {
         });
         let path = self.key_file(core);
         let keys = KeyLog { inbox, path, busy: false, targets, cells };
-        Ok(Core { inlet, feed, sieve, settler, regions, keys: Rc::new(RefCell::new(keys)), count: Cell::new(0) })
+        Ok(Core { inlet, feed, sieve, settler, regions, keys: Rc::new(RefCell::new(keys)), dead: orders, count: Cell::new(0) })
     }
 
     /// A new file of the key log.
@@ -495,6 +501,9 @@ impl Core {
             return false;
         }
         keys.busy = true;
+        let KeyLog { inbox, targets, cells, .. } = &mut *keys;
+        // What could not go on before.
+        inbox.go_on(|marks| settle::pass_on(targets, marks, cells));
         drop(keys);
         let (keys, machine) = (Rc::clone(&self.keys), machine.clone());
         machine.exec.clone().spawn(async move {
@@ -576,7 +585,14 @@ impl Life {
                     while core.feed.look(&core.inlet) == Taken::More {}
                 }
             } else {
-                any |= self.cores[at - ingest - forward].keep(&self.machine);
+                let core = &self.cores[at - ingest - forward];
+                any |= core.keep(&self.machine);
+                while let Ok(order) = core.dead.try_recv() {
+                    let number = self.letters.get() + 1;
+                    self.letters.set(number);
+                    letters::carry_out(order, number, &self.machine, &self.truth);
+                    any = true;
+                }
             }
         }
         any

@@ -2,7 +2,7 @@
 //! what a region took; and whether that is right.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -29,8 +29,6 @@ pub(crate) struct Event {
     /// It may be taken once more.
     may_repeat: bool,
     pub(crate) dead: bool,
-    /// Its entry was damaged on disk.
-    pub(crate) lost: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +61,9 @@ struct State {
     /// The disk is full or slow, or was last then: what is settled waits longer for being written.
     in_trouble: bool,
     last_trouble: Duration,
+    /// Conversations that their region never takes.
+    poison: HashSet<u32>,
+    deaths: u64,
     /// Bits were flipped.
     damage: bool,
     reported_lost: u64,
@@ -145,8 +146,19 @@ impl Truth {
         state.in_trouble = is;
     }
 
-    pub(crate) fn forget(&self) {
-        self.0.borrow_mut().forgetful = true;
+    /// Bits of what was durable turn over: what recovery reports may be missing, and its marks too.
+    pub(crate) fn damage(&self) {
+        let mut state = self.0.borrow_mut();
+        (state.damage, state.forgetful) = (true, true);
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.0.borrow().damage
+    }
+
+    /// Records that recovery called lost.
+    pub(crate) fn reported_lost(&self) -> u64 {
+        self.0.borrow().reported_lost
     }
 
     pub(crate) fn new_event(&self, conversation: u32) -> u32 {
@@ -254,7 +266,7 @@ impl Truth {
                     let came = truth.first_sent.unwrap_or(u64::MAX);
                     for other in &state.conversations[&truth.conversation] {
                         let before = &state.events[*other as usize];
-                        let owed = before.taken == 0 && !before.dead && !before.lost;
+                        let owed = before.taken == 0 && !before.dead && !state.damage;
                         if owed && before.acked.is_some_and(|acked| acked < came) && !found.contains(other) {
                             wrong.push(format!("I4: event {event} before {other} of its conversation"));
                         }
@@ -302,10 +314,45 @@ impl Truth {
         }
     }
 
+    /// A letter is durable: its parcel is given up. Right only if the region never takes what is in it.
+    pub(crate) fn dies(&self, record: &[u8], region: u32, places: &[u32]) {
+        let Some(number) = number_after(record, b"\"id\":\"hook.") else { return };
+        let events = self.webhook(number as usize, |webhook| webhook.events.clone());
+        let at = REGIONS.iter().position(|(name, _)| penstock::entry::name_id(name) == region);
+        let mut wrong = Vec::new();
+        let mut dead = Vec::new();
+        {
+            let mut state = self.0.borrow_mut();
+            let state = &mut *state;
+            for (place, event) in (0u32..).zip(events) {
+                let truth = &mut state.events[event as usize];
+                let own = Some(region_of(truth.conversation)) == at;
+                if own && (places.is_empty() || places.contains(&place)) {
+                    truth.dead = true;
+                    dead.push(event);
+                    if !state.poison.contains(&truth.conversation) {
+                        wrong.push(format!("I10: event {event} was given up and is no poison"));
+                    }
+                }
+            }
+            state.deaths += dead.len() as u64;
+        }
+        self.note(format_args!("given up: {dead:?}"));
+        wrong.into_iter().for_each(|what| self.wrong(what));
+    }
+
+    pub(crate) fn poison(&self, conversation: u32) {
+        self.0.borrow_mut().poison.insert(conversation);
+    }
+
+    pub(crate) fn deaths(&self) -> u64 {
+        self.0.borrow().deaths
+    }
+
     /// What is still owed: answered 200 and neither taken nor given up.
     pub(crate) fn owed(&self) -> Vec<u32> {
         let state = self.0.borrow();
-        let owed = |event: &&Event| event.acked.is_some() && event.taken == 0 && !event.dead && !event.lost;
+        let owed = |event: &&Event| event.acked.is_some() && event.taken == 0 && !event.dead;
         (0u32..).zip(&state.events).filter(|(_, event)| owed(event)).map(|(number, _)| number).collect()
     }
 
@@ -320,7 +367,7 @@ fn contains(body: &[u8], text: &[u8]) -> bool {
     memchr::memmem::find(body, text).is_some()
 }
 
-fn number_after(body: &[u8], mark: &[u8]) -> Option<u64> {
+pub(crate) fn number_after(body: &[u8], mark: &[u8]) -> Option<u64> {
     let at = memchr::memmem::find(body, mark)? + mark.len();
     std::str::from_utf8(body.get(at..at + 8)?).ok()?.parse().ok()
 }
