@@ -349,7 +349,15 @@ mod tests {
             window: 100,
             kept: 100,
         };
-        let settings = Settings { index: 0, id: 1, name: "eu".into(), rules, held_bytes: 1 << 20, seed: 1, clock: Instant::now };
+        let settings = Settings {
+            index: 0,
+            id: 1,
+            name: "eu".into(),
+            rules,
+            held_bytes: 1 << 20,
+            seed: 1,
+            clock: Instant::now,
+        };
         let cells = ForwardCells { regions: vec![RegionCells::default()], ..ForwardCells::default() };
         let region = Region::new(settings, Rc::default(), Arc::default(), Arc::new(cells), move |_| {
             count.set(count.get() + 1);
