@@ -532,7 +532,8 @@ impl World {
         match appended {
             Ok(ticket) => {
                 self.truth.sent(number);
-                self.truth.note(format_args!("webhook {number} to journal {at}, seq {seq}"));
+                let events = self.truth.webhook(number, |webhook| webhook.events.clone());
+                self.truth.note(format_args!("webhook {number} {events:?} to journal {at}, seq {seq}"));
                 *self.open.borrow_mut().entry(number).or_default() += 1;
                 let (truth, open) = (Rc::clone(&self.truth), Rc::clone(&self.open));
                 let answered = Rc::clone(&self.answered);
