@@ -364,7 +364,9 @@ impl World {
             }
             self.take_answers();
             if life.pump() || !quiet {
+                // While nothing happens ticks come more and more rarely: they would find nothing.
                 gap = Duration::from_millis(20);
+                next_tick = next_tick.min(elapsed() + gap);
                 continue;
             }
             if last && self.done(life) {
@@ -426,7 +428,7 @@ impl World {
             return false;
         }
         // After a failure the archive pauses for up to 30 s; an object closes after 2 s.
-        let patience = if self.plan.archives || self.truth.is_damaged() { 45 } else { 0 };
+        let patience = if self.plan.archives || self.truth.is_damaged() { 45 } else { 5 };
         let since = *self.done_since.get_or_insert_with(elapsed);
         elapsed() >= since + Duration::from_secs(patience)
     }
