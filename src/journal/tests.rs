@@ -8,6 +8,9 @@ use super::record::{self, Record};
 use super::recover::{Part, Recovered, recover};
 
 mod freeing;
+/// The disk that the simulation of the whole gateway has, too.
+#[path = "../../tests/sim/disk.rs"]
+#[allow(dead_code, reason = "each of the two uses a part of it")]
 mod memory;
 mod reading;
 mod world;
