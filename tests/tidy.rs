@@ -57,6 +57,8 @@ const PURE: &[&str] = &[
     "src/journal/record.rs",
     "src/journal/commit.rs",
     "src/journal/recover.rs",
+    "src/journal/thin.rs",
+    "src/journal/check/rebuild.rs",
     "src/journal/account.rs",
     "src/journal/live.rs",
     "src/journal/floor.rs",

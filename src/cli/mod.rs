@@ -61,6 +61,8 @@ pub enum Command {
 pub enum Journal {
     /// Print what a journal holds
     Inspect(journal::Args),
+    /// Say what is damaged, what it means and what can be done; with --repair, do it
+    Fsck(journal::fsck::Args),
 }
 
 const MANUAL: &str = "\
@@ -83,6 +85,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Sign(args) => sign::run(args),
         Command::Send(args) => send::run(args),
         Command::Journal(Journal::Inspect(args)) => journal::run(args),
+        Command::Journal(Journal::Fsck(args)) => journal::fsck::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }

@@ -26,6 +26,7 @@
 
 pub mod account;
 pub mod buffer;
+pub mod check;
 pub mod commit;
 pub mod disk;
 pub mod floor;
@@ -42,6 +43,7 @@ pub mod segments;
 pub mod spare;
 pub mod store;
 mod tail;
+mod thin;
 pub mod twin;
 pub mod view;
 pub mod writer;

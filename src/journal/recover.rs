@@ -14,14 +14,10 @@ use super::Position;
 use super::buffer::BLOCK;
 use super::floor::Floor;
 use super::frame::{self, Digest, FIRST_FRAME, FrameFault, FrameHeader, FrameKind, JournalId, SegmentHeader};
-use super::live::{LiveList, LiveRow};
+use super::live::LiveList;
 use super::record::{self, Record, RecordFault};
+use super::thin::read_thin;
 use super::twin::TwinFault;
-
-/// Records of a thin segment that lie this close are read at once.
-const NEAR: u64 = 64 * 1024;
-/// Most that is read of a thin segment at once, unless one record is longer.
-const AT_ONCE: u64 = 1024 * 1024;
 
 /// Where a segment's frames lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +72,11 @@ pub enum RecoverError {
     #[error("segment {segment} belongs to another journal; move it out of the folder")]
     Foreign { segment: u64 },
     #[error(
+        "the file of segment {segment} ({segment:010}.seg) is that of segment {says}: files were renamed, or put back \
+         under other names; `penstock journal fsck` says how they belong"
+    )]
+    Misnamed { segment: u64, says: u64 },
+    #[error(
         "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or move \
          it and {segment:010}.seg out of the folder: the start then says which records are lost"
     )]
@@ -114,11 +115,13 @@ pub fn recover(
         let bytes = load(segment, Part::Header).map_err(io(segment))?;
         let header = match SegmentHeader::decode(&bytes) {
             Ok(Some(header)) if header.number == segment => Head::Good(header),
+            // Its frames verify, under their own numbers: read here they would come out of order.
+            Ok(Some(header)) => return Err(RecoverError::Misnamed { segment, says: header.number }),
             Ok(None) => Head::Blank,
             Err(fault @ FrameFault::Version(_)) => {
                 return Err(RecoverError::Newer { segment, at: 0, fault: fault.to_string() });
             }
-            Ok(Some(_)) | Err(_) => Head::Bad,
+            Err(_) => Head::Bad,
         };
         headers.push((segment, header));
     }
@@ -147,10 +150,12 @@ pub fn recover(
     // Segments after the last one in use were made ahead; one whose header was torn while it was
     // being taken into use holds nothing yet.
     let used = headers.iter().rposition(|(n, h)| h.header().is_some() || is_thin(*n)).map_or(0, |at| at + 1);
-    for (number, head) in &headers {
+    for (at, (number, head)) in headers.iter().enumerate() {
         match head {
             _ if is_thin(*number) => {}
             Head::Blank => out.spares.push(*number),
+            // One with others behind it was in use once: what is left in it is nobody's to remove.
+            Head::Bad if at < used => {}
             Head::Bad => out.void.push(*number),
             Head::Good(_) | Head::Salvaged(_) => {}
         }
@@ -233,61 +238,6 @@ fn missing(floor: &Floor, numbers: &[u64], out: &mut Recovered) {
             fault: FrameFault::Chain,
         });
     }
-}
-
-/// Hands on the records that a thin segment's list names; each has its own checksum to answer for it.
-fn read_thin(
-    list: &LiveList,
-    load: &mut impl FnMut(u64, Part) -> std::io::Result<Vec<u8>>,
-    out: &mut Recovered,
-    visit: &mut impl FnMut(Position, u64, &Record<'_>),
-) -> Result<(), RecoverError> {
-    let segment = list.segment;
-    let place = |row: &LiveRow| (row.frame + u64::from(row.offset), u64::from(row.len));
-    let records: Vec<&LiveRow> = list.records().map(|rows| &rows[0]).collect();
-    let mut rest = &records[..];
-    while let Some(first) = rest.first() {
-        let (from, mut to) = (place(first).0, place(first).0 + place(first).1);
-        let mut count = 1;
-        for (at, len) in rest[1..].iter().map(|row| place(row)) {
-            if at > to + NEAR || at + len > from + AT_ONCE {
-                break;
-            }
-            to = to.max(at + len);
-            count += 1;
-        }
-        let part = Part::Bytes { at: from, len: (to - from) as usize };
-        let bytes = load(segment, part).map_err(|source| RecoverError::Io { segment, source })?;
-        for row in &rest[..count] {
-            let (at, len) = place(row);
-            let start = (at - from) as usize;
-            let record = bytes.get(start..start + len as usize).ok_or(RecordFault::Short);
-            match record.and_then(record::read) {
-                Ok((record, _)) => visit(Position::new(segment, row.frame), row.lsn, &record),
-                Err(fault @ RecordFault::Unknown(_)) => {
-                    return Err(RecoverError::Newer { segment, at, fault: fault.to_string() });
-                }
-                Err(_) => out.lost.push(Lost {
-                    first_lsn: row.lsn,
-                    last_lsn: row.lsn,
-                    segment,
-                    at,
-                    fault: FrameFault::PayloadCrc,
-                }),
-            }
-        }
-        rest = &rest[count..];
-    }
-    out.spans.push(Span {
-        segment,
-        end: list.end,
-        holes: Vec::new(),
-        lsns: list.base_lsn..list.next_lsn,
-        parcels: list.rows.len() as u64,
-        thin: true,
-    });
-    (out.next_frame, out.next_lsn, out.chain) = (list.next_frame, list.next_lsn, list.chain);
-    Ok(())
 }
 
 enum Head {

@@ -7,6 +7,7 @@ use super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, Se
 use super::record::{self, Record};
 use super::recover::{Part, Recovered, recover};
 
+mod checking;
 mod freeing;
 mod memory;
 mod reading;

@@ -54,7 +54,7 @@ fn recover(world: &mut World, disk: &MemoryDisk) -> Vec<super::super::store::Fou
 }
 
 /// One life of a process, up to its end.
-fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
+pub(super) fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
     let found = recover(world, disk);
     let cores = 1 + world.random.below(3) as usize;
     let stubborn = world.random.below(4) * 5;
@@ -200,7 +200,7 @@ fn a_round_may_end_at_every_step() {
 }
 
 /// A disk with thin segments, one of which has its list at the path.
-fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
+pub(super) fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
     let (mut world, disk) = (World::new(seed), MemoryDisk::default());
     let found = world.recover(&disk).unwrap();
     let mut process = world.start(&disk, found, 1);
