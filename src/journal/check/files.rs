@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::super::JournalId;
+use super::super::buffer::BLOCK;
 use super::super::disk::Disk;
 use super::super::floor::Floor;
 use super::super::folder::{floor_path, live_path};
+use super::super::frame::SegmentHeader;
 use super::super::live::LiveList;
 use super::super::spare::segment_path;
 use super::super::twin::TwinFault;
@@ -95,7 +98,24 @@ pub(super) fn look(
             stays
         });
     }
-    let mut good = BTreeMap::new();
+    let (mut good, mut anew) = (BTreeMap::new(), BTreeMap::new());
+    let mut lose = |file, found, number: u64, floor: Option<&Floor>, findings: &mut Vec<Finding>| {
+        let next = numbers.iter().find(|next| **next > number);
+        let next = match next {
+            Some(next) => {
+                SegmentHeader::decode(&disk.read(&segment_path(dir, *next), 0, 2 * BLOCK)?).ok().flatten()
+            }
+            None => None,
+        };
+        let rebuilt = segments
+            .get(&number)
+            .zip(floor)
+            .and_then(|(segment, floor)| rebuild::list(id, segment, next.as_ref(), floor));
+        let lsns = floor.and_then(|floor| floor.kept(number)).map(|kept| kept.base_lsn..kept.next_lsn);
+        findings.push(lost_list(file, found, lsns, rebuilt.as_ref()));
+        anew.extend(rebuilt.map(|(list, _)| (number, list)));
+        io::Result::Ok(())
+    };
     let thin = |number: u64| floor.as_ref().is_some_and(|floor| floor.is_thin(number));
     for (number, list) in &read {
         let path = live_path(dir, *number);
@@ -126,25 +146,17 @@ pub(super) fn look(
             }),
             Err(fault) => {
                 let text = format!("the list of what waits in segment {number}, which is thin: {fault}");
-                let version = matches!(fault, TwinFault::Version(_));
-                findings.push(lost_list(
-                    path,
-                    text,
-                    &segments,
-                    floor.as_ref(),
-                    *number,
-                    id,
-                    version,
-                    &mut good,
-                ));
+                // A newer version wrote it: nothing to be made anew.
+                let floor = floor.as_ref().filter(|_| !matches!(fault, TwinFault::Version(_)));
+                lose(path, text, *number, floor, findings)?;
             }
         }
     }
     for &number in numbers.iter().filter(|number| thin(**number) && !read.contains_key(number)) {
         let text = format!("not there, and segment {number} is thin: only this list says what waits in it");
-        let path = live_path(dir, number);
-        findings.push(lost_list(path, text, &segments, floor.as_ref(), number, id, false, &mut good));
+        lose(live_path(dir, number), text, number, floor.as_ref(), findings)?;
     }
+    good.append(&mut anew);
     Ok(Files { numbers, floor, lists: good })
 }
 
@@ -218,53 +230,38 @@ fn one_copy(file: PathBuf, bytes: Vec<u8>) -> Finding {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "one finding, put together in one place")]
+/// A list that a start cannot do without. `rebuilt`: what stands in for it, and how many records it lacks.
 fn lost_list(
     file: PathBuf,
     found: String,
-    segments: &BTreeMap<u64, Segment>,
-    floor: Option<&Floor>,
-    number: u64,
-    id: &JournalId,
-    newer: bool,
-    good: &mut BTreeMap<u64, LiveList>,
+    lsns: Option<Range<u64>>,
+    rebuilt: Option<&(LiveList, u64)>,
 ) -> Finding {
-    let start =
-        "refuses to start; with this file and the segment's moved away it goes on without what waits there";
-    let rebuilt = segments.get(&number).zip(floor).filter(|_| !newer);
-    let Some((list, unsure)) = rebuilt.and_then(|(segment, floor)| rebuild::list(id, segment, floor)) else {
-        let kept = floor.and_then(|floor| floor.kept(number));
-        return Finding {
-            level: Level::Stops,
-            file,
-            at: None,
-            lsns: kept.map(|kept| (kept.base_lsn, kept.next_lsn.saturating_sub(1))),
-            found,
-            means: "what waits in that segment was acknowledged, and cannot be found without the list; restore it from a \
-                    copy"
-                .to_owned(),
-            start: start.to_owned(),
-            remedy: None,
-        };
+    let means = match rebuilt {
+        None => "what waits in that segment was acknowledged, and cannot be found without the list; restore it from a \
+                 copy"
+            .to_owned(),
+        Some((list, unsure)) => {
+            let unsure = match unsure {
+                0 => String::new(),
+                more => format!("; {more} more are readable, but their numbers cannot be told: these are lost"),
+            };
+            format!(
+                "{} records of that segment are readable and can be listed anew; among them may be some that were \
+                 settled, which are then sent again and say so{unsure}",
+                list.records().count()
+            )
+        }
     };
-    let mut means = format!(
-        "{} records of that segment are readable and can be listed anew; among them may be some that were settled, \
-         which are then sent again and say so",
-        list.records().count()
-    );
-    if unsure > 0 {
-        means += &format!("; {unsure} more are readable, but their numbers cannot be told: these are lost");
-    }
-    let finding = Finding {
+    Finding {
         level: Level::Stops,
         file,
         at: None,
-        lsns: Some((list.base_lsn, list.next_lsn.saturating_sub(1))),
+        lsns: lsns.map(|lsns| (lsns.start, lsns.end.saturating_sub(1))),
         found,
         means,
-        start: start.to_owned(),
-        remedy: Some(Remedy::Write { bytes: list.encode() }),
-    };
-    good.insert(number, list);
-    finding
+        start: "refuses to start; with this file and the segment's moved away it goes on without what waits there"
+            .to_owned(),
+        remedy: rebuilt.map(|(list, _)| Remedy::Write { bytes: list.encode() }),
+    }
 }

@@ -281,14 +281,15 @@ fn spares(
         findings.push(if frames == 0 {
             Finding::note(path, text, "nothing: no webhook was written to it", "removes it")
         } else {
+            // Most likely: a file that was used before has another journal's frames, whose numbers are higher.
             Finding {
-                level: Level::Damage,
                 remedy: Some(Remedy::Away),
                 ..Finding::note(
                     path,
-                    format!("{text}; but {frames} blocks further on look like frames of this journal or another one"),
-                    "records in them may have been acknowledged; they cannot be proven to belong here",
-                    "removes it: look at the file first, or let --repair put it aside",
+                    format!("{text}; {frames} blocks further on are frames of an earlier use, or of this one"),
+                    "nothing if the gateway was only killed; if the disk is failing, records in them may have been \
+                     acknowledged, and cannot be proven to belong here",
+                    "removes it: if in doubt, let --repair put it aside",
                 )
             }
         });

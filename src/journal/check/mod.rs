@@ -51,7 +51,7 @@ pub struct Finding {
 }
 
 /// What puts it right. Whatever it replaces is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Remedy {
     /// The whole file gets this content.
     Write { bytes: Vec<u8> },
@@ -139,6 +139,12 @@ impl Remedy {
                 format!("renames this file to {}", to.file_name().unwrap_or_default().display())
             }
         }
+    }
+}
+
+impl std::fmt::Debug for Remedy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.describe())
     }
 }
 

@@ -123,8 +123,14 @@ fn slots(row: LiveRow) -> impl Iterator<Item = LiveRow> {
     (0..row.slots).map(move |slot| LiveRow { slot, ..row })
 }
 
-/// The list of a thin segment, and how many records it lacks because their numbers are not certain.
-pub(super) fn list(journal: &JournalId, segment: &Segment, floor: &Floor) -> Option<(LiveList, u64)> {
+/// The list of a thin segment, and how many records it lacks because their numbers are not certain. `next`
+/// is the header of the segment that follows, which says how this one ended.
+pub(super) fn list(
+    journal: &JournalId,
+    segment: &Segment,
+    next: Option<&SegmentHeader>,
+    floor: &Floor,
+) -> Option<(LiveList, u64)> {
     let header = segment.header.as_ref()?;
     let kept = floor.kept(segment.number)?;
     let list = LiveList {
@@ -133,8 +139,8 @@ pub(super) fn list(journal: &JournalId, segment: &Segment, floor: &Floor) -> Opt
         base_lsn: kept.base_lsn,
         next_lsn: kept.next_lsn,
         first_frame: header.first_frame,
-        next_frame: segment.end.1,
-        chain: segment.chain,
+        next_frame: next.map_or(segment.end.1, |next| next.first_frame),
+        chain: next.map_or(segment.chain, |next| next.previous),
         end: kept.end,
         rows: segment
             .rows

@@ -182,12 +182,17 @@ fn lost_header_is_made_anew_so_that_the_segment_can_be_freed_again() {
         }
         disk.put(&path, 0, &[0x11; 2 * BLOCK]);
         let found = serious(&disk);
+        if found.is_empty() {
+            // Nothing was written to it yet, or all of it was settled.
+            assert!(findings(&disk).iter().any(|finding| finding.file == path), "segment {number}");
+            continue;
+        }
         assert!(found.iter().all(|finding| finding.file == path && finding.remedy.is_some()), "{found:#?}");
         repair(&disk, &found);
         assert_eq!(serious(&disk), []);
         if (&disk).size(&live_path(dir, number)).is_err() {
-            // All but the time of its making, which is that of its first frame.
-            assert_eq!((&disk).read(&path, 0, 96).unwrap(), before[..96], "segment {number}");
+            // All but what follows: the segment before it, which may be gone, and the time of its making.
+            assert_eq!((&disk).read(&path, 0, 88).unwrap(), before[..88], "segment {number}");
         }
     }
 }
