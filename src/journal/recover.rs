@@ -77,10 +77,15 @@ pub enum RecoverError {
     )]
     Misnamed { segment: u64, says: u64 },
     #[error(
-        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or move \
-         it and {segment:010}.seg out of the folder: the start then says which records are lost"
+        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or let \
+         `penstock journal fsck --repair` make it anew from what the segment still holds"
     )]
     List { segment: u64, fault: TwinFault },
+    #[error(
+        "{segment:010}.live is not there, and segment {segment} is thin: only this list says what waits in it; restore \
+         it from a copy, or let `penstock journal fsck --repair` make it anew from what the segment still holds"
+    )]
+    NoList { segment: u64 },
 }
 
 /// What is wanted of a segment.
@@ -170,7 +175,10 @@ pub fn recover(
         let next = headers[at + 1..used].iter().find_map(|(_, h)| h.header());
         let list = match floor {
             Some(floor) if is_thin(segment) => {
-                let bytes = load(segment, Part::List).map_err(io(segment))?;
+                let bytes = load(segment, Part::List).map_err(|source| match source.kind() {
+                    std::io::ErrorKind::NotFound => RecoverError::NoList { segment },
+                    _ => RecoverError::Io { segment, source },
+                })?;
                 let list = LiveList::decode(&bytes, &floor.journal, segment);
                 Some(list.map_err(|fault| RecoverError::List { segment, fault })?)
             }

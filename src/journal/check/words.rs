@@ -81,7 +81,8 @@ pub(super) fn stops(
         ..Finding::note(file, found, means, "refuses to start")
     };
     Some(match error {
-        RecoverError::Io { .. } => return None,
+        // Lists are looked at before, and those that are missing are made anew or left out.
+        RecoverError::Io { .. } | RecoverError::NoList { .. } => return None,
         RecoverError::Newer { segment, at, .. } => {
             let means = "nothing is lost: start the version that wrote it";
             let file = segment_path(dir, *segment);
