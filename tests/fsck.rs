@@ -8,7 +8,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,15 +72,18 @@ fn files(data: &Path, extension: &str) -> Vec<PathBuf> {
     all.filter(|path| path.extension().is_some_and(|e| e == extension)).collect()
 }
 
-/// A gateway with thin segments: one region takes all, the other is down and little is for it.
+/// A killed gateway with thin segments: one region took all, the other was down and little was for it: the
+/// ledger has that.
 fn thinned(regions: &mut [Region; 2]) -> (Gateway, Ledger) {
     regions[1].set(Mode::Refuse);
     let settings = Settings { command: hosted::command, ..Settings::new(&regions[..], &PREFIXES) };
     let mut gateway = Gateway::start(settings);
     let mut ledger = Ledger::default();
-    for _ in 0..30 {
-        ledger.add(send_for(&load(&gateway, PREFIXES[1], 300, 20), Duration::from_millis(200)));
-        ledger.add(send_for(&load(&gateway, PREFIXES[0], 60 << 10, 200), Duration::from_millis(400)));
+    for seed in 0..30 {
+        let few = Load { seed, ..load(&gateway, PREFIXES[1], 300, 20) };
+        ledger.add(send_for(&few, Duration::from_millis(200)));
+        let many = Load { seed, ..load(&gateway, PREFIXES[0], 8 << 10, 1000) };
+        send_for(&many, Duration::from_millis(400));
         if gateway.metrics().total(THIN_SEGMENTS) >= 2.0 {
             break;
         }
@@ -170,7 +173,9 @@ fn start_without_the_list_of_a_thin_segment_says_what_to_do_and_a_repair_brings_
     let mut regions = [Region::start("us"), Region::start("in")];
     let (mut gateway, ledger) = thinned(&mut regions);
     let data = gateway.data().to_owned();
-    let list = files(&data, "live").remove(0);
+    // Segments of which something waits may have a list and be whole.
+    let blocks = |list: &Path| fs::metadata(list.with_extension("seg")).unwrap().blocks() * 512;
+    let list = files(&data, "live").into_iter().find(|list| blocks(list) < SEGMENT / 2).unwrap();
     let name = list.file_name().unwrap().to_str().unwrap().to_owned();
     let (code, _, _) = run(&["journal", "inspect", "--data-dir", data.to_str().unwrap()]);
     assert_eq!(code, Some(0));
@@ -190,7 +195,7 @@ fn start_without_the_list_of_a_thin_segment_says_what_to_do_and_a_repair_brings_
     assert!(list.exists());
     regions[1].set(Mode::Ok);
     gateway.restart();
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&regions[1..], SETTLE);
 }
 
 #[test]
@@ -227,7 +232,7 @@ fn floor_list_and_headers_that_are_damaged_are_repaired_and_what_was_there_is_ke
     }
     regions[1].set(Mode::Ok);
     gateway.restart();
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&regions[1..], SETTLE);
     gateway.terminate();
     let (code, said) = fsck(&data, &[]);
     assert_eq!(code, 0, "{said}");

@@ -159,10 +159,17 @@ pub(super) fn floor(
     lists: &BTreeMap<u64, Result<LiveList, TwinFault>>,
 ) -> Option<Floor> {
     let list = |number: &u64| lists.get(number).and_then(|list| list.as_ref().ok());
-    let thin = |number: &u64, segment: &Segment| match list(number) {
+    let used =
+        || segments.iter().filter_map(|(number, segment)| Some((number, segment, segment.header.as_ref()?)));
+    let thin = |number: &u64, segment: &Segment, header: &SegmentHeader| match list(number) {
         // An empty list may be of a whole segment; then all of it is settled, and it may count as thin.
         Some(list) => !segment.is_whole(list.first_frame..list.next_frame),
-        None => lists.contains_key(number) && segment.frames != segment.whole,
+        // One whose list cannot be read: if in doubt it counts as thin, and gets a list of all that is in it.
+        None if lists.contains_key(number) => {
+            let next = used().find(|(next, ..)| *next > number).map(|(_, _, next)| next.first_frame);
+            !segment.is_whole(header.first_frame..next.unwrap_or(segment.end.1))
+        }
+        None => false,
     };
     // The newest ones that follow each other are all that should be there from the first of them on.
     let used =
@@ -176,7 +183,7 @@ pub(super) fn floor(
     }
     let first = first?;
     let kept = used().filter_map(|(number, segment, header)| {
-        let thin = thin(number, segment);
+        let thin = thin(number, segment, header);
         let (base_lsn, next_lsn, end) = match list(number) {
             Some(list) if thin => (list.base_lsn, list.next_lsn, list.end),
             _ => (header.base_lsn, segment.end.2, segment.records_end),

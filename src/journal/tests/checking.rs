@@ -143,6 +143,26 @@ fn floor_that_is_gone_or_damaged_is_made_anew_and_nothing_is_lost() {
 }
 
 #[test]
+fn floor_and_lists_that_are_damaged_together_are_made_anew() {
+    for seed in seeds(4) {
+        let said = Said(seed);
+        let (world, disk, _) = thinned(seed);
+        for (path, bytes) in disk.files() {
+            if path.extension().is_none_or(|extension| extension == "live") {
+                disk.put(&path, 40, &vec![0xee; bytes.len() - 40]);
+            }
+        }
+        let found = serious(&disk);
+        assert!(found.iter().all(|finding| finding.remedy.is_some()), "{found:#?}");
+        repair(&disk, &found);
+        assert_eq!(serious(&disk), []);
+        let unsure = found.iter().any(|finding| finding.means.contains("numbers cannot be told"));
+        assert!(unsure || world.open.is_subset(&waiting(&disk, &world)), "lost without a word");
+        drop(said);
+    }
+}
+
+#[test]
 fn damaged_copy_is_named_and_made_good_from_the_other() {
     let (_, disk, list) = thinned(7);
     let dir = list.parent().unwrap();
