@@ -165,8 +165,11 @@ pub fn recover(
             Head::Good(_) | Head::Salvaged(_) => {}
         }
     }
-    // What the next segment must go on from, once there is one from which none is missing.
-    let mut expected = floor.map(|floor| (floor.first_frame, floor.base_lsn, None));
+    // What the next segment must go on from. Where nothing was freed yet, that is where every journal begins.
+    let mut expected = match floor {
+        Some(floor) => Some((floor.first_frame, floor.base_lsn, None)),
+        None => Some((1, 1, Some(Digest::default()))),
+    };
     for at in 0..used {
         let (segment, head) = &headers[at];
         let segment = *segment;
@@ -215,15 +218,15 @@ pub fn recover(
         } else if let Some(header) = head.header() {
             out.chain = header.previous;
             let bytes = load(segment, Part::Whole).map_err(io(segment))?;
-            let (end, next_lsn) = match kept {
+            let (end, after) = match kept {
                 // Its successor may be gone.
-                Some(kept) => (Some(kept.end), Some(kept.next_lsn)),
+                Some(kept) => (Some(kept.end), Some((kept.next_lsn, None))),
                 None => (
                     next.filter(|n| n.previous_segment == segment).map(|n| n.previous_end),
-                    next.map(|n| n.base_lsn),
+                    next.map(|n| (n.base_lsn, Some((n.first_frame, n.previous)))),
                 ),
             };
-            walk(header, &bytes, end, next_lsn, &mut out, &mut visit)?;
+            walk(header, &bytes, end, after, &mut out, &mut visit)?;
         }
         if !below {
             expected = Some((out.next_frame, out.next_lsn, Some(out.chain)));
@@ -282,13 +285,13 @@ fn salvage(segment: u64, bytes: &[u8]) -> Option<SegmentHeader> {
     })
 }
 
-/// Walks one segment up to `end` (known from its successor) or to where the frames stop. `next_lsn` is
-/// that of the record after it, if there is more after it.
+/// Walks one segment up to `end` (known from its successor) or to where the frames stop. `after`: the LSN
+/// of the record behind it, if there is more behind it, and with what the next frame begins.
 fn walk(
     segment: &SegmentHeader,
     bytes: &[u8],
     end: Option<u64>,
-    next_lsn: Option<u64>,
+    after: Option<(u64, Option<(u64, Digest)>)>,
     out: &mut Recovered,
     visit: &mut impl FnMut(Position, u64, &Record<'_>),
 ) -> Result<(), RecoverError> {
@@ -324,9 +327,9 @@ fn walk(
             }
             Err(fault) => {
                 let later = find_later(&bytes[..limit as usize], at + BLOCK as u64, segment, out.next_frame);
-                let (resume, lsn) = match (&later, next_lsn) {
+                let (resume, lsn) = match (&later, after) {
                     (Some((offset, header)), _) => (*offset, header.first_lsn),
-                    (None, Some(next)) => (limit, next),
+                    (None, Some((next, _))) => (limit, next),
                     (None, None) => {
                         // Nothing after it verifies: the end of the journal. What an earlier use of the
                         // file left there has another salt.
@@ -347,9 +350,10 @@ fn walk(
                 span.holes.push((at, resume));
                 at = resume;
                 span.end = at;
-                if let Some((_, header)) = later {
-                    (out.next_frame, out.next_lsn, out.chain) =
-                        (header.number, header.first_lsn, header.previous);
+                out.next_lsn = lsn;
+                let follows = later.map(|(_, header)| (header.number, header.previous));
+                if let Some((frame, chain)) = follows.or(after.and_then(|(_, follows)| follows)) {
+                    (out.next_frame, out.chain) = (frame, chain);
                 }
             }
         }

@@ -23,8 +23,7 @@ pub(super) struct Segment {
     rows: Vec<LiveRow>,
     /// Records that are whole and whose numbers are not certain.
     unsure: u64,
-    /// Frames whose header is there, and those that are whole.
-    frames: u64,
+    /// Frames that are whole.
     whole: u64,
     /// Behind the last frame whose header is there: offset, number, LSN.
     end: (u64, u64, u64),
@@ -41,7 +40,6 @@ impl Segment {
             number,
             rows: Vec::new(),
             unsure: 0,
-            frames: 0,
             whole: 0,
             end: header.as_ref().map_or((FIRST_FRAME, 0, 0), |h| (FIRST_FRAME, h.first_frame, h.base_lsn)),
             records_end: FIRST_FRAME,
@@ -53,7 +51,6 @@ impl Segment {
         while let Some(rest) = bytes.get(at as usize..).filter(|rest| rest.len() >= BLOCK) {
             match FrameHeader::decode(rest) {
                 Ok(frame) if frame.salt == salt && frame.padded as usize <= rest.len() => {
-                    segment.frames += 1;
                     segment.whole += u64::from(frame::read(rest).is_ok());
                     segment.frame(at, &frame, &rest[..frame.padded as usize]);
                     at += u64::from(frame.padded);
@@ -69,9 +66,9 @@ impl Segment {
         segment
     }
 
-    /// All frames of it that should be there are there and whole.
+    /// As many frames of it are whole as should be there. Behind them may be one that was not finished.
     fn is_whole(&self, frames: Range<u64>) -> bool {
-        self.frames == self.whole && self.whole >= frames.end.saturating_sub(frames.start)
+        self.whole >= frames.end.saturating_sub(frames.start)
     }
 
     fn frame(&mut self, at: u64, frame: &FrameHeader, bytes: &[u8]) {
