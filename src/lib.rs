@@ -66,6 +66,7 @@ pub mod parse;
 pub mod route;
 pub mod entry;
 pub mod journal;
+pub mod handling;
 pub mod cut;
 pub mod handoff;
 pub mod intake;

@@ -17,6 +17,7 @@ use crate::config::SourceKind;
 use crate::cut::Cutter;
 use crate::entry::{EventRow, Meta};
 use crate::fault;
+use crate::handling::{Desk, Step};
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};
 use crate::journal::{Mark, Settled};
@@ -46,6 +47,7 @@ pub struct Attempts {
     /// By index of the journal.
     pub records: Vec<RecordReader>,
     pub settler: Rc<Settler>,
+    pub handling: Rc<Desk>,
     pub cells: Arc<ForwardCells>,
     pub cutter: RefCell<Cutter>,
     /// Header values are cut from it.
@@ -92,7 +94,11 @@ impl Attempts {
             Some(record) => record,
             None => self.read_back(region, item).await?,
         };
-        let parcel = self.parcel(region, item, record, desk.is_default)?;
+        let at = (item.journal as usize, item.lsn, item.slot);
+        let parcel = self.handling.during(Step::Cut, at, || {
+            fault::poison("cut", &record);
+            self.parcel(region, item, record, desk.is_default)
+        })?;
         let envelope = desk.envelopes.get(parcel.source)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut head = envelope.head(

@@ -26,6 +26,7 @@ use super::settle::Settler;
 use super::sift::{News, Sieve};
 use crate::entry::Meta;
 use crate::fault;
+use crate::handling::{Desk, Step};
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -62,6 +63,7 @@ pub struct Feed {
     regions: Vec<Rc<Region>>,
     sieve: Rc<Sieve>,
     settler: Rc<Settler>,
+    handling: Rc<Desk>,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -75,6 +77,7 @@ impl Feed {
         by_id: HashMap<u32, Option<Rc<Region>>>,
         orphans: Option<Rc<Region>>,
         (sieve, settler): (Rc<Sieve>, Rc<Settler>),
+        handling: Rc<Desk>,
         pool: BufferPool,
         lag: Rc<Notify>,
     ) -> Self {
@@ -91,6 +94,7 @@ impl Feed {
             regions,
             sieve,
             settler,
+            handling,
             pool,
             lag,
             stopping: Cell::new(false),
@@ -237,7 +241,15 @@ impl Feed {
                 // repeat of one with a higher sequence number, which still waits.
                 continue;
             }
-            let news = self.sieve.sift(region, &meta, slot);
+            let at = (journal, lsn, slot);
+            if [Step::Sift, Step::Cut].iter().any(|step| self.handling.is_quarantined(*step, at)) {
+                // It is not touched: it stays in the journal, unsettled, for a person.
+                continue;
+            }
+            let news = self.handling.during(Step::Sift, at, || {
+                fault::poison("sift", entry.body);
+                self.sieve.sift(region, &meta, slot)
+            });
             fault::point("sifted");
             if fault::planted("claimed-before-delivered") {
                 let nobody = Mark { lsn, slot: u16::MAX, outcome: Settled::Delivered, tag: region.id };

@@ -34,6 +34,7 @@ use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
 use crate::fault;
+use crate::handling::Desk;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
@@ -90,6 +91,7 @@ pub struct Setup {
     /// For the jitter of retries.
     pub seed: u64,
     pub keys: Keys,
+    pub handling: Desk,
 }
 
 /// What a core needs to find repeats.
@@ -127,8 +129,22 @@ pub struct Forwarder {
 impl Forwarder {
     /// Call on the core's own thread.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed, keys } =
-            setup;
+        let Setup {
+            config,
+            owned,
+            inlet,
+            doorbell,
+            journals,
+            marks,
+            cells,
+            held,
+            side,
+            limits,
+            seed,
+            keys,
+            handling,
+        } = setup;
+        let handling = Rc::new(handling);
         let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
@@ -155,6 +171,7 @@ impl Forwarder {
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
             settler: Rc::clone(&settler),
+            handling: Rc::clone(&handling),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
@@ -187,7 +204,8 @@ impl Forwarder {
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed = Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), pool, room));
+        let feed =
+            Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), handling, pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }

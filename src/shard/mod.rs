@@ -26,6 +26,7 @@ use crate::entry::{Meta, name_id};
 use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::settle::{self, Target};
+use crate::handling::Handling;
 use crate::handoff::{self, Limits};
 use crate::journal::account::Account;
 use crate::journal::disk::Local;
@@ -169,6 +170,14 @@ impl Gateway {
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
         let store = open(&config, ingest_count, &owners, &registry.forward)?;
         let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync)?;
+        let ids = store.journals.iter().map(|journal| journal.id).collect();
+        let handling = Handling::open(&config.gateway.data_dir, ids, config.journal.sync);
+        let handling = Arc::new(handling.map_err(|source| StoreError::Io {
+            what: "keep track of what is handled in",
+            path: config.gateway.data_dir.clone(),
+            source,
+        })?);
+        registry.process.quarantined.set(handling.quarantined());
         let held = Arc::new(AtomicUsize::new(0));
         let seq = Arc::new(AtomicU64::new(store.max_seq + 1));
         let progress = Arc::new(Progress::default());
@@ -210,6 +219,7 @@ impl Gateway {
                     mixer: u128::from(random_seed()?) << 64 | u128::from(random_seed()?),
                     failed: key_log_failed(core, fatal_to.clone()),
                 },
+                handling: handling.desk()?,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
@@ -223,7 +233,12 @@ impl Gateway {
         }
 
         let cells = Arc::clone(&registry.archive);
-        let archive = archive::Setup { config: Arc::clone(&config), journals: views, cells };
+        let archive = archive::Setup {
+            config: Arc::clone(&config),
+            journals: views,
+            cells,
+            handling: handling.desk()?,
+        };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
