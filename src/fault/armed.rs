@@ -185,7 +185,7 @@ static POISON: LazyLock<Option<(String, bool, Vec<u8>)>> = LazyLock::new(|| {
 /// Ends the process if `body` is the one that the environment names for this step.
 pub fn poison(step: &'static str, body: &[u8]) {
     if let Some((name, panics, text)) = &*POISON
-        && name == step
+        && (name == step || name.strip_suffix('*').is_some_and(|start| step.starts_with(start)))
         && memchr::memmem::find(body, text).is_some()
     {
         tell(&format!("poison {step}"));
