@@ -294,6 +294,7 @@ fn broken_toml_is_told_by_its_line_without_repeating_it() {
 fn single_values_are_checked() {
     refused("gateway.id", "\"a b\"", "gateway.id", "letters");
     refused("gateway.data_dir", "\"\"", "gateway.data_dir", "a folder");
+    refused("gateway.data_dir", r#""/var/lib/pen\u0000stock""#, "gateway.data_dir", "NUL");
     assert_eq!(taken("gateway.data_dir", "\"data\"").gateway.data_dir, Path::new("/etc/penstock/data"));
     refused("listen.address", "\"localhost:80\"", "listen.address", "names are not looked up");
     refused("listen.allow_from", "[\"10.1.2.3/8\"]", "listen.allow_from[0]", "10.0.0.0/8");

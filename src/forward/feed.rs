@@ -18,12 +18,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::region::{Item, Region};
 use super::settle::Settler;
 use super::sift::{News, Sieve};
+use super::told::Told;
 use crate::entry::Meta;
 use crate::fault;
 use crate::handling::{Desk, Step};
@@ -64,6 +66,7 @@ pub struct Feed {
     sieve: Rc<Sieve>,
     settler: Rc<Settler>,
     handling: Rc<Desk>,
+    told: Told,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -95,6 +98,7 @@ impl Feed {
             sieve,
             settler,
             handling,
+            told: Told::default(),
             pool,
             lag,
             stopping: Cell::new(false),
@@ -215,7 +219,13 @@ impl Feed {
         let meta = match Meta::read(entry.meta) {
             Ok(meta) => meta,
             Err(fault) => {
-                tracing::error!(lsn, %fault, "an entry of the journal cannot be read; it stays there");
+                // Of a newer version there may be thousands.
+                if self.told.is_due(0, "unreadable", Instant::now()) {
+                    tracing::error!(
+                        lsn, %fault,
+                        "entries of the journal cannot be read, this one and maybe others; they stay there"
+                    );
+                }
                 return;
             }
         };

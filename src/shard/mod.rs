@@ -20,9 +20,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::admin::{self, AdminState};
 use crate::archive;
-use crate::config::{Config, OnDamage};
+use crate::config::Config;
 use crate::dedupe::{self, FolderError};
-use crate::entry::{Meta, name_id};
+use crate::entry::name_id;
 use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::settle::{self, Target};
@@ -32,16 +32,16 @@ use crate::journal::account::Account;
 use crate::journal::disk::Local;
 use crate::journal::free::{Freeing, Place};
 use crate::journal::spare::{Maker, OpenMode};
-use crate::journal::store::{self, FoundJournal, Seen, Store, StoreError, StoreOptions};
+use crate::journal::store::{FoundJournal, Store, StoreError};
 use crate::journal::view::{Archived, JournalView, Published};
 use crate::journal::writer::Seed;
 use crate::listen;
-use crate::metrics::ForwardCells;
 use crate::metrics::render::Registry;
 use crate::side::Side;
 use crate::wake::Doorbell;
 
 mod archiving;
+mod backlog;
 mod disk;
 mod forwarding;
 mod ingest;
@@ -168,7 +168,7 @@ impl Gateway {
 
         // The owner of a region: dealt out in turn.
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
-        let store = open(&config, ingest_count, &owners, &registry.forward)?;
+        let store = backlog::open(&config, ingest_count, &owners, &registry.forward)?;
         let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync)?;
         let ids = store.journals.iter().map(|journal| journal.id).collect();
         let handling = Handling::open(&config.gateway.data_dir, ids, config.journal.sync);
@@ -382,44 +382,6 @@ fn start_admin(config: &Config, state: &Arc<AdminState>, side: &Side) -> Result<
         }
     });
     Ok(())
-}
-
-/// Opens the data folder; counts what is not settled, by region.
-fn open(
-    config: &Config,
-    cores: usize,
-    owners: &[u16],
-    cells: &[Arc<ForwardCells>],
-) -> Result<Store, StartError> {
-    let options = StoreOptions {
-        data_dir: config.gateway.data_dir.clone(),
-        segment_bytes: config.journal.segment,
-        sync: config.journal.sync,
-        halt_on_damage: config.journal.on_damage == OnDamage::Halt,
-    };
-    let index =
-        |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
-    let mut waiting = vec![0i64; config.regions.len()];
-    let mut of_entry: Vec<usize> = Vec::new();
-    let store = store::open_store(&options, cores, &mut |seen| match seen {
-        Seen::Entry(entry) => {
-            of_entry.clear();
-            of_entry.extend(Meta::read(entry.meta).iter().flat_map(|m| m.regions()).map(index));
-            of_entry.iter().for_each(|region| waiting[*region] += 1);
-        }
-        Seen::Listed { slot } => {
-            if let Some(region) = of_entry.get(usize::from(slot)) {
-                waiting[*region] -= 1;
-            }
-        }
-        Seen::Settled(tag) => waiting[index(tag)] -= 1,
-    })?;
-    for (region, count) in waiting.into_iter().enumerate() {
-        // Below zero only if marks outlived the entries they settle.
-        let count = u64::try_from(count).unwrap_or(0);
-        cells[usize::from(owners[region])].regions[region].recovered.set(count);
-    }
-    Ok(store)
 }
 
 fn views(store: &Store, published: &[Arc<Published>], archives: bool) -> Vec<JournalView> {
