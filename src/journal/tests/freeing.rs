@@ -247,9 +247,7 @@ fn segment_that_cannot_be_listed_stays_and_is_told_once_and_what_needs_it_stays_
     let mut process = world.start(&disk, found, 1);
     process.archive_all(&mut world);
     let dir = process.places[0].1.dir.clone();
-    while process.end().segment() < 3 {
-        process.commit(&mut world).unwrap();
-    }
+    (0..40).for_each(|_| process.commit(&mut world).unwrap());
     // A frame of the first segment in which a parcel waits that nobody takes.
     let stubborn = |world: &World| {
         let waits = |(seq, slot): &&(u64, u16)| (seq + u64::from(*slot)) % 40 < 3;
