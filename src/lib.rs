@@ -18,6 +18,7 @@
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
 //! | repeat | an event that the region had within the window: the same key and the same value |
 //! | attempt | one try to hand a parcel over; ends as delivered or again (when) |
+//! | quarantined | an entry whose handling ended the process three times: that step is not tried again |
 //! | core | a pinned thread with its own io_uring: an ingest core or a forwarding core |
 //!
 //! # The way of a webhook
@@ -46,6 +47,8 @@
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
 //! - What was answered 200 is in the archive of each of its regions, exactly and once, after any crash;
 //!   an archive that cannot be written costs disk, and nobody else feels it ([`archive`]).
+//! - A webhook that ends the process whenever it is handled is left out after three crashes, and told of; the
+//!   rest flows ([`handling`]).
 //! - The disk holds what waits, and little else ([`journal::account`], [`journal::free`]).
 //!
 //! # Deliberately absent

@@ -157,24 +157,6 @@ pub fn planted(name: &'static str) -> bool {
     true
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_is_read_as_it_was_written_or_refused() {
-        let read = |text| parse(text).map(|armed| (armed.action, armed.at, armed.on));
-        assert_eq!(read("queued=abort"), Some((Action::Abort(Duration::ZERO), 1, false)));
-        assert_eq!(read("queued=abort/300@7"), Some((Action::Abort(Duration::from_micros(300)), 7, false)));
-        assert_eq!(read("queued=sleep/20@2+"), Some((Action::Sleep(Duration::from_millis(20)), 2, true)));
-        assert_eq!(read("queued=eio@2"), Some((Action::Error(5), 2, false)));
-        for wrong in ["queued", "queued=", "queued=stop", "queued=abort@", "queued=abort/x", "nowhere=abort"]
-        {
-            assert_eq!(read(wrong), None, "{wrong}");
-        }
-    }
-}
-
 static POISON: LazyLock<Option<(String, bool, Vec<u8>)>> = LazyLock::new(|| {
     let text = std::env::var("PENSTOCK_POISON").ok()?;
     let (step, text) = text.split_once(':')?;
@@ -192,5 +174,23 @@ pub fn poison(step: &'static str, body: &[u8]) {
         assert!(!panics, "poison");
         // Nothing could end this process more surely.
         raise(Signal::SIGKILL).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_read_as_it_was_written_or_refused() {
+        let read = |text| parse(text).map(|armed| (armed.action, armed.at, armed.on));
+        assert_eq!(read("queued=abort"), Some((Action::Abort(Duration::ZERO), 1, false)));
+        assert_eq!(read("queued=abort/300@7"), Some((Action::Abort(Duration::from_micros(300)), 7, false)));
+        assert_eq!(read("queued=sleep/20@2+"), Some((Action::Sleep(Duration::from_millis(20)), 2, true)));
+        assert_eq!(read("queued=eio@2"), Some((Action::Error(5), 2, false)));
+        for wrong in ["queued", "queued=", "queued=stop", "queued=abort@", "queued=abort/x", "nowhere=abort"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 }

@@ -22,7 +22,8 @@
 //!
 //! # Deliberately absent
 //!
-//! What a webhook means: `meta` and `body` of an entry are opaque. Replication. In-place repair.
+//! What a webhook means: `meta` and `body` of an entry are opaque. Replication. Repair by itself: a start
+//! changes nothing that a person could still want; [`check`] says what is wrong, and repairs when asked to.
 
 pub mod account;
 pub mod buffer;

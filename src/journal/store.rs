@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/lock                      held while the process lives
+//! <data_dir>/aside/                    what a repair replaced (`check::repair`); nobody reads it
 //! <data_dir>/clean                     the last process left nothing under way; taken away at start
 //! <data_dir>/journal/<id>/             a journal (`folder`); an empty one is nobody's and goes
 //! ```

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::JournalId;
-use super::disk::Disk;
-use super::marks::ParcelSet;
-use super::store::hex;
+use crate::journal::disk::Disk;
+use crate::journal::marks::ParcelSet;
+use crate::journal::store::hex;
+use crate::journal::{JournalId, Position};
 
 mod files;
 mod journal;
@@ -73,7 +73,7 @@ pub struct Checked {
     pub entries: u64,
     pub next_lsn: u64,
     /// Segment and byte behind the last record.
-    pub end: super::Position,
+    pub end: Position,
     pub findings: Vec<Finding>,
 }
 

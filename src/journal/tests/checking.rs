@@ -166,8 +166,7 @@ fn floor_and_lists_that_are_damaged_together_are_made_anew() {
 fn damaged_copy_is_named_and_made_good_from_the_other() {
     let (_, disk, list) = thinned(7);
     let dir = list.parent().unwrap();
-    let newest =
-        disk.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg")).next_back();
+    let newest = disk.files().into_iter().rfind(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
     let newest = newest.unwrap().0;
     let half = |path: &Path| (&disk).size(path).unwrap() / 2;
     let places = [
