@@ -15,16 +15,16 @@ use crate::journal::check::{self, Checked, Finding, Level, Remedy};
 const MANUAL: &str = "\
 Reads all of a data folder's journals, the lists and floors beside them, the key
 log and how far the archive is. Says what is not as it was written: where, what
-it means for webhooks that were answered 200, what the next start does by itself,
-and what --repair would do. Changes nothing without --repair, and --repair keeps
-whatever it replaces in DIR/aside.
+it means for webhooks that were answered 200, what the next start does by
+itself, and what --repair would do. Changes nothing without --repair, and
+--repair keeps whatever it replaces in DIR/aside.
 
   note    nothing is lost, and the next start sees to it (after a kill, say)
   damage  something is lost, or one copy of two is
   stops   the next start would end before it takes a webhook
 
 What is named as lost comes back only with a copy of the file: put it in its
-place before the next start, which reports what is missing and goes on behind it.
+place before the next start, which reports what is missing and goes on.
 
 While a gateway runs here, only what two looks agree on is said, and nothing is
 repaired: its newest segment is in motion.

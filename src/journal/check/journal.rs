@@ -119,7 +119,11 @@ fn read(
             Err(RecoverError::Io { source, .. }) => return Err(source),
             Err(error) => error,
         };
-        let has = |number| files.numbers.binary_search(&number).is_ok();
+        // Another file has that name, and by right.
+        let has = |number| {
+            let bytes = disk.read(&segment_path(dir, number), 0, 2 * BLOCK).unwrap_or_default();
+            matches!(SegmentHeader::decode(&bytes), Ok(Some(header)) if header.number == number)
+        };
         let Some((finding, out)) = words::stops(dir, &error, has) else { return Ok(Default::default()) };
         findings.push(finding);
         let Some(out) = out else { return Ok((Recovered::default(), Told::default())) };

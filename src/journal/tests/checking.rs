@@ -8,6 +8,7 @@ use super::super::buffer::BLOCK;
 use super::super::check::{Checked, Finding, Level, Remedy, check};
 use super::super::disk::Disk;
 use super::super::folder::{floor_path, live_path};
+use super::super::frame::SegmentHeader;
 use super::super::spare::segment_path;
 use super::super::store::{Folders, Seen, parse_id};
 use super::freeing::{Said, live, seeds, thinned};
@@ -35,15 +36,21 @@ fn serious(disk: &MemoryDisk) -> Vec<Finding> {
 }
 
 fn repair(disk: &MemoryDisk, findings: &[Finding]) {
+    let mut renamed = Vec::new();
     for finding in findings {
         match &finding.remedy {
             Some(Remedy::Write { bytes }) => disk.write(&finding.file, bytes).unwrap(),
             Some(Remedy::Patch { bytes }) => disk.put(&finding.file, 0, bytes),
             Some(Remedy::Away) => disk.remove(&finding.file).unwrap(),
-            Some(Remedy::Rename { to }) => disk.rename(&finding.file, to).unwrap(),
+            Some(Remedy::Rename { to }) => {
+                let aside = finding.file.with_extension("aside");
+                disk.rename(&finding.file, &aside).unwrap();
+                renamed.push((aside, to.clone()));
+            }
             None => {}
         }
     }
+    renamed.into_iter().for_each(|(from, to)| disk.rename(&from, &to).unwrap());
 }
 
 /// Sequence numbers and slots of what a start would deliver.
@@ -160,6 +167,42 @@ fn floor_and_lists_that_are_damaged_together_are_made_anew() {
         assert!(unsure || world.open.is_subset(&waiting(&disk, &world)), "lost without a word");
         drop(said);
     }
+}
+
+#[test]
+fn files_under_each_others_names_are_renamed_and_one_too_many_is_put_aside() {
+    let (world, disk, list) = thinned(13);
+    let dir = list.parent().unwrap();
+    let before = waiting(&disk, &world);
+    let named = |number: &u64| {
+        let bytes = (&disk).read(&segment_path(dir, *number), 0, 2 * BLOCK).unwrap_or_default();
+        matches!(SegmentHeader::decode(&bytes), Ok(Some(_)))
+            && (&disk).size(&live_path(dir, *number)).is_err()
+    };
+    let whole: Vec<u64> = (1..200).filter(named).collect();
+    let [one, other] = [0, 2].map(|n| segment_path(dir, whole[whole.len() - 1 - n]));
+    (&disk).rename(&one, &dir.join("x")).unwrap();
+    (&disk).rename(&other, &one).unwrap();
+    (&disk).rename(&dir.join("x"), &other).unwrap();
+    let found = serious(&disk);
+    let renames = found.iter().filter(|f| matches!(f.remedy, Some(Remedy::Rename { .. })));
+    assert_eq!(
+        (renames.count(), found.iter().filter(|f| f.level == Level::Stops).count()),
+        (2, 2),
+        "{found:#?}"
+    );
+    repair(&disk, &found);
+    assert_eq!(serious(&disk), []);
+    assert_eq!(waiting(&disk, &world), before);
+
+    let copy = segment_path(dir, whole[whole.len() - 1] + 1);
+    let bytes = (&disk).read(&one, 0, usize::MAX >> 1).unwrap();
+    (&disk).write(&copy, &bytes).unwrap();
+    let found = serious(&disk);
+    let [finding] = &found[..] else { panic!("{found:#?}") };
+    assert_eq!((finding.level, &finding.remedy, &finding.file), (Level::Stops, &Some(Remedy::Away), &copy));
+    repair(&disk, &found);
+    assert_eq!(waiting(&disk, &world), before);
 }
 
 #[test]
