@@ -2,7 +2,7 @@
 //! with kills, with other numbers of cores after each, and with a region that is down all the time.
 //!
 //! `PENSTOCK_FREEING_SECONDS` sets how long (a push: 20; the full form is 3600), `PENSTOCK_KILLS` the
-//! kills, `PENSTOCK_SEED` repeats their moments. The gateway is this program itself, started once more
+//! kills, `PENSTOCK_RATE` the webhooks per second, `PENSTOCK_SEED` repeats the moments. The gateway is this program itself, started once more
 //! with segments of 1 MiB and little memory between the commit and the delivery ([`host`]).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
@@ -83,6 +83,7 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     let Some(disk) = Disk::ext4("96M") else { return };
     let (seed, seconds, kills) =
         (seed(), setting("PENSTOCK_FREEING_SECONDS", 20), setting("PENSTOCK_KILLS", 4));
+    let rate = setting("PENSTOCK_RATE", 1_000) as u32;
     let mut random = Random(seed);
     let mut regions = regions();
     regions[DOWN].set(Mode::Refuse);
@@ -98,7 +99,7 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     let (mut most, mut memory, mut files) = (0, Vec::new(), Vec::new());
     while start.elapsed() < Duration::from_secs(seconds) || written < 3 * (96 << 20) {
         let mut ledger = Ledger::default();
-        let sender = Sender::start(&load(&gateway, &PREFIXES[..DOWN], 14 << 10, 1_000, seed + part));
+        let sender = Sender::start(&load(&gateway, &PREFIXES[..DOWN], 14 << 10, rate, seed + part));
         // A few more of those that nobody takes.
         old.add(send_for(&load(&gateway, &[PREFIXES[DOWN]], 500, 20, seed + part), PART / 4));
         let mut pause = |random: &mut Random| {
