@@ -20,12 +20,13 @@ use support::body::World;
 use support::disk::Disk;
 use support::gateway::{Gateway, run};
 use support::hosted;
+use support::http::{Connection, post};
 use support::ledger::Ledger;
-use support::metrics::{MEMORY, OPEN_FILES, SEGMENTS_REMOVED, SEGMENTS_REUSED, THIN_SEGMENTS};
+use support::metrics::{DUPLICATES, MEMORY, OPEN_FILES, SEGMENTS_REMOVED, SEGMENTS_REUSED, THIN_SEGMENTS};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender, send_for};
 use support::settings::{Rule, Settings};
-use support::{Random, alone, eventually, seed, setting};
+use support::{Random, SECRET, alone, eventually, seed, setting, signature};
 
 /// Two regions that take what they get, and one that is down.
 const PREFIXES: [&str; 3] = ["1", "91", "55"];
@@ -165,6 +166,37 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
         before,
         "settled parcels were sent again"
     );
+}
+
+#[test]
+fn repeat_is_dropped_although_the_segment_of_the_first_was_freed_also_after_a_kill() {
+    let _alone = alone();
+    let regions = regions();
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start_on(settings(&regions, 1, 1), folder.path());
+    let first = World::new(&PREFIXES, 1, 100).webhook(&[(0, false)]);
+    let post = post("/webhook", ("x-hub-signature-256", &signature(SECRET, &first.body)), &first.body);
+    let send = |gateway: &Gateway| {
+        let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+        connection.send(&post).unwrap();
+        assert_eq!(connection.answer().unwrap().status(), 200);
+    };
+    send(&gateway);
+    let mut ledger = Ledger::default();
+    ledger.add(send_for(&load(&gateway, &PREFIXES, 14 << 10, 400, 1), Duration::from_secs(2)));
+    let journal = std::fs::read_dir(folder.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    eventually("the first segment is gone", PATIENCE, || !journal.join("0000000001.seg").exists());
+    ledger.settle(&regions, SETTLE);
+    let before: Vec<usize> = regions.iter().map(Region::count).collect();
+    let dropped = |gateway: &Gateway| {
+        send(gateway);
+        eventually("the repeat is known", PATIENCE, || gateway.metrics().total(DUPLICATES) >= 1.0);
+        assert_eq!(regions.iter().map(Region::count).collect::<Vec<_>>(), before, "it was delivered again");
+    };
+    dropped(&gateway);
+    gateway.kill9();
+    gateway.restart();
+    dropped(&gateway);
 }
 
 #[test]
