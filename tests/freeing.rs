@@ -40,6 +40,8 @@ const SETTLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// One judged part of a run.
 const PART: Duration = Duration::from_secs(4);
+/// In which more comes for the region that is down.
+const PARTS_WITH_OLD: u64 = 12;
 
 #[test]
 #[ignore = "is the gateway of the other tests"]
@@ -101,8 +103,10 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     while start.elapsed() < Duration::from_secs(seconds) || written < 3 * (96 << 20) {
         let mut ledger = Ledger::default();
         let sender = Sender::start(&load(&gateway, &PREFIXES[..DOWN], 14 << 10, rate, seed + part));
-        // A few more of those that nobody takes.
-        old.add(send_for(&load(&gateway, &[PREFIXES[DOWN]], 500, 20, seed + part), PART / 4));
+        // A few more of those that nobody takes; no more later, as what waits must have its room.
+        if part < PARTS_WITH_OLD {
+            old.add(send_for(&load(&gateway, &[PREFIXES[DOWN]], 500, 20, seed + part), PART / 4));
+        }
         let mut pause = |random: &mut Random| {
             let end = Instant::now() + PART / 4 + Duration::from_millis(random.below(1000) as u64);
             while Instant::now() < end {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::log;
+use super::log::{self, PIECE};
 use super::seen::Seen;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +34,19 @@ pub struct Folder {
 #[derive(Debug)]
 pub struct Closed {
     pub path: PathBuf,
+    /// Up to where something is written; there may be zeros behind it.
     pub bytes: u64,
     /// Minute of its newest record.
     pub newest: u32,
+}
+
+impl Closed {
+    /// Gives the zeros behind its end back to the disk: a process that was killed could not, and one that
+    /// is started again and again would fill the disk with them.
+    pub(super) fn trim(&self) -> io::Result<()> {
+        let file = File::options().write(true).open(&self.path)?;
+        if file.metadata()?.len() > self.bytes { file.set_len(self.bytes) } else { Ok(()) }
+    }
 }
 
 /// What a start found.
@@ -102,11 +112,9 @@ impl Folder {
             }
             loaded.records += contents.records;
             newest = newest.max(contents.newest.unwrap_or(0));
-            loaded.files.push(Closed {
-                path,
-                bytes: bytes.len() as u64,
-                newest: contents.newest.unwrap_or(0),
-            });
+            let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+            let used = (bytes.len() - zeros).next_multiple_of(PIECE);
+            loaded.files.push(Closed { path, bytes: used as u64, newest: contents.newest.unwrap_or(0) });
         }
         seen.recalled();
         seen.reach(newest);

@@ -84,6 +84,11 @@ impl<M: Send + 'static> Keeper<M> {
         let clock = Arc::new(AtomicU32::new(start.now));
         let keeper = Self { batches: give, sent: 0, done: Arc::clone(&done), clock: Arc::clone(&clock) };
         let Start { core, folder, inherited, window, cells, go_on, failed, .. } = start;
+        for closed in &inherited {
+            if let Err(error) = closed.trim() {
+                tracing::warn!(file = %closed.path.display(), %error, "cannot give back what this key log does not use");
+            }
+        }
         let log = Log { folder, window, open: None, closed: inherited, full: false, cells };
         let mut work =
             Work { batches: take, unwritten: Vec::new(), waiting: VecDeque::new(), log, go_on, done, clock };
