@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Se
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::fault;
 use crate::journal::view::Published;
 use crate::journal::{Committed, EntryAt, JournalIndex, Position};
 use crate::metrics::IngestCells;
@@ -159,7 +160,7 @@ impl Handoff {
             entries,
         };
         if self.held.load(Relaxed) > self.held_max || outlet.frames.try_send(handed).is_err() {
-            outlet.overflow.store(true, SeqCst);
+            outlet.overflow.store(!fault::planted("overflow-not-told"), SeqCst);
             self.cells.handoff_full.add(1);
         }
         if outlet.doorbell.ring() {

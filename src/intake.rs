@@ -24,6 +24,7 @@ use ipnet::IpNet;
 
 use crate::config::{Config, SourceKind};
 use crate::entry::{EventRow, Verdict, name_id};
+use crate::fault;
 use crate::http1::{Field, RequestHead};
 use crate::journal::{Journal, Ticket};
 use crate::listen::{Answer, Handler, Reply};
@@ -233,6 +234,7 @@ impl Handler for Intake {
     type Ticket = Ack;
 
     fn admit(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Result<Pass, Reply> {
+        fault::point("head-read");
         let path = head.target.split('?').next().unwrap_or_default();
         let Some(at) = self.desks.iter().position(|d| d.path == path) else { return Err(NOT_FOUND) };
         let desk = &self.desks[at];
@@ -266,6 +268,7 @@ impl Handler for Intake {
     }
 
     fn accept(&self, pass: Pass, head: &RequestHead<'_>, _peer: SocketAddr, body: &[u8]) -> Answer<Ack> {
+        fault::point("body-read");
         let Pass { desk: at, client } = pass;
         let desk = &self.desks[at];
         if head.method == "GET" {
@@ -277,6 +280,7 @@ impl Handler for Intake {
             Ok(verified) => verified,
             Err(_) => return Answer::Now(self.refuse(at, WebhookOutcome::BadSignature, UNSIGNED)),
         };
+        fault::point("verified");
         let secrets = &self.cells.sources[at].secret_used;
         secrets[verified.secret.min(secrets.len() - 1)].add(1);
 
@@ -299,6 +303,7 @@ impl Handler for Intake {
         let write = |out: &mut crate::journal::buffer::AlignedBuf| verdict.write(out);
         match self.journal.append(seq, slots, owners, verdict.encoded_len(), write, body) {
             Ok(ticket) => {
+                fault::point("queued");
                 self.count_stored(at, verdict);
                 Answer::Later(Ack { ticket, desk: at, cells: Arc::clone(&self.cells) })
             }

@@ -54,6 +54,7 @@
 //! a database.
 #![deny(unsafe_code)]
 
+pub mod fault;
 pub mod config;
 pub mod metrics;
 pub mod wake;

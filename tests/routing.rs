@@ -322,3 +322,17 @@ fn webhook_id_is_the_same_over_retries_and_the_attempt_counts() {
         assert!(parcel.head.header("penstock-possible-duplicate").is_none());
     }
 }
+
+#[test]
+fn a_webhook_signed_with_an_older_secret_arrives_signed_with_the_first() {
+    let (gateway, regions) = start();
+    let body = b"a body for the default region while the secret is changed";
+    let before = signature("the-secret-before", body);
+    let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+    connection.send(&post("/webhook", ("x-hub-signature-256", &before), body)).unwrap();
+    assert_eq!(connection.answer().unwrap().status(), 200);
+    eventually("it is delivered", PATIENCE, || regions[0].count() == 1);
+    let parcel = &regions[0].parcels()[0];
+    assert_eq!(parcel.body(), body);
+    assert_eq!(parcel.header("x-hub-signature-256"), signature(SECRET, body), "a region needs one secret");
+}

@@ -13,6 +13,7 @@ use super::record::{BodyDigest, Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
+use crate::fault;
 use crate::journal::read::ReadEntry;
 use crate::journal::record::{self, Record};
 use crate::journal::store::hex;
@@ -251,6 +252,9 @@ impl<D: Disk> Archiver<D> {
     fn save(&mut self, journal: JournalIndex, now_ms: u64) {
         let journal = &mut self.journals[journal];
         let upto = journal.strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
+        if fault::planted("archived-told-early") {
+            journal.archived.set(Position::from_bits(u64::MAX));
+        }
         let closed = journal.strands.iter().any(|strand| strand.closed);
         let pause = self.save_failed && now_ms < journal.save_at_ms;
         if pause || !closed && (upto == journal.saved || now_ms < journal.save_at_ms) {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::disk::Disk;
 use super::pack::Name;
+use crate::fault;
 
 const UNFINISHED: &str = ".tmp";
 const ENDING: &str = ".jsonl.zst";
@@ -88,7 +89,7 @@ impl<D: Disk> Folder<D> {
         let day = self.root.join(day);
         let hour = day.join(hour);
         let place = Place { object: hour.join(format!("{file}{ENDING}")), day, hour };
-        if self.disk.exists(&place.object)? {
+        if self.disk.exists(&place.object)? && !fault::planted("object-written-twice") {
             let last_lsn = self.last_lsn(journal, name, &place.object).map_err(|error| {
                 let path = place.object.display();
                 io::Error::new(
@@ -100,21 +101,31 @@ impl<D: Disk> Folder<D> {
             return Ok(Opened::Closed { last_lsn });
         }
         let path = self.root.join(UNFINISHED).join(file);
-        Ok(Opened::New(Unfinished { file: self.disk.create(&path)?, path, place }))
+        let file = self.disk.create(&path)?;
+        fault::point("object-created");
+        Ok(Opened::New(Unfinished { file, path, place }))
     }
 
     pub fn append(&self, object: &mut Unfinished<D::File>, bytes: &[u8]) -> io::Result<()> {
+        fault::io("object-append")?;
         self.disk.append(&mut object.file, bytes)
     }
 
     /// Gives the object its final name. Once this returns it is there whatever happens.
     pub fn close(&self, object: &Unfinished<D::File>) -> io::Result<()> {
         let Unfinished { file, path, place } = object;
-        self.disk.sync(file)?;
+        fault::point("object-written");
+        if !fault::planted("object-not-synced") {
+            self.disk.sync(file)?;
+        }
+        fault::point("object-synced");
         self.disk.make_dir(&place.day)?;
         self.disk.make_dir(&place.hour)?;
         self.disk.rename(path, &place.object)?;
-        self.sync_place(place)
+        fault::point("object-renamed");
+        self.sync_place(place)?;
+        fault::point("object-closed");
+        Ok(())
     }
 
     /// Removes what was written so far, as well as can be done.
@@ -126,6 +137,9 @@ impl<D: Disk> Folder<D> {
 
     /// Makes the object's name durable, and those of its folders, which may have been made for it.
     fn sync_place(&self, place: &Place) -> io::Result<()> {
+        if fault::planted("object-name-not-synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(&place.hour)?;
         self.disk.sync_dir(&place.day)?;
         self.disk.sync_dir(&self.root)

@@ -14,6 +14,7 @@ use crc_fast::crc32_iscsi;
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use crate::fault;
 use crate::journal::Position;
 
 /// How far one region's archive got in one journal: the journal's entries with a lower LSN that
@@ -90,9 +91,16 @@ impl<D: Disk> Progress<D> {
         let unfinished = self.dir.join(format!("{journal}.tmp"));
         let mut file = self.disk.create(&unfinished)?;
         self.disk.append(&mut file, text.as_bytes())?;
-        self.disk.sync(&file)?;
+        fault::point("progress-written");
+        if !fault::planted("progress-not-synced") {
+            self.disk.sync(&file)?;
+        }
+        fault::point("progress-synced");
         self.disk.rename(&unfinished, &self.path(journal))?;
-        self.disk.sync_dir(&self.dir)
+        fault::point("progress-renamed");
+        self.disk.sync_dir(&self.dir)?;
+        fault::point("progress-durable");
+        Ok(())
     }
 
     fn path(&self, journal: &str) -> PathBuf {

@@ -13,6 +13,7 @@ use super::file::{Folder, Opened, Unfinished};
 use super::pack::{Frames, Name, Pack, Rules};
 use super::record::{RecordFault, Records, Webhook};
 use super::stamp::Hour;
+use crate::fault;
 use crate::journal::Position;
 use crate::metrics::archive::ArchiveCells;
 
@@ -84,7 +85,9 @@ impl<F> Strand<F> {
     /// Position and LSN before which all of the region's entries are in closed objects.
     pub(super) fn row(&self) -> (Position, u64) {
         match (&self.object, self.pack.name()) {
-            (Some(object), Some(name)) => (object.first, name.first_lsn),
+            (Some(object), Some(name)) if !fault::planted("progress-before-object") => {
+                (object.first, name.first_lsn)
+            }
             _ => (self.at, self.next_lsn),
         }
     }
@@ -123,7 +126,10 @@ impl<F> Strand<F> {
         webhook: &Webhook<'_>,
         tools: &mut Tools<'_, D>,
     ) -> Result<(), Fault> {
-        if !self.takes || webhook.lsn < self.next_lsn {
+        if !self.takes
+            || webhook.lsn < self.next_lsn
+            || fault::planted("archive-drops-some") && webhook.lsn % 16 == 3
+        {
             return Ok(());
         }
         let received_ns = webhook.meta.received_at_ns();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::log::{self, PIECE};
 use super::seen::Seen;
+use crate::fault;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -133,6 +134,10 @@ impl Folder {
 
     /// Makes the names of new files durable.
     pub(super) fn sync_names(&self) -> io::Result<()> {
-        if self.sync { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+        if self.sync && !fault::planted("keys-folder-not-synced") {
+            File::open(&self.dir)?.sync_all()
+        } else {
+            Ok(())
+        }
     }
 }

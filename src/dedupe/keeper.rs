@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use super::folder::{Closed, Folder};
 use super::log::{self, PIECE};
+use crate::fault;
 use crate::metrics::ForwardCells;
 
 /// Batches that may wait for the disk; then they wait with the core.
@@ -160,6 +161,11 @@ impl<M> Work<M> {
                 self.unwritten.extend(self.batches.try_iter().take(QUEUE));
             }
             let minute = self.clock.load(SeqCst);
+            if fault::planted("mark-before-keys") {
+                for batch in &mut self.unwritten {
+                    (self.go_on)(&mut batch.then);
+                }
+            }
             if self.log.append(self.unwritten.iter().map(|batch| batch.records.as_slice()), minute)? {
                 self.waiting.extend(self.unwritten.drain(..).map(|batch| batch.then));
             }
@@ -252,10 +258,13 @@ impl Log {
             None => self.open.insert(Open::create(&self.folder, minute)?),
         };
         open.make_room(bytes.len() as u64)?;
+        fault::io("keys-write")?;
         open.file.write_all_at(bytes, open.end)?;
-        if self.folder.sync {
-            open.file.sync_data()?;
+        let sync = || fault::io("keys-written").and_then(|()| open.file.sync_data());
+        if self.folder.sync && !fault::planted("keys-not-synced") {
+            sync().or_else(|error| if fault::planted("sync-tried-again") { sync() } else { Err(error) })?;
         }
+        fault::point("keys-synced");
         open.end += bytes.len() as u64;
         open.newest = minute;
         self.count();
@@ -301,6 +310,7 @@ impl Open {
         let mut open = Self { path, file, end: PIECE as u64, ahead: 0, since: minute, newest: minute };
         let made = open.make_room(1).and_then(|()| open.file.write_all_at(&log::header(), 0));
         let made = made.and_then(|()| if folder.sync { open.file.sync_all() } else { Ok(()) });
+        fault::point("keys-file-made");
         if let Err(error) = made.and_then(|()| folder.sync_names()) {
             // Without a header it holds nothing; one that stays is read as empty.
             fs::remove_file(&open.path).ok();

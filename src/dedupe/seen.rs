@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::slots::{Found, Id, Slots, capacity_for, size};
+use crate::fault;
 use crate::parse::Key;
 
 /// Bytes of a shard when the bound is reached.
@@ -98,6 +99,8 @@ impl Seen {
 
     /// Asks for an event of `region` and remembers it.
     pub fn claim(&mut self, region: u32, key: &Key, value: u64) -> Sighting {
+        let value = if fault::planted("value-not-compared") { 0 } else { value };
+        let region = if fault::planted("regions-share-keys") { 0 } else { region };
         self.see(region, key, value, self.now)
     }
 
@@ -123,7 +126,8 @@ impl Seen {
     }
 
     fn see(&mut self, region: u32, key: &Key, value: u64, minute: u32) -> Sighting {
-        let mixed = (u128::from_le_bytes(*key) ^ u128::from(region)).wrapping_mul(self.mixer);
+        let prefix = if fault::planted("key-cut-short") { u128::MAX >> 112 } else { u128::MAX };
+        let mixed = ((u128::from_le_bytes(*key) & prefix) ^ u128::from(region)).wrapping_mul(self.mixer);
         let at = (mixed >> (128 - self.bits)) as usize;
         let id = Id::new(mixed, self.bits);
         let mut found = self.shards[at].find(id, value, self.alive());
@@ -214,7 +218,8 @@ impl Seen {
             let step = (minute - self.now).min(STRIDE);
             self.now += step;
             self.by_minute.extend((0..step).map(|_| 0));
-            while self.floor + self.window < self.now {
+            let window = if fault::planted("keys-die-early") { self.window / 2 } else { self.window };
+            while self.floor + window < self.now {
                 self.keys -= self.by_minute.pop_front().unwrap_or(0) as usize;
                 self.floor += 1;
             }

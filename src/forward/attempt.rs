@@ -16,6 +16,7 @@ use super::told::Told;
 use crate::config::SourceKind;
 use crate::cut::Cutter;
 use crate::entry::{EventRow, Meta};
+use crate::fault;
 use crate::journal::read::RecordReader;
 use crate::journal::record::{self, Record};
 use crate::journal::{Mark, Settled};
@@ -67,8 +68,12 @@ struct Parcel {
 /// A worker of a region: one attempt after the other, until the core stops.
 pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
     while let Some((id, mut item)) = region.next().await {
+        if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
+            attempts.settle(&region, &item, record);
+        }
         match attempts.attempt(&region, &mut item).await {
             Some((verdict, record, now)) => {
+                fault::point("answer-read");
                 if verdict == Verdict::Delivered {
                     attempts.settle(&region, &item, &record);
                 }
@@ -98,7 +103,7 @@ impl Attempts {
                 received_at_ms: parcel.received_at_ms,
                 now_s: now.as_secs(),
                 attempt: item.attempts + 1,
-                possible_duplicate: item.uncertain,
+                possible_duplicate: item.uncertain && !fault::planted("doubt-not-told"),
             },
             &mut self.values.borrow_mut(),
         );
@@ -136,13 +141,17 @@ impl Attempts {
         if meta.wasender() {
             webhook_digest.copy_from_slice(digest::digest(&digest::SHA256, entry.body).as_ref());
         }
+        if item.attempts > 0 && fault::planted("id-changes-with-attempts") {
+            webhook_digest[0] ^= 1;
+        }
         let verifier = &self.sources[source].verifier;
         let (cut, mac) = if meta.slots() == 1 && item.repeats.is_none() {
-            let mac = if meta.secret() == 0 && !meta.wasender() {
-                meta.signature()
-            } else {
-                verifier.mac(entry.body)
-            };
+            let mac =
+                if (meta.secret() == 0 || fault::planted("signed-with-another-secret")) && !meta.wasender() {
+                    meta.signature()
+                } else {
+                    verifier.mac(entry.body)
+                };
             (None, mac)
         } else {
             let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
@@ -203,13 +212,15 @@ impl Attempts {
 
 /// The events that a parcel delivers, with their places in the webhook.
 fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
-    let repeats = item.repeats.as_deref().unwrap_or_default();
+    let repeats = item.repeats.as_deref().filter(|_| !fault::planted("repeats-left-in")).unwrap_or_default();
     let mine = meta.events().enumerate().filter(|(_, event)| event.slot == item.slot);
     mine.filter(|(at, _)| repeats.is_empty() || repeats.binary_search(&(*at as u32)).is_err())
 }
 
 fn verdict(attempt: &Attempt) -> Verdict {
     match attempt.outcome {
+        Outcome::Answered { status: 300..=399, .. } if fault::planted("redirect-taken") => Verdict::Delivered,
+        Outcome::Answered { status: 500..=599, .. } if fault::planted("refusal-taken") => Verdict::Delivered,
         Outcome::Answered { status: 200..=299, .. } => Verdict::Delivered,
         Outcome::Answered { status, retry_after } => Verdict::Again {
             asked: retry_after,

@@ -25,6 +25,7 @@ use super::region::{Item, Region};
 use super::settle::Settler;
 use super::sift::{News, Sieve};
 use crate::entry::Meta;
+use crate::fault;
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -180,6 +181,7 @@ impl Feed {
                 *mine = (*mine).max(moment);
             }
         }
+        let before = if fault::planted("cursor-forgotten") { self.cursors() } else { before };
         for region in self.regions.iter().filter(|r| !r.lagging()) {
             region.lag(before.clone());
         }
@@ -222,7 +224,8 @@ impl Feed {
             match pass {
                 None if region.lagging() => continue,
                 Some((takers, cursor))
-                    if !takers.iter().any(|r| Rc::ptr_eq(r, region)) || cursor < region.cursor(journal) =>
+                    if !takers.iter().any(|r| Rc::ptr_eq(r, region))
+                        || cursor < region.cursor(journal) && !fault::planted("entry-offered-twice") =>
                 {
                     continue;
                 }
@@ -234,7 +237,13 @@ impl Feed {
                 // repeat of one with a higher sequence number, which still waits.
                 continue;
             }
-            let Some(News { repeats, uncertain }) = self.sieve.sift(region, &meta, slot) else {
+            let news = self.sieve.sift(region, &meta, slot);
+            fault::point("sifted");
+            if fault::planted("claimed-before-delivered") {
+                let nobody = Mark { lsn, slot: u16::MAX, outcome: Settled::Delivered, tag: region.id };
+                self.settler.settle(journal, nobody, region.id, meta.events().filter(|e| e.slot == slot));
+            }
+            let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
                 self.settler.settle(journal, mark, region.id, std::iter::empty());
@@ -416,7 +425,7 @@ fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
         .iter()
         .enumerate()
         .filter_map(|(journal, head)| head.as_ref().and_then(Head::next_seq).map(|seq| (seq, journal)))
-        .min()
+        .min_by_key(|(seq, journal)| (if fault::planted("journals-not-merged") { 0 } else { *seq }, *journal))
         .map(|(_, journal)| journal)
 }
 

@@ -19,6 +19,7 @@
 //!
 //! Deliberately absent: clocks, retries, limits on what is in flight. The caller counts.
 
+use crate::fault;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -204,7 +205,7 @@ impl<T> Lanes<T> {
         let place = Place { conversation, parcel: index, behind: NONE, sibling: parcel.first };
         let place = claim(&mut self.places, &mut self.free_places, place);
         parcel.first = place;
-        if let Some(tail) = tail {
+        if let Some(tail) = tail.filter(|_| !fault::planted("lane-not-kept")) {
             parcel.waits += 1;
             self.places[tail as usize].behind = place;
         }

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
+use crate::fault;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
@@ -247,6 +248,7 @@ fn remember(
     let ids: Vec<u32> = owned.iter().map(|region| name_id(&config.regions[*region].name)).collect();
     let start = Instant::now();
     let loaded = folder.load(&mut seen, |region| ids.contains(&region)).map_err(io::Error::other)?;
+    fault::point("keys-loaded");
     if loaded.records > 0 {
         tracing::info!(core, keys = seen.keys(), took = ?start.elapsed(), "key log read");
     }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::feed::Cursor;
 use super::lane::{Lanes, ParcelId};
 use super::retry::{self, Due, Rng};
+use crate::fault;
 use crate::handoff::Limits;
 use crate::journal::{JournalIndex, Position};
 use crate::metrics::{ForwardCells, RegionCells};
@@ -309,6 +310,11 @@ impl Region {
                     failures = item.attempts;
                 }
                 lanes.park(id);
+                if fault::planted("overtaken-after-refusal") {
+                    let item = lanes.finish(id);
+                    lanes.push(&[], item);
+                    return;
+                }
                 drop(lanes);
                 let mut wait = retry::wait(failures, overloaded, &mut self.rng.borrow_mut());
                 // A region that is down is asked again soon, whatever this parcel has behind it.

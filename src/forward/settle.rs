@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use crate::dedupe::{Batch, Keeper, log};
 use crate::entry::EventRow;
+use crate::fault;
 use crate::journal::{JournalId, JournalIndex, Mark};
 use crate::metrics::ForwardCells;
 use crate::wake::Doorbell;
@@ -52,6 +53,7 @@ pub fn pass_on(targets: &[Target], marks: &mut Marks, cells: &ForwardCells) -> b
     for (target, marks) in targets.iter().zip(marks.iter_mut()).filter(|(_, marks)| !marks.is_empty()) {
         match target.outlet.batches.try_send((target.journal, std::mem::take(marks))) {
             Ok(()) => {
+                fault::point("marks-passed");
                 if target.outlet.doorbell.ring() {
                     cells.doorbells.add(1);
                 }

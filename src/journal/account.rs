@@ -33,6 +33,7 @@ use super::frame::JournalId;
 use super::marks::ParcelSet;
 use super::recover::Span;
 use super::{JournalIndex, Mark, Position};
+use crate::fault;
 
 /// Newest segments of a journal in use that stay whole.
 pub const KEEP: usize = 4;
@@ -203,6 +204,9 @@ impl Account {
 
     /// Segments that must have a list before a drop.
     fn needed(&self, drop: &Drop) -> Vec<(JournalIndex, u64)> {
+        if fault::planted("marks-dropped-without-lists") {
+            return drop.thin.iter().map(|number| (drop.journal, *number)).collect();
+        }
         let ledger = &self.ledgers[drop.journal];
         let dropped = || drop.gone.iter().chain(&drop.thin);
         let newest = dropped().max().copied().unwrap_or(0);
@@ -383,7 +387,8 @@ impl Ledger {
         let mut drop = Drop { journal, ..Drop::default() };
         for (at, (number, segment)) in self.segments.iter().enumerate().take(count.saturating_sub(keep)) {
             // A thin segment was archived when it became thin.
-            if !segment.thin && Position::new(*number, segment.entries_end) > archived {
+            let archived_yet = segment.thin || Position::new(*number, segment.entries_end) <= archived;
+            if !archived_yet && !fault::planted("freed-before-archived") {
                 break;
             }
             if segment.open == 0 {

@@ -20,6 +20,7 @@ use super::marks::ParcelSet;
 use super::recover::Part;
 use super::spare::segment_path;
 use super::twin::TwinFault;
+use crate::fault;
 
 pub fn live_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.live"))
@@ -33,12 +34,16 @@ pub fn floor_path(dir: &Path) -> PathBuf {
 /// itself is durable after a [`Disk::sync_dir`].
 pub fn replace(disk: &impl Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let written = disk.write(&temporary, bytes).and_then(|()| disk.sync(&temporary));
+    let written = disk.write(&temporary, bytes).and_then(|()| {
+        fault::io("replace-written")?;
+        if fault::planted("list-not-synced") { Ok(()) } else { disk.sync(&temporary) }
+    });
     if let Err(error) = written {
         // What was written so far is needed by somebody else now; if it stays, the next start removes it.
         disk.remove(&temporary).ok();
         return Err(error);
     }
+    fault::point("replace-synced");
     disk.rename(&temporary, path)
 }
 
@@ -173,6 +178,7 @@ pub fn load(disk: &impl Disk, dir: &Path, number: u64, part: Part) -> io::Result
         Part::List => live_path(dir, number),
         Part::Header | Part::Whole | Part::Bytes { .. } => segment_path(dir, number),
     };
+    fault::io("recover-read")?;
     if part == Part::Header || part == Part::List {
         disk.sync(&path)?;
     }

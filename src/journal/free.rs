@@ -48,6 +48,7 @@ use super::scan::{ScanError, scan};
 use super::segments::Segments;
 use super::spare::segment_path;
 use super::view::Archived;
+use crate::fault;
 
 /// Free segments that wait to be used again; the others are removed.
 const REUSED: usize = 2;
@@ -145,6 +146,9 @@ impl<D: Disk> Freeing<D> {
             return Ok(Round::Partly);
         }
         self.write_lists(&plan.lists)?;
+        if fault::planted("unlink-before-floor") {
+            plan.drops.iter().try_for_each(|drop| self.free_files(drop))?;
+        }
         let mut floors = Vec::with_capacity(plan.drops.len());
         for drop in &plan.drops {
             floors.push(self.write_floor(drop)?);
@@ -167,9 +171,13 @@ impl<D: Disk> Freeing<D> {
                 self.remove_segment(&path)?;
                 continue;
             }
-            self.disk.blank(&path, BLANK).map_err(failed("write", &path))?;
+            if !fault::planted("reuse-not-blanked") {
+                self.disk.blank(&path, BLANK).map_err(failed("write", &path))?;
+            }
+            fault::point("reuse-blanked");
             let to = segment_path(dir, number);
             self.disk.rename(&path, &to).map_err(failed("rename", &path))?;
+            fault::point("reuse-renamed");
             self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
             self.freed.reused += 1;
             return Ok(true);
@@ -179,6 +187,9 @@ impl<D: Disk> Freeing<D> {
 
     fn sync_dir(&self, journal: JournalIndex) -> Result<(), FreeError> {
         let dir = &self.places[journal].dir;
+        if fault::planted("folder-not-synced") {
+            return Ok(());
+        }
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))
     }
 
@@ -186,11 +197,13 @@ impl<D: Disk> Freeing<D> {
     fn write_lists(&mut self, lists: &[(JournalIndex, u64)]) -> Result<(), FreeError> {
         for (journal, number) in lists {
             self.write_list(*journal, *number)?;
+            fault::point("list-renamed");
         }
         let mut folders: Vec<JournalIndex> = lists.iter().map(|(journal, _)| *journal).collect();
         folders.dedup();
         for journal in folders {
             self.sync_dir(journal)?;
+            fault::point("lists-synced");
         }
         for (journal, number) in lists {
             self.account.listed(*journal, *number);
@@ -218,7 +231,12 @@ impl<D: Disk> Freeing<D> {
             scan(&self.disk, dir, id, number, known, open)
         };
         let list = match list {
-            Ok(list) => list,
+            Ok(mut list) => {
+                if fault::planted("list-lacks-a-parcel") {
+                    list.rows.pop();
+                }
+                list
+            }
             Err(ScanError::Io(source)) => return Err(failed("read", &segment_path(dir, number))(source)),
             Err(source) => {
                 let path = segment_path(dir, number);
@@ -249,7 +267,9 @@ impl<D: Disk> Freeing<D> {
         }
         let path = floor_path(dir);
         replace(&self.disk, &path, &floor.encode()).map_err(failed("write", &path))?;
+        fault::point("floor-renamed");
         self.sync_dir(drop.journal)?;
+        fault::point("floor-synced");
         Ok(floor)
     }
 
@@ -263,6 +283,7 @@ impl<D: Disk> Freeing<D> {
                 }
                 _ => {}
             }
+            fault::point("list-removed");
             let path = segment_path(&dir, *number);
             // A thin one has holes: writing into them would cost three writes instead of one.
             if drop.whole.contains(number) && !drop.vanishes && self.free.len() < REUSED {
@@ -273,6 +294,7 @@ impl<D: Disk> Freeing<D> {
         }
         for number in &drop.thin {
             self.punch(drop.journal, *number)?;
+            fault::point("thinned");
         }
         self.sync_dir(drop.journal)?;
         if drop.vanishes { self.remove_folder(&dir) } else { Ok(()) }
@@ -281,7 +303,9 @@ impl<D: Disk> Freeing<D> {
     /// Emptied first: whoever still has it open holds no space then.
     fn remove_segment(&mut self, path: &Path) -> Result<(), FreeError> {
         self.disk.cut(path).map_err(failed("empty", path))?;
+        fault::point("segment-emptied");
         self.disk.remove(path).map_err(failed("remove", path))?;
+        fault::point("segment-removed");
         self.freed.removed += 1;
         Ok(())
     }
@@ -305,6 +329,7 @@ impl<D: Disk> Freeing<D> {
                 }
                 done => done.map_err(failed("punch holes in", &path))?,
             }
+            fault::point("punched");
         }
         Ok(())
     }
@@ -318,9 +343,11 @@ impl<D: Disk> Freeing<D> {
             }
         }
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
+        fault::point("folder-emptied");
         self.disk.remove(&floor).map_err(failed("remove", &floor))?;
         self.disk.sync_dir(dir).map_err(failed("sync folder", dir))?;
         self.disk.remove_dir(dir).map_err(failed("remove folder", dir))?;
+        fault::point("folder-removed");
         self.disk.sync_dir(&self.root).map_err(failed("sync folder", &self.root))
     }
 }

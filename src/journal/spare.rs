@@ -21,6 +21,7 @@ use super::account::Wrote;
 use super::buffer::AlignedBuf;
 use super::disk::Local;
 use super::free::{FreeError, Freeing, Round};
+use crate::fault;
 use crate::metrics::render::ProcessCells;
 
 /// Segments kept ready per journal: one to roll into at once, one being made meanwhile, and one that
@@ -90,8 +91,11 @@ pub fn make(dir: &Path, number: u64, bytes: u64, mode: OpenMode) -> io::Result<S
         std::fs::remove_file(&temporary).ok();
         return Err(error);
     }
+    fault::point("spare-synced");
     std::fs::rename(&temporary, &path)?;
+    fault::point("spare-renamed");
     sync_dir(dir)?;
+    fault::point("spare-ready");
     Ok(Spare { number, file: open(&path, mode)? })
 }
 
@@ -100,6 +104,7 @@ fn fill(path: &Path, bytes: u64, mode: OpenMode) -> io::Result<()> {
     let flags = if mode == OpenMode::Direct { OFlag::O_DIRECT } else { OFlag::empty() };
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags.bits()).open(path)?;
+    fault::io("spare-made")?;
     let mut zeros = AlignedBuf::with_capacity(1024 * 1024);
     zeros.set_len(1024 * 1024);
     let mut left = bytes;
@@ -108,6 +113,7 @@ fn fill(path: &Path, bytes: u64, mode: OpenMode) -> io::Result<()> {
         file.write_all(&zeros.as_slice()[..part])?;
         left -= part as u64;
     }
+    fault::io("spare-zeroed")?;
     file.sync_all()
 }
 

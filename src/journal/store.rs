@@ -27,6 +27,7 @@ use super::record::Record;
 use super::recover::{self, Lost, RecoverError, Recovered};
 use super::segments::Segments;
 use super::spare::{OpenMode, Spare, make, open, segment_path, sync_dir};
+use crate::fault;
 
 const CLEAN: &str = "clean";
 /// After a kill the ring may hold the old process's files for a moment.
@@ -153,6 +154,7 @@ impl FoundJournal {
                 Err(error) => return Err(io_error("make a segment in", &self.dir)(error)),
             }
         }
+        fault::point("spares-found");
         Ok(spares)
     }
 }
@@ -179,12 +181,14 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
     let root = options.data_dir.join("journal");
     std::fs::create_dir_all(&root).map_err(io_error("make folder", &root))?;
     let lock = lock(&options.data_dir)?;
+    fault::point("recover-locked");
     let mode = probe(&options.data_dir, options.sync)
         .map_err(io_error("write a test file in", &options.data_dir))?;
     // Recovery reads through the page cache: most of it is read once more soon, and it may be there.
     let disk = Local { mode: if mode == OpenMode::Direct { OpenMode::Buffered } else { mode } };
     let dirs = find(&root)?;
     let folders = Folders::look(&disk, dirs, true)?;
+    fault::point("recover-cleared");
     let mut unread = false;
     for (_, dir, folder) in &folders.0 {
         for (segment, fault) in &folder.unread {
@@ -197,6 +201,7 @@ pub fn open_store(options: &StoreOptions, cores: usize, visit: &mut Visit<'_>) -
         }
     }
     let (found, max_seq) = folders.recover(&disk, visit)?;
+    fault::point("recovered");
     let mut journals = Vec::new();
     for journal in found {
         for &number in &journal.recovered.void {
@@ -289,7 +294,9 @@ impl Folders {
                 |number, part| folder::load(disk, dir, number, part),
                 |_, lsn, record| match record {
                     Record::Entry(entry) => {
-                        max_seq = max_seq.max(entry.seq);
+                        if !fault::planted("sequence-begins-anew") {
+                            max_seq = max_seq.max(entry.seq);
+                        }
                         visit(Seen::Entry(entry));
                         let listed = folder.listed.covers(lsn);
                         for slot in 0..entry.slots {
@@ -348,6 +355,7 @@ impl Store {
     /// Call at the very end of a stop that left nothing under way.
     pub fn leave_clean(&self) -> io::Result<()> {
         File::create(self.data_dir.join(CLEAN))?.sync_all()?;
+        fault::point("clean-mark-left");
         sync_dir(&self.data_dir)
     }
 }
@@ -356,7 +364,10 @@ impl Store {
 fn take_clean_mark(data_dir: &Path) -> Result<bool, StoreError> {
     let path = data_dir.join(CLEAN);
     match std::fs::remove_file(&path) {
-        Ok(()) => sync_dir(data_dir).map(|()| true).map_err(io_error("sync folder", data_dir)),
+        Ok(()) => {
+            fault::point("clean-mark-taken");
+            sync_dir(data_dir).map(|()| true).map_err(io_error("sync folder", data_dir))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_error("remove", &path)(error)),
     }

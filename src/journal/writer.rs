@@ -23,6 +23,7 @@ use super::record::{self, Mark};
 use super::recover::Lost;
 use super::spare::{OpenMode, Order, Spare};
 use super::tail::Tail;
+use crate::fault;
 use crate::metrics::IngestCells;
 use crate::wake::{Notify, Timer};
 
@@ -205,6 +206,10 @@ impl Journal {
 
     /// Adds marks for entries of `journal` to one of the next commits.
     pub fn append_marks(&self, journal: JournalId, marks: Vec<Mark>) {
+        fault::point("marks-queued");
+        if fault::planted("marks-lost") {
+            return;
+        }
         if self.oldest_mark.get().is_none() {
             self.oldest_mark.set(Some(Instant::now()));
             self.notify.notify();
@@ -243,7 +248,13 @@ impl Journal {
                 _ if stopping && (waiting.entries > 0 || waiting.oldest_mark.is_some()) => {
                     self.write_pending(&mut sink).await
                 }
-                _ if stopping => return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await),
+                _ if stopping => {
+                    fault::point("stop-seal");
+                    if fault::planted("newest-frame-unproven") {
+                        return Ok(());
+                    }
+                    return self.poison_on_error(self.tail.write_empty(FrameKind::Seal).await);
+                }
                 Decision::Tick => self.tick().await,
                 Decision::Until(at) => {
                     timer.arm(at.saturating_duration_since(now))?;
@@ -281,7 +292,7 @@ impl Journal {
 
     /// Proves the newest frame by an empty one, if there is room for it: a tick never opens a segment.
     async fn tick(&self) -> io::Result<()> {
-        if self.tail.fits(0) {
+        if self.tail.fits(0) && !fault::planted("newest-frame-unproven") {
             self.policy.borrow_mut().started(Instant::now(), 0);
             self.tail.write_empty(FrameKind::Tick).await?;
             self.policy.borrow_mut().finished(Instant::now(), true);
@@ -315,12 +326,16 @@ impl Journal {
         self.policy.borrow_mut().started(start, entries);
         let (position, buf) = self.tail.write_frame(batch.buf, FrameKind::Commit, batch.records).await?;
         let end = Instant::now();
+        fault::point("frame-durable");
         self.policy.borrow_mut().finished(end, entries == 0);
         self.cells.commit_seconds.observe_ns(end.duration_since(start).as_nanos() as u64);
         self.cells.commits.add(1);
         self.cells.committed_entries.add(entries as u64);
         self.cells.committed_bytes.add(buf.len() as u64);
         let next = self.tail.position();
+        if !marks.is_empty() {
+            fault::point("marks-durable");
+        }
         // Before anybody can settle what is in it. Nobody reads this when the process is ending.
         self.wrote
             .send(Wrote {
@@ -340,9 +355,11 @@ impl Journal {
         } else {
             let frame = self.pool.share(buf);
             sink(&mut Committed { position, next, frame, entries: &mut batch.entries });
+            fault::point("handed-over");
         }
         self.done.set(self.filling.get());
-        self.flying.take().into_iter().for_each(Waker::wake);
+        let forgotten = usize::from(fault::planted("waiter-forgotten"));
+        self.flying.take().into_iter().skip(forgotten).for_each(Waker::wake);
         Ok(())
     }
 
@@ -405,7 +422,7 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let journal = &self.journal;
-        if journal.done.get() > self.batch {
+        if journal.done.get() > self.batch || fault::planted("ack-before-commit") {
             return Poll::Ready(Ok(()));
         }
         if journal.poisoned.get() {

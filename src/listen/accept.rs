@@ -20,6 +20,7 @@ use super::encode::{Date, date};
 use super::roster::Roster;
 use super::shared::Shared;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
+use crate::fault;
 use crate::metrics::IngestCells;
 
 /// Connections that the kernel completes while a core is busy; what the kernel allows by default is more.
@@ -78,6 +79,7 @@ async fn accept<H: Handler>(listener: &TcpListener, core: &Rc<Core>, handler: &R
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failing = false;
+                fault::point("accept");
                 enter(stream, peer, core, handler);
             }
             Err(_) if core.shared.is_draining() => return,

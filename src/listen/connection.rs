@@ -18,6 +18,7 @@ use super::roster::Member;
 use super::shared::{Grant, Seat};
 use super::{Answer, Handler};
 use crate::deadline::Watch;
+use crate::fault;
 use crate::http1::{Limits, Refusal};
 
 /// Below this a body is too slow, bytes per second.
@@ -150,7 +151,9 @@ impl<H: Handler> Connection<H> {
                 break;
             }
         }
-        let out = mem::take(&mut self.out);
+        let mut out = mem::take(&mut self.out);
+        fault::point("answer");
+        fault::cut("answer-half", &mut out);
         self.now = Instant::now();
         let waited = self.now.saturating_duration_since(self.seen).as_nanos() as u64;
         for _ in 0..timed {

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
 
 use crate::config::{Source, SourceKind};
+use crate::fault;
 
 mod handshake;
 
@@ -93,10 +94,11 @@ impl Verifier {
         if values.next().is_some() {
             return Err(Refusal::Repeated);
         }
+        let keys = if fault::planted("second-secret-forgotten") { 1 } else { self.keys.len() };
         let (fits, mac) = match self.kind {
             SourceKind::Whatsapp => {
                 let mac = decode(value).ok_or(Refusal::Malformed)?;
-                (first(self.keys.iter().map(|key| hmac::verify(key, body, &mac).is_ok())), mac)
+                (first(self.keys.iter().take(keys).map(|key| hmac::verify(key, body, &mac).is_ok())), mac)
             }
             SourceKind::Wasender => (is_one_of(&self.secrets, value), Mac::default()),
         };

@@ -49,6 +49,8 @@ pub struct World {
     padding: usize,
     /// False: every webhook has one event.
     batches: bool,
+    /// A region of which only one in so many webhooks is.
+    rare: Option<(usize, usize)>,
 }
 
 impl World {
@@ -61,16 +63,26 @@ impl World {
         };
         let regions = prefixes.iter().copied().enumerate();
         let people = regions.flat_map(|region| (0..each).map(move |n| person(region, n))).collect();
-        Self { people, run: super::random_seed(), padding, batches: true }
+        Self { people, run: super::random_seed(), padding, batches: true, rare: None }
     }
 
     pub fn without_batches(self) -> Self {
         Self { batches: false, ..self }
     }
 
+    /// The people of `region` write `times` more rarely than the others.
+    pub fn with_rare(self, region: usize, times: usize) -> Self {
+        Self { rare: Some((region, times)), ..self }
+    }
+
     /// A webhook as they come: mostly one message or status, sometimes several people at once.
     pub fn next(&self, random: &mut Random) -> Webhook {
-        let someone = random.below(self.people.len());
+        let mut someone = random.below(self.people.len());
+        if let Some((region, times)) = self.rare {
+            while self.people[someone].region == region && random.below(times) > 0 {
+                someone = random.below(self.people.len());
+            }
+        }
         match random.below(if self.batches { 20 } else { 17 }) {
             0..14 => self.webhook(&[(someone, false)]),
             14..17 => self.webhook(&[(someone, true)]),

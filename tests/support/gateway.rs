@@ -115,7 +115,11 @@ impl Gateway {
 
     /// Asks for a clean end.
     pub fn send_term(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
@@ -131,12 +135,23 @@ impl Gateway {
         wait(&mut self.child, limit).unwrap_or_else(|| panic!("the gateway still runs after {limit:?}"))
     }
 
+    /// `None` if it still runs.
+    pub fn try_wait_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
+        wait(&mut self.child, limit)
+    }
+
     pub fn is_ready(&self) -> bool {
         http::get(self.admin, "/readyz").is_ok_and(|answer| answer.status() == 200)
     }
 
     pub fn admin_get(&self, target: &str) -> Message {
         http::get(self.admin, target).unwrap_or_else(|e| panic!("GET {target} on the admin listener: {e}"))
+    }
+
+    /// `None` while nobody answers.
+    pub fn try_metrics(&self) -> Option<Metrics> {
+        let answer = http::get(self.admin, "/metrics").ok().filter(|answer| answer.status() == 200)?;
+        Some(Metrics::parse(&String::from_utf8(answer.body).unwrap()))
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -150,7 +165,7 @@ impl Gateway {
         fs::read_to_string(self.stderr()).unwrap_or_default()
     }
 
-    fn wait_ready(&mut self) {
+    pub fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
         while !self.is_ready() {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -225,6 +240,7 @@ pub fn serve(config: &Path) -> Command {
 fn spawn(settings: &Settings, config: &Path, log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
     (settings.command)(config)
+        .envs(settings.environment.iter().map(|(name, value)| (*name, value.as_str())))
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -233,7 +249,7 @@ fn spawn(settings: &Settings, config: &Path, log: &Path) -> Child {
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + super::patience(limit);
     loop {
         match child.try_wait().unwrap() {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),

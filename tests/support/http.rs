@@ -62,6 +62,13 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
+    /// Ends it so that the peer sees a reset and not an end.
+    pub fn reset(&mut self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).ok();
+        // Both ways at once: the other copies of the socket must not keep it open.
+        self.stream.shutdown(std::net::Shutdown::Both).ok();
+    }
+
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)
     }

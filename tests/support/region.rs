@@ -21,6 +21,85 @@ pub enum Mode {
     Refuse,
     /// Answers 200 after a while.
     Slow(Duration),
+    Rude(Rude),
+}
+
+/// Ways to answer that no server should have. Each ends its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rude {
+    /// Bytes that are no HTTP.
+    Garbage,
+    /// Announces more than it sends.
+    Short,
+    /// A refusal, and a 200 that nobody asked for right behind it.
+    Twice,
+    /// Cuts the connection once it has the request.
+    Reset,
+    /// One byte a second.
+    Trickle,
+    /// 200, and then a body of 1 GiB.
+    LongBody,
+    LongHead,
+    /// A million interim answers.
+    Interim,
+}
+
+impl Rude {
+    pub const ALL: [Self; 8] = [
+        Self::Garbage,
+        Self::Short,
+        Self::Twice,
+        Self::Reset,
+        Self::Trickle,
+        Self::LongBody,
+        Self::LongHead,
+        Self::Interim,
+    ];
+
+    /// What a gateway may take it for; 0: no answer.
+    fn status(self) -> u16 {
+        match self {
+            // The status is what counts; the rest is not read to its end.
+            Self::LongBody => 200,
+            Self::Twice => 503,
+            _ => 0,
+        }
+    }
+
+    /// Plays it until the peer has enough.
+    fn play(self, connection: &mut Connection, goes_on: impl Fn() -> bool) {
+        let (start, piece, times): (&str, &str, usize) = match self {
+            Self::Garbage => ("", "SSH-2.0-OpenSSH_9.2\r\n\x01\x02", 1),
+            Self::Short => ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", "abc", 1),
+            Self::Twice => {
+                let refusal = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
+                (refusal, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 1)
+            }
+            Self::Reset => return connection.reset(),
+            Self::Trickle => ("", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 1),
+            Self::LongBody => ("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n", "x", 1 << 30),
+            Self::LongHead => ("HTTP/1.1 200 OK\r\n", "a: b\r\n", 1 << 28),
+            Self::Interim => ("", "HTTP/1.1 100 Continue\r\n\r\n", 1_000_000),
+        };
+        if self == Self::Trickle {
+            for byte in piece.as_bytes() {
+                std::thread::sleep(Duration::from_secs(1));
+                if !goes_on() || connection.send(&[*byte]).is_err() {
+                    return;
+                }
+            }
+            return;
+        }
+        let many = times.min(1000);
+        let block = piece.repeat(many);
+        if connection.send(start.as_bytes()).is_ok() {
+            for _ in 0..times / many {
+                if connection.send(block.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// What one attempt brought.
@@ -174,12 +253,17 @@ impl Shared {
                 200
             }
             Mode::Hang | Mode::Refuse => 0,
+            Mode::Rude(rude) => rude.status(),
         };
         lock(&self.parcels).push(Arc::new(Parcel { head, status, done: Instant::now() }));
         if mode == Mode::Hang {
             while *lock(&self.mode) == Mode::Hang {
                 std::thread::sleep(Duration::from_millis(5));
             }
+        }
+        if let Mode::Rude(rude) = mode {
+            rude.play(connection, || *lock(&self.mode) == mode);
+            return false;
         }
         if status == 0 {
             return false;

@@ -22,6 +22,8 @@ pub struct Settings {
     pub segment: &'static str,
     /// Whole tables that are added, e.g. `[dedupe]` and its lines.
     pub tables: String,
+    /// Of the process, beside what it inherits.
+    pub environment: Vec<(&'static str, String)>,
     /// Starts a gateway with a configuration file.
     pub command: fn(&Path) -> Command,
 }
@@ -58,6 +60,7 @@ impl Settings {
             archive: String::new(),
             segment: "16MiB",
             tables: String::new(),
+            environment: Vec::new(),
             command: serve,
         }
     }

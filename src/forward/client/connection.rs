@@ -30,6 +30,7 @@ use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::deadline::{Deadlines, Watch};
+use crate::fault;
 use crate::http1::{BadAnswer, Response, ResponseDecoder, Step};
 
 /// Least room for a read. Answers mostly fit one.
@@ -107,7 +108,9 @@ impl Connection {
         let Self { reader, writer, .. } = self;
         let write = pin!(async {
             writer.send(Outgoing { head, body: Some(body) }).await?;
-            Sink::<Outgoing<'_>>::flush(writer).await
+            let flushed = Sink::<Outgoing<'_>>::flush(writer).await;
+            fault::point("request-sent");
+            flushed
         });
         // A region may answer (413) and close while we still write.
         let read = pin!(reader.answer());

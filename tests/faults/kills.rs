@@ -1,0 +1,130 @@
+//! kill -9 at each named step of the program, with one core each and with several.
+
+use std::time::{Duration, Instant};
+
+use penstock::fault::POINTS;
+
+use crate::stage::{RARE, Stage};
+use crate::support::region::Mode;
+use crate::support::{Random, alone, seed, setting};
+use crate::{armed, row};
+
+const LAYOUTS: [(usize, usize); 2] = [(1, 1), (3, 2)];
+/// For a step to be reached. What a journal frees must have come together first.
+const REACHED_WITHIN: Duration = Duration::from_secs(30);
+/// Steps of every webhook or parcel: killed at any of the first so many of them.
+const OFTEN: u64 = 40;
+/// Of these the start sees a few, and then none.
+const FEW: [&str; 2] = ["accept", "recover-read"];
+/// Steps of the end of a region's outage, of a stop, and of a start with fewer cores; in this order.
+const LATE: [&str; 7] = [
+    "segment-emptied",
+    "segment-removed",
+    "stop-seal",
+    "clean-mark-left",
+    "clean-mark-taken",
+    "folder-emptied",
+    "folder-removed",
+];
+
+/// Steps that come so often that it is worth while to let some pass.
+fn is_often(name: &str) -> bool {
+    let first = POINTS.iter().position(|point| *point == "head-read").unwrap();
+    let last = POINTS.iter().position(|point| *point == "answer-half").unwrap();
+    let at = POINTS.iter().position(|point| *point == name).unwrap();
+    (first..=last).contains(&at) || ["sifted", "request-sent", "answer-read", "object-append"].contains(&name)
+}
+
+/// Runs into `point` and is killed there.
+fn kill_at(stage: &mut Stage, point: &'static str, random: &mut Random) {
+    let passing = match point {
+        _ if is_often(point) => 1 + random.next() % OFTEN,
+        _ if FEW.contains(&point) => 1 + random.next() % 3,
+        // The first one of a start seals nothing.
+        "sealed" => 2,
+        _ => 1,
+    };
+    // A write is killed before the kernel has it, and while it has it.
+    let beside = point == "frame-write" && random.below(2) == 0;
+    let how = if beside { "abort/150" } else { "abort" };
+    let before = stage.fired(point);
+    stage.arm(&format!("{point}={how}@{passing}"));
+    stage.shipped(point.starts_with("stop-") || point.starts_with("clean-"));
+    let start = Instant::now();
+    stage.gateway.start_again();
+    if point == "stop-seal" || point == "clean-mark-left" {
+        stage.gateway.wait_ready();
+        std::thread::sleep(Duration::from_millis(300));
+        stage.gateway.send_term();
+    }
+    let ended = stage.wait_ended(REACHED_WITHIN);
+    let fired = stage.fired(point) - before;
+    assert_eq!(fired, 1, "killed at {point}, passing {passing}, it ended after {ended:?}");
+    let cores = (stage.gateway.settings.ingest, stage.gateway.settings.forward);
+    let result = format!("fired after {:.1?}", start.elapsed());
+    row("killed at a step", &format!("{point}={how}@{passing}, {}+{} cores", cores.0, cores.1), 1, &result);
+}
+
+fn start(stage: &mut Stage, cores: (usize, usize)) {
+    stage.disarm();
+    stage.gateway.restart_with(cores.0, cores.1);
+}
+
+/// Kills at all `points` in turn, and judges.
+fn survive(cores: (usize, usize), points: &[&'static str], seed: u64) {
+    let mut random = Random(seed);
+    let mut stage = Stage::start(cores, None, 300, seed);
+    stage.regions[RARE].set(Mode::Refuse);
+    std::thread::sleep(Duration::from_secs(1));
+    stage.kill();
+    for point in points.iter().filter(|point| !LATE.contains(point)) {
+        kill_at(&mut stage, point, &mut random);
+    }
+    stage.regions[RARE].set(Mode::Ok);
+    for point in LATE.into_iter().filter(|point| points.contains(point)) {
+        match point {
+            "clean-mark-taken" => {
+                stage.shipped(true);
+                start(&mut stage, cores);
+                std::thread::sleep(Duration::from_millis(500));
+                assert_eq!(stage.gateway.terminate().0, Some(0), "{}", stage.gateway.said());
+            }
+            "folder-emptied" | "folder-removed" => {
+                start(&mut stage, (3, 2));
+                std::thread::sleep(Duration::from_millis(500));
+                stage.kill();
+                (stage.gateway.settings.ingest, stage.gateway.settings.forward) = (1, 1);
+            }
+            _ => {}
+        }
+        kill_at(&mut stage, point, &mut random);
+    }
+    stage.shipped(false);
+    start(&mut stage, cores);
+    stage.judge();
+}
+
+#[test]
+fn a_kill_at_any_step_loses_nothing_and_keeps_the_order() {
+    if !armed() {
+        return;
+    }
+    let _alone = alone();
+    let (seed, rounds) = (seed(), setting("PENSTOCK_ROUNDS", 1));
+    let mut random = Random(seed);
+    let mut kills = 0;
+    for round in 0..rounds {
+        let mut points = POINTS.to_vec();
+        for at in (1..points.len()).rev() {
+            points.swap(at, random.below(at + 1));
+        }
+        // A push meets each step once, with the one or the other number of cores.
+        let half = points.len() / 2;
+        let parts = if rounds == 1 { [&points[..half], &points[half..]] } else { [&points[..]; 2] };
+        for (cores, part) in LAYOUTS.into_iter().zip(parts) {
+            survive(cores, part, seed.wrapping_add(round));
+            kills += part.len();
+        }
+    }
+    row("killed at a step", "all steps", kills, "0 lost, 0 out of order, archives exact");
+}
