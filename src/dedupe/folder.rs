@@ -4,7 +4,7 @@
 //! cores was, and writes new ones. Each core takes the keys of its own regions.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -88,12 +88,23 @@ impl Folder {
     pub fn load(&self, seen: &mut Seen, owned: impl Fn(u32) -> bool) -> Result<Loaded, FolderError> {
         let mut loaded = Loaded::default();
         let mut newest = 0;
+        // One buffer for all: each may be 64 MiB.
+        let mut bytes = Vec::new();
+        let mut expected = seen.expected();
+        for path in self.files.iter() {
+            read(path, &mut bytes)?;
+            // What is wrong with it is told when its keys are read.
+            log::read(&bytes, |record| {
+                if owned(record.region) {
+                    expected.add(record.region, &record.key);
+                }
+            })
+            .ok();
+        }
+        seen.prepare(&expected);
         for path in self.files.iter() {
             let path = path.clone();
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(source) => return Err(FolderError::Io { what: "read", path, source }),
-            };
+            read(&path, &mut bytes)?;
             let contents = log::read(&bytes, |record| {
                 if owned(record.region) {
                     seen.recall(record.region, &record.key, record.value, record.minute);
@@ -140,4 +151,10 @@ impl Folder {
             Ok(())
         }
     }
+}
+
+fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), FolderError> {
+    bytes.clear();
+    let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
+    read.map(|_| ()).map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })
 }
