@@ -223,3 +223,22 @@ fn idle_connection_outlives_the_deadline_of_its_attempt() {
     });
     script.end();
 }
+
+#[test]
+fn second_answer_right_behind_a_refusal_is_not_the_next_parcels() {
+    let script = Script::start(|listener| {
+        let mut stream = accept(listener);
+        request(&mut stream);
+        answer(&mut stream, b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+        answer(&mut stream, OK);
+        let mut fresh = accept(listener);
+        request(&mut fresh);
+        answer(&mut fresh, OK);
+        closed(&mut stream);
+    });
+    on_core(&region(script.address), async |core| {
+        core.send(b"1").await;
+        assert_eq!(core.deliver(b"2").await.opened, 1);
+    });
+    script.end();
+}
