@@ -1,6 +1,6 @@
 //! Connections are used again, and never for an answer that belongs to nobody.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use penstock::config::Region;
 use penstock::forward::client::{Fault, Outcome};
@@ -230,6 +230,8 @@ fn second_answer_right_behind_a_refusal_is_not_the_next_parcels() {
         let mut stream = accept(listener);
         request(&mut stream);
         answer(&mut stream, b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+        // Read apart from the first, and there before the next parcel.
+        std::thread::sleep(Duration::from_micros(100));
         answer(&mut stream, OK);
         let mut fresh = accept(listener);
         request(&mut fresh);
@@ -238,6 +240,7 @@ fn second_answer_right_behind_a_refusal_is_not_the_next_parcels() {
     });
     on_core(&region(script.address), async |core| {
         core.send(b"1").await;
+        std::thread::sleep(Duration::from_micros(400));
         assert_eq!(core.deliver(b"2").await.opened, 1);
     });
     script.end();
