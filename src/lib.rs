@@ -70,6 +70,7 @@ pub mod cut;
 pub mod handoff;
 pub mod intake;
 pub mod dedupe;
+pub mod dead;
 pub mod forward;
 pub mod archive;
 pub mod side;

@@ -30,10 +30,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
+    // Why a parcel dies is not its business: never forward.
+    ("dead", &["entry", "journal", "metrics", "parse::phone"]),
     (
         "forward",
         &[
-            "config", "cut", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
+            "config", "cut", "dead", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
             "parse", "side", "verify", "wake",
         ],
     ),
@@ -43,11 +45,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
-            "admin", "archive", "config", "deadline", "dedupe", "entry", "forward", "handoff", "http1",
-            "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handoff",
+            "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
-    ("admin", &["metrics"]),
+    ("admin", &["config", "dead", "entry", "metrics"]),
 ];
 
 /// May use everything: they put the program together.
@@ -65,6 +67,10 @@ const PURE: &[&str] = &[
     "src/journal/floor.rs",
     "src/journal/twin.rs",
     "src/journal/marks.rs",
+    "src/dead/record.rs",
+    "src/dead/filter.rs",
+    "src/dead/gaps.rs",
+    "src/dead/words.rs",
     "src/dedupe/log.rs",
     "src/dedupe/seen.rs",
     "src/dedupe/slots.rs",

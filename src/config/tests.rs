@@ -400,7 +400,6 @@ fn key_without_a_built_feature_takes_its_default_alone() {
         refused(path, other, key, "not built yet");
     };
     check("listen.tls", "", "{ certificate = \"file:a\", key = \"file:b\" }", "listen.tls");
-    check("admin.token", "", "\"file:token\"", "admin.token");
     check(
         "source.0.require_client_certificate",
         "false",

@@ -6,6 +6,7 @@
 //! sift     what of it is new; repeats are dropped, and settled with a mark
 //! region   the window: lanes per conversation, workers, what is due again, is the region down
 //! attempt  read back if need be > parcel (whole, or cut and signed) > envelope > client > verdict
+//! bury     given up: a dead letter first, then settled; and what comes back from there
 //! settle   its keys to the key log, then a mark to the journal the entry came from
 //! ```
 //!
@@ -29,7 +30,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
@@ -44,17 +46,28 @@ use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
 pub mod attempt;
+pub mod book;
+pub mod breaker;
+pub mod budget;
+pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
+pub mod gaps;
+pub mod item;
 pub mod lane;
+pub mod parts;
+pub mod poison;
+pub mod ramp;
 pub mod region;
 pub mod retry;
 pub mod settle;
 pub mod sift;
+pub mod slab;
 pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
+use book::Rules;
 use client::Client;
 use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
@@ -90,6 +103,7 @@ pub struct Setup {
     /// For the jitter of retries.
     pub seed: u64,
     pub keys: Keys,
+    pub dead: Desk,
 }
 
 /// What a core needs to find repeats.
@@ -114,6 +128,17 @@ pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, Envelo
     config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
 }
 
+pub fn rules(region: &config::Region, limits: Limits) -> Rules {
+    Rules {
+        in_flight: region.in_flight,
+        timeout: region.timeout,
+        rate: region.rate,
+        retry: region.retry,
+        window: limits.window,
+        kept: limits.kept,
+    }
+}
+
 /// A forwarding core at work.
 pub struct Forwarder {
     feed: Rc<Feed>,
@@ -127,8 +152,21 @@ pub struct Forwarder {
 impl Forwarder {
     /// Call on the core's own thread.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let Setup { config, owned, inlet, doorbell, journals, marks, cells, held, side, limits, seed, keys } =
-            setup;
+        let Setup {
+            config,
+            owned,
+            inlet,
+            doorbell,
+            journals,
+            marks,
+            cells,
+            held,
+            side,
+            limits,
+            seed,
+            keys,
+            dead,
+        } = setup;
         let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
@@ -154,9 +192,12 @@ impl Forwarder {
                 .iter()
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
+            journals: journals.iter().map(|j| j.id).collect(),
             settler: Rc::clone(&settler),
+            dead: dead.clone(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
+            parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
         });
@@ -172,9 +213,10 @@ impl Forwarder {
                     index,
                     id,
                     name: config.regions[index].name.clone(),
-                    in_flight_max: config.regions[index].in_flight,
-                    limits,
+                    rules: rules(&config.regions[index], limits),
+                    held_bytes: limits.held_bytes,
                     seed: seed ^ u64::from(id),
+                    clock: Instant::now,
                 },
                 Rc::clone(&room),
                 Arc::clone(&held),
@@ -183,11 +225,13 @@ impl Forwarder {
                     monoio::spawn(attempt::worker(Rc::clone(&workers), region));
                 },
             );
+            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed = Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), pool, room));
+        let feed =
+            Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler, dead), pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }
@@ -212,7 +256,7 @@ impl Forwarder {
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
-            monoio::spawn(async move { feed.catch_up(&Yield::new()?).await })
+            monoio::spawn(async move { feed.catch_up(feed.readers(), &Yield::new()?).await })
         };
         let aside = Yield::new()?;
         let stop = Rc::clone(&stopping);
@@ -226,7 +270,7 @@ impl Forwarder {
         }
         let end = Instant::now() + LAST_KEYS;
         attempts.settler.flush();
-        while !attempts.settler.idle() && Instant::now() < end {
+        while !(attempts.settler.idle() && attempts.dead.idle()) && Instant::now() < end {
             monoio::time::sleep(LOOK_AGAIN).await;
             attempts.settler.flush();
         }
@@ -291,6 +335,7 @@ async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: 
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));
+        bury::bring_back(attempts, regions);
         if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();
         }
