@@ -38,10 +38,6 @@ use crate::dead::Reason;
 use crate::journal::{Position, Settled};
 
 mod parts;
-#[cfg(test)]
-mod sim;
-#[cfg(test)]
-mod tests;
 
 use parts::Group;
 pub use parts::Part;
@@ -533,3 +529,6 @@ impl Book {
         self.sides.get(self.lanes.get(id)?.side)
     }
 }
+
+#[cfg(test)]
+mod tests;
