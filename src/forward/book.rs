@@ -39,10 +39,6 @@ use crate::fault;
 use crate::journal::{Position, Settled};
 
 mod parts;
-#[cfg(test)]
-mod sim;
-#[cfg(test)]
-mod tests;
 
 use parts::Group;
 pub use parts::Part;
@@ -539,3 +535,6 @@ impl Book {
         self.sides.get(self.lanes.get(id)?.side)
     }
 }
+
+#[cfg(test)]
+mod tests;
