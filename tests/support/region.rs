@@ -60,6 +60,8 @@ pub struct Region {
 #[derive(Debug)]
 struct Shared {
     mode: Mutex<Mode>,
+    /// Parcels with this text get that answer, whatever the mode.
+    refused: Mutex<Option<(String, u16)>>,
     parcels: Mutex<Vec<Arc<Parcel>>>,
     open: Mutex<HashMap<u64, TcpStream>>,
     /// When open connections were cut.
@@ -71,6 +73,7 @@ impl Region {
     pub fn start(name: &str) -> Self {
         let shared = Shared {
             mode: Mutex::new(Mode::Ok),
+            refused: Mutex::default(),
             parcels: Mutex::default(),
             open: Mutex::default(),
             cuts: Mutex::default(),
@@ -89,6 +92,11 @@ impl Region {
             (true, false) => self.listen(),
             _ => {}
         }
+    }
+
+    /// From now on parcels with this text get that answer; `None`: they are as good as others.
+    pub fn refuse(&self, text: Option<(&str, u16)>) {
+        *lock(&self.shared.refused) = text.map(|(text, status)| (text.to_owned(), status));
     }
 
     /// All parcels so far in the order in which they were answered.
@@ -166,7 +174,10 @@ impl Shared {
     /// Answers one parcel; false ends the connection.
     fn take(&self, connection: &mut Connection, head: Message) -> bool {
         let mode = *lock(&self.mode);
+        let refused = lock(&self.refused).clone();
+        let refused = refused.filter(|(text, _)| super::http::find(&head.body, text.as_bytes()).is_some());
         let status = match mode {
+            _ if refused.is_some() => refused.map_or(0, |(_, status)| status),
             Mode::Ok => 200,
             Mode::Status(status) => status,
             Mode::Slow(pause) => {
