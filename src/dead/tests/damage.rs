@@ -1,8 +1,16 @@
 //! Torn and damaged files: nothing panics, what is wrong is said, what is right is there.
 
 use std::fs;
+use std::io::Write;
 
 use super::*;
+
+/// Not `fs::write`: that begins by emptying the file, and some file systems then write it to the disk at once.
+fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+    file.write_all(bytes.as_ref()).unwrap();
+    file.set_len(bytes.as_ref().len() as u64).unwrap();
+}
 
 #[test]
 fn a_letter_torn_at_any_byte_is_cut_and_all_before_it_stay() {
@@ -16,12 +24,12 @@ fn a_letter_torn_at_any_byte_is_cut_and_all_before_it_stay() {
             (fs::read(ground.file("letters")).unwrap(), fs::read(ground.file("index")).unwrap());
         let bytes = if ending == "letters" { &letters } else { &index };
         for len in before as usize..=bytes.len() {
-            fs::write(ground.file("letters"), &letters).unwrap();
+            put(ground.file("letters"), &letters);
             // The index is written when the letters are durable, and no sooner.
             let listed =
                 if ending == "letters" { &index[..index.len() - entry_len(&ground)] } else { &index[..] };
-            fs::write(ground.file("index"), listed).unwrap();
-            fs::write(&path, &bytes[..len]).unwrap();
+            put(ground.file("index"), listed);
+            put(path.clone(), &bytes[..len]);
             ground.again();
             let expected: &[u64] =
                 if ending == "letters" && len < bytes.len() { &[1, 2] } else { &[1, 2, 3] };
@@ -54,7 +62,7 @@ fn zeros_where_a_letter_was_to_come_are_no_letter() {
     for ending in ["letters", "index"] {
         let mut bytes = fs::read(ground.file(ending)).unwrap();
         bytes.resize(bytes.len() + 5000, 0);
-        fs::write(ground.file(ending), bytes).unwrap();
+        put(ground.file(ending), bytes);
     }
     ground.again();
     assert_eq!(ground.whole(), [1, 2]);
@@ -75,9 +83,9 @@ fn every_flipped_bit_is_said_and_costs_one_letter_at_most() {
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            fs::write(ground.file("letters"), &letters).unwrap();
-            fs::write(ground.file("index"), &index).unwrap();
-            fs::write(ground.file(ending), &bytes).unwrap();
+            put(ground.file("letters"), &letters);
+            put(ground.file("index"), &index);
+            put(ground.file(ending), &bytes);
             ground.again();
             let whole = ground.whole();
             let unreadable = ground.ids().len() - whole.len();
@@ -116,14 +124,14 @@ fn files_of_a_newer_version_are_left_alone() {
     bytes[8] = 2;
     let crc = crc_fast::crc32_iscsi(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-    fs::write(ground.file("index"), &bytes).unwrap();
+    put(ground.file("index"), &bytes);
     let error = Graves::open(ground.folder.path(), false).unwrap_err();
     assert!(error.to_string().contains("format 2"), "{error}");
     assert_eq!(fs::read(ground.file("index")).unwrap(), bytes);
     bytes[8] = 1;
     let crc = crc_fast::crc32_iscsi(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-    fs::write(ground.file("index"), &bytes).unwrap();
+    put(ground.file("index"), &bytes);
     ground.again();
     assert_eq!(ground.whole(), [1]);
 }
