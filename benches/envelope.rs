@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
-use penstock::config::{Endpoint, Region, Secret};
+use penstock::config::{Endpoint, Region, Retry, Secret};
 use penstock::forward::envelope::{Envelope, Stamp};
 
 fn region(signing_secret: Option<Secret>) -> Region {
@@ -26,6 +26,8 @@ fn region(signing_secret: Option<Secret>) -> Region {
         timeout: Duration::from_secs(1),
         source_address: None,
         archive: None,
+        rate: 0,
+        retry: Retry::default(),
     }
 }
 
@@ -39,7 +41,7 @@ fn envelope(c: &mut Criterion) {
         group.bench_function(format!("{name}/body={}", body.len()), |b| {
             b.iter(|| {
                 now += 1;
-                let id = envelope.id(black_box(&[7; 32]));
+                let id = envelope.id(black_box(&[7; 32]), 0);
                 let stamp = Stamp {
                     id: &id,
                     body: &body,
@@ -47,6 +49,7 @@ fn envelope(c: &mut Criterion) {
                     received_at_ms: now * 1000,
                     now_s: now,
                     attempt: 1,
+                    gap_before: 0,
                     possible_duplicate: false,
                 };
                 envelope.give_back(black_box(envelope.head(&stamp, &mut buffer)));

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use penstock::config::{Endpoint, Region};
+use penstock::config::{Endpoint, Region, Retry};
 use penstock::parse::phone;
 use penstock::route::Router;
 
@@ -54,6 +54,8 @@ fn region(index: usize, prefixes: Vec<String>) -> Region {
         timeout: Duration::from_secs(1),
         source_address: None,
         archive: None,
+        rate: 0,
+        retry: Retry::default(),
     }
 }
 

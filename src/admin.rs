@@ -1,7 +1,7 @@
 //! The admin listener: is it alive, does it take webhooks, what does it count.
 //!
 //! Runs on the side thread under tokio, on an address of its own, and asks no core: it reads their
-//! cells. Nothing here changes state or shows a body, so nothing asks for a token.
+//! cells. What it says of dead letters ([`dead`]) needs a token, and nothing else does.
 //!
 //! A page in a browser can reach a loopback port under a name of its own (DNS rebinding), so a request
 //! whose `Host` is neither an address, nor a loopback name, nor one of `AdminState::names` gets 421.
@@ -21,8 +21,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::config::Secret;
+use crate::dead::Office;
 use crate::metrics::render::Registry;
 use crate::metrics::text;
+
+pub mod dead;
 
 /// How long open requests may take once the listener is told to stop: a scrape needs milliseconds.
 const GRACE: Duration = Duration::from_secs(2);
@@ -45,13 +49,21 @@ pub struct AdminState {
     registry: Arc<Registry>,
     phase: AtomicU8,
     names: Vec<String>,
+    access: dead::Access,
 }
 
 impl AdminState {
     /// Starts in [`Phase::Starting`]. `names` are host names, besides loopback and addresses, under which
-    /// this listener may be asked for.
-    pub fn new(registry: Arc<Registry>, names: Vec<String>) -> Self {
-        Self { registry, phase: AtomicU8::new(Phase::Starting as u8), names }
+    /// this listener may be asked for; `token` is who may ask for dead letters.
+    pub fn new(registry: Arc<Registry>, names: Vec<String>, token: Option<&Secret>) -> Self {
+        let phase = AtomicU8::new(Phase::Starting as u8);
+        Self { registry, phase, names, access: dead::Access::new(token) }
+    }
+
+    /// From now on dead letters can be asked for.
+    pub fn open_office(&self, office: Office) {
+        // There is one start in a process.
+        self.access.office.set(office).ok();
     }
 
     pub fn set_phase(&self, phase: Phase) {
@@ -116,7 +128,10 @@ fn router(state: Arc<AdminState>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .fallback(async || (StatusCode::NOT_FOUND, "not here: there are /healthz, /readyz and /metrics\n"))
+        .merge(dead::router())
+        .fallback(async || {
+            (StatusCode::NOT_FOUND, "not here: there are /healthz, /readyz, /metrics and /api/v1/dead\n")
+        })
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
 }
@@ -188,7 +203,7 @@ mod tests {
 
     fn start() -> Running {
         let registry = Arc::new(Registry::new(vec!["main".into()], vec!["eu".into()], 2, 1, Arc::default()));
-        let state = Arc::new(AdminState::new(registry, vec!["edge-1.example".into()]));
+        let state = Arc::new(AdminState::new(registry, vec!["edge-1.example".into()], None));
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         socket.set_nonblocking(true).unwrap();

@@ -17,7 +17,8 @@
 //! | entry | a webhook in the journal: raw bytes, arrival, verdict, what was parsed; has an LSN |
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
 //! | repeat | an event that the region had within the window: the same key and the same value |
-//! | attempt | one try to hand a parcel over; ends as delivered or again (when) |
+//! | attempt | one try to hand a parcel over; ends as delivered, again (when) or dead (why) |
+//! | dead letter | a parcel that was given up; kept until a person replays or drops it |
 //! | quarantined | an entry whose handling ended the process three times: that step is not tried again |
 //! | core | a pinned thread with its own io_uring: an ingest core or a forwarding core |
 //!
@@ -47,8 +48,9 @@
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
 //! - What was answered 200 is in the archive of each of its regions, exactly and once, after any crash;
 //!   an archive that cannot be written costs disk, and nobody else feels it ([`archive`]).
-//! - A webhook that ends the process whenever it is handled is left out after three crashes, and told of; the
-//!   rest flows ([`handling`]).
+//! - What is given up is kept until a person decides, and there is one letter of it, after any crash ([`dead`]).
+//! - A webhook that ends the process whenever it is handled is given up after three crashes; the rest flows
+//!   ([`handling`]).
 //! - The disk holds what waits, and little else ([`journal::account`], [`journal::free`]).
 //!
 //! # Deliberately absent
@@ -74,6 +76,7 @@ pub mod cut;
 pub mod handoff;
 pub mod intake;
 pub mod dedupe;
+pub mod dead;
 pub mod forward;
 pub mod archive;
 pub mod side;

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use penstock::fault::{PLANTED, POINTS};
+
 /// What a module may use of the others. `a::b` allows only that part of `a`.
 /// Order is the way of a webhook: nothing earlier knows anything later.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -29,10 +31,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
+    // Why a parcel dies is not its business: never forward.
+    ("dead", &["entry", "fault", "journal", "metrics", "parse::phone"]),
     (
         "forward",
         &[
-            "config", "cut", "deadline", "dedupe", "entry", "handling", "handoff", "http1", "journal",
+            "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1", "journal",
             "metrics", "parse", "side", "verify", "wake",
         ],
     ),
@@ -42,11 +46,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
-            "admin", "archive", "config", "deadline", "dedupe", "entry", "forward", "handling", "handoff",
+            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handling", "handoff",
             "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
         ],
     ),
-    ("admin", &["metrics"]),
+    ("admin", &["config", "dead", "entry", "metrics"]),
 ];
 
 /// May use everything: they put the program together.
@@ -66,10 +70,25 @@ const PURE: &[&str] = &[
     "src/journal/floor.rs",
     "src/journal/twin.rs",
     "src/journal/marks.rs",
+    "src/dead/record.rs",
+    "src/dead/filter.rs",
+    "src/dead/gaps.rs",
+    "src/dead/words.rs",
     "src/dedupe/log.rs",
     "src/dedupe/seen.rs",
     "src/dedupe/slots.rs",
     "src/forward/lane.rs",
+    "src/forward/lane/",
+    "src/forward/book.rs",
+    "src/forward/book/",
+    "src/forward/breaker.rs",
+    "src/forward/budget.rs",
+    "src/forward/gaps.rs",
+    "src/forward/item.rs",
+    "src/forward/parts.rs",
+    "src/forward/poison.rs",
+    "src/forward/ramp.rs",
+    "src/forward/slab.rs",
     "src/forward/retry.rs",
     "src/forward/told.rs",
     "src/cut/",
@@ -174,6 +193,36 @@ fn top_level_holds_only_what_belongs_there() {
     let breaches: Vec<String> =
         names.filter(|name| !name.starts_with('.') && !TOP.contains(&name.as_str())).collect();
     report(&breaches, "names on the top level that are not in TOP");
+}
+
+#[test]
+fn every_named_fault_can_happen_and_every_place_of_one_is_named() {
+    let mut breaches = Vec::new();
+    let texts: Vec<(String, String)> =
+        sources("src").into_iter().map(|file| (file.name, file.lines.join("\n"))).collect();
+    let used = |call: &str| -> Vec<(String, String)> {
+        let calls =
+            texts.iter().filter(|(name, _)| !name.starts_with("src/fault/")).flat_map(|(name, text)| {
+                text.match_indices(call).map(move |(at, _)| {
+                    let rest = text[at + call.len()..].trim_start();
+                    let named = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
+                    (name.clone(), named.unwrap_or("(no literal)").to_owned())
+                })
+            });
+        calls.collect()
+    };
+    let points =
+        ["point(", "io(", "pause(", "end(", "cut("].map(|call| used(&format!("fault::{call}"))).concat();
+    for (list, found) in [(POINTS, points), (PLANTED, used("fault::planted("))] {
+        for (file, name) in &found {
+            if !list.contains(&name.as_str()) {
+                breaches.push(format!("{file}: {name} is not in the list of src/fault/mod.rs"));
+            }
+        }
+        let missing = list.iter().filter(|name| !found.iter().any(|(_, used)| used == *name));
+        breaches.extend(missing.map(|name| format!("src/fault/mod.rs: {name} is nowhere in the code")));
+    }
+    report(&breaches, "faults that can never happen");
 }
 
 #[test]

@@ -29,19 +29,19 @@ const SAVE_MS: u64 = 5_000;
 
 /// A frame of a journal, as it was read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Read<'a> {
+pub struct Read<'a> {
     /// Where it was asked for: no frame lies between there and its own position.
-    pub(super) asked: Position,
-    pub(super) position: Position,
-    pub(super) next: Position,
+    pub asked: Position,
+    pub position: Position,
+    pub next: Position,
     /// Unix milliseconds.
-    pub(super) written_ms: u64,
+    pub written_ms: u64,
     /// Where the places of `entries` count from.
-    pub(super) bytes: &'a [u8],
-    pub(super) entries: &'a [ReadEntry],
+    pub bytes: &'a [u8],
+    pub entries: &'a [ReadEntry],
 }
 
-pub(super) struct Archiver<D: Disk> {
+pub struct Archiver<D: Disk> {
     journals: Vec<Journal<D::File>>,
     /// By region; `None` for those that archive nothing.
     folders: Vec<Option<Folder<D>>>,
@@ -69,7 +69,7 @@ struct Journal<F> {
 }
 
 impl<D: Disk + Clone> Archiver<D> {
-    pub(super) fn new(
+    pub fn new(
         disk: &D,
         config: &Config,
         journals: impl Iterator<Item = (JournalId, Arc<Archived>)>,
@@ -141,7 +141,7 @@ impl<D: Disk> Archiver<D> {
     }
 
     /// Where the strands of a journal want to read, before `end`: every place once, in order.
-    pub(super) fn places(&self, journal: JournalIndex, end: Position, now_ms: u64) -> Vec<Position> {
+    pub fn places(&self, journal: JournalIndex, end: Position, now_ms: u64) -> Vec<Position> {
         let strands = self.journals[journal].strands.iter();
         let mut places: Vec<Position> =
             strands.filter_map(|strand| strand.ready(now_ms)).filter(|at| *at < end).collect();
@@ -151,12 +151,7 @@ impl<D: Disk> Archiver<D> {
     }
 
     /// Takes a frame. On a fault nothing of the journal goes on: a newer version wrote the entry.
-    pub(super) fn take(
-        &mut self,
-        journal: JournalIndex,
-        read: &Read<'_>,
-        now_ms: u64,
-    ) -> Result<(), MetaFault> {
+    pub fn take(&mut self, journal: JournalIndex, read: &Read<'_>, now_ms: u64) -> Result<(), MetaFault> {
         self.journals[journal].strands.iter_mut().for_each(|s| s.begin(read.asked, read.position, now_ms));
         for entry in read.entries {
             // A checksum was right, so what is there is what was written.
@@ -256,7 +251,7 @@ impl<D: Disk> Archiver<D> {
     }
 
     /// A journal cannot be read: the alarm of every archive that waits for it.
-    pub(super) fn unreadable(&self, journal: JournalIndex) {
+    pub fn unreadable(&self, journal: JournalIndex) {
         for strand in &self.journals[journal].strands {
             self.cells[strand.region].failures.add(1);
         }
@@ -264,7 +259,7 @@ impl<D: Disk> Archiver<D> {
 
     /// Closes what is old enough, notes and tells. Call every few tens of milliseconds. `ends`: what
     /// is durable of each journal.
-    pub(super) fn tick(&mut self, ends: &[Position], now_ms: u64) {
+    pub fn tick(&mut self, ends: &[Position], now_ms: u64) {
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;
@@ -276,7 +271,7 @@ impl<D: Disk> Archiver<D> {
     }
 
     /// Closes everything that is open, and notes it.
-    pub(super) fn finish(&mut self, ends: &[Position], now_ms: u64) {
+    pub fn finish(&mut self, ends: &[Position], now_ms: u64) {
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;

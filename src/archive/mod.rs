@@ -26,7 +26,7 @@
 //! configured again while the journal still has it. A region that is gone from the configuration is
 //! the default region from then on.
 
-mod archiver;
+pub mod archiver;
 pub mod disk;
 pub mod file;
 mod json;

@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-/// Largest head and body of an answer: a gateway's are a few hundred bytes, a proxy's error page a few thousand.
+/// Largest head and body of an answer, unless more is asked for: a gateway's are a few hundred bytes, a proxy's error page a few thousand.
 const ANSWER_MAX: usize = 64 << 10;
 
 /// An `http://` address, taken apart.
@@ -79,13 +79,20 @@ pub enum ClientError {
 pub struct Client {
     url: Url,
     limit: Duration,
+    answer_max: usize,
     stream: Option<TcpStream>,
 }
 
 impl Client {
     /// `limit` holds for each request as a whole: connecting, sending and reading the answer.
     pub fn new(url: Url, limit: Duration) -> Self {
-        Self { url, limit, stream: None }
+        Self { url, limit, answer_max: ANSWER_MAX, stream: None }
+    }
+
+    /// For a server whose answers may have so many bytes.
+    pub fn taking(mut self, answer_max: usize) -> Self {
+        self.answer_max = answer_max;
+        self
     }
 
     /// Sends one request and reads its answer.
@@ -189,7 +196,7 @@ impl Client {
                 let body = match (value("transfer-encoding"), said("content-length")) {
                     _ if matches!(status, 204 | 304) => Some(0),
                     (None, Some(digits)) => {
-                        let length = digits.parse::<usize>().ok().filter(|length| *length <= ANSWER_MAX);
+                        let length = digits.parse::<usize>().ok().filter(|length| *length <= self.answer_max);
                         Some(length.ok_or_else(|| self.odd(format!("content-length {digits:?}")))?)
                     }
                     _ => None,
@@ -208,7 +215,7 @@ impl Client {
         deadline: Instant,
         what: &str,
     ) -> Result<(), ClientError> {
-        if bytes.len() > 2 * ANSWER_MAX {
+        if bytes.len() > 2 * self.answer_max {
             return Err(self.odd(format!("{what} is too long")));
         }
         let mut chunk = [0; 4096];

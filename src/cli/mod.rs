@@ -8,6 +8,7 @@ use std::io;
 
 pub mod check;
 pub mod client;
+pub mod dead;
 pub mod demo;
 pub mod doctor;
 pub mod journal;
@@ -50,6 +51,9 @@ pub enum Command {
     Sign(sign::Args),
     /// Sign a body and post it to a gateway
     Send(send::Args),
+    /// Look at what was given up, send it again or drop it
+    #[command(subcommand)]
+    Dead(dead::Command),
     /// Look into the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -84,6 +88,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Route(args) => route::run(args),
         Command::Sign(args) => sign::run(args),
         Command::Send(args) => send::run(args),
+        Command::Dead(command) => dead::run(command),
         Command::Journal(Journal::Inspect(args)) => journal::run(args),
         Command::Journal(Journal::Fsck(args)) => journal::fsck::run(args),
         Command::Doctor(args) => doctor::run(args),
@@ -152,7 +157,7 @@ mod tests {
             let wide: Vec<_> = manual.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{path} --help is wider than a terminal: {wide:?}");
         });
-        assert_eq!(seen, 9);
+        assert_eq!(seen, 13);
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn failure(error: StartError) -> Failure {
         StartError::Ring(_) | StartError::Bind { .. } | StartError::Store(StoreError::InUse(_)) => {
             UNAVAILABLE
         }
-        StartError::Store(_) | StartError::Keys(_) | StartError::Thread(_) => IO,
+        StartError::Store(_) | StartError::Keys(_) | StartError::Dead(_) | StartError::Thread(_) => IO,
         StartError::Envelope(_) | StartError::Names { .. } | StartError::TooManyCores(_) => CONFIG,
     };
     Failure::new(code, error.to_string())

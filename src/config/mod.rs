@@ -151,6 +151,8 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Admin {
     pub address: SocketAddr,
+    /// Who has it may see and change dead letters; `None`: nobody may.
+    pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +189,23 @@ pub struct Region {
     /// Of one attempt: connect, send and read the answer.
     pub timeout: Duration,
     pub source_address: Option<IpAddr>,
+    /// Tries a second; 0: no limit.
+    pub rate: u32,
+    pub retry: Retry,
+}
+
+/// When a parcel is given up. Both run only while the region accepts others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries; 0: no limit.
+    pub attempts: u32,
+    pub window: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 0, window: Duration::from_hours(24) }
+    }
 }
 
 /// An `http://` URL, taken apart.

@@ -16,7 +16,7 @@ use super::problem::Report;
 use super::section::{Section, nearest, shown, string};
 use super::{
     Admin, Config, Cores, Dedupe, Endpoint, Gateway, Host, Invalid, Journal, Limits, Listen, MANUAL,
-    OnDamage, Problem, Region, Secret, Source, SourceKind, Warning, cross,
+    OnDamage, Problem, Region, Retry, Secret, Source, SourceKind, Warning, cross,
 };
 use crate::route::countries;
 
@@ -24,8 +24,13 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// Shortest `admin.token`: 128 bits in hexadecimal digits.
+const TOKEN_MIN: usize = 32;
 /// A timeout of zero would refuse everything; one of more than an hour is a slip of the pen.
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
+
+/// Below a minute a region's restart could cost webhooks, above a month nobody waits any more.
+const RETRY_WINDOW: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(31 * 24));
 
 pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>), Invalid> {
     let given = parse(text)?;
@@ -41,7 +46,7 @@ pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>),
         gateway: gateway(&whole.section("gateway"), host),
         cores: cores(&whole.section("cores"), host),
         listen: listen(&whole.section("listen")),
-        admin: admin(&whole.section("admin")),
+        admin: admin(&whole.section("admin"), host),
         default_region: default_region(&whole.section("routing"), &regions),
         sources,
         regions,
@@ -152,9 +157,22 @@ fn listen(section: &Section<'_>) -> Listen {
     }
 }
 
-fn admin(section: &Section<'_>) -> Admin {
-    section.refuse("token", "what an admin token protects is");
-    Admin { address: address(section) }
+fn admin(section: &Section<'_>, host: &Host) -> Admin {
+    let token = section.read("token", "a secret that can be read", |value| match string(value)? {
+        text if text.is_empty() => Ok(None),
+        text => secret(section, "token", &text, host).map(Some),
+    });
+    if let Some(token) = &token
+        && host.read_secrets
+        && token.expose().len() < TOKEN_MIN
+    {
+        section.problem(
+            "token",
+            &format!("at least {TOKEN_MIN} characters"),
+            "Make one that nobody can guess: openssl rand -hex 32",
+        );
+    }
+    Admin { address: address(section), token }
 }
 
 fn address(section: &Section<'_>) -> std::net::SocketAddr {
@@ -247,10 +265,7 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
     section.refuse("tls", "TLS to regions is");
     section.refuse("archive_store", "an archive elsewhere than in a folder is");
     section.only_default("allow_addresses", "the check of what a name leads to is");
-    section.only_default("rate", "a limit of parcels per second is");
     let retry = section.section("retry");
-    retry.only_default("attempts", "giving up after some attempts is");
-    retry.only_default("window", "giving up after some other time is");
 
     let endpoint: Endpoint =
         section.needed("endpoint", "a URL such as \"http://eu.internal:8080/webhook\"", |value| {
@@ -284,6 +299,11 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
                 text => source_address(text).map(Some),
             }
         }),
+        rate: section.count("rate", 0, 1_000_000) as u32,
+        retry: Retry {
+            attempts: retry.count("attempts", 0, 1_000_000) as u32,
+            window: retry.duration("window", RETRY_WINDOW.0, RETRY_WINDOW.1),
+        },
     }
 }
 

@@ -78,27 +78,14 @@ pub struct Start<M> {
     pub failed: Box<dyn FnOnce(io::Error) + Send>,
 }
 
-impl<M: Send + 'static> Keeper<M> {
-    pub fn start(start: Start<M>) -> io::Result<Self> {
+impl<M> Keeper<M> {
+    /// A core's end and the other, for whoever writes the log. `now` is the clock's minute.
+    pub fn pair(now: u32) -> (Self, Inbox<M>) {
         let (give, take) = crossbeam_channel::bounded(QUEUE);
         let done = Arc::new(AtomicU64::new(0));
-        let clock = Arc::new(AtomicU32::new(start.now));
+        let clock = Arc::new(AtomicU32::new(now));
         let keeper = Self { batches: give, sent: 0, done: Arc::clone(&done), clock: Arc::clone(&clock) };
-        let Start { core, folder, inherited, window, cells, go_on, failed, .. } = start;
-        let log = Log { folder, window, open: None, closed: inherited, full: false, cells };
-        let mut work =
-            Work { batches: take, unwritten: Vec::new(), waiting: VecDeque::new(), log, go_on, done, clock };
-        std::thread::Builder::new().name(format!("keys-{core}")).spawn(move || {
-            match catch_unwind(AssertUnwindSafe(|| work.run())) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => failed(error),
-                Err(_) => {
-                    tracing::error!(core, "the key log's thread panicked; ending the process");
-                    std::process::abort();
-                }
-            }
-        })?;
-        Ok(keeper)
+        (keeper, Inbox { batches: take, unwritten: Vec::new(), waiting: VecDeque::new(), done, clock })
     }
 
     /// Hands a batch over; gives it back if too many wait.
@@ -123,23 +110,92 @@ impl<M: Send + 'static> Keeper<M> {
     }
 }
 
-struct Work<M> {
+impl<M: Send + 'static> Keeper<M> {
+    pub fn start(start: Start<M>) -> io::Result<Self> {
+        let (keeper, inbox) = Self::pair(start.now);
+        let Start { core, folder, inherited, window, cells, go_on, failed, .. } = start;
+        for closed in &inherited {
+            if let Err(error) = closed.trim() {
+                tracing::warn!(file = %closed.path.display(), %error, "cannot give back what this key log does not use");
+            }
+        }
+        let log = Log { folder, window, open: None, closed: inherited, full: false, cells };
+        let mut work = Work { inbox, log, go_on };
+        std::thread::Builder::new().name(format!("keys-{core}")).spawn(move || {
+            match catch_unwind(AssertUnwindSafe(|| work.run())) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed(error),
+                Err(_) => {
+                    tracing::error!(core, "the key log's thread panicked; ending the process");
+                    std::process::abort();
+                }
+            }
+        })?;
+        Ok(keeper)
+    }
+}
+
+/// What came from a core: its keys wait to be written, then what came with them waits to go on.
+#[derive(Debug)]
+pub struct Inbox<M> {
     batches: Receiver<Batch<M>>,
     /// Batches whose keys are not durable.
     unwritten: Vec<Batch<M>>,
     /// What may go on and could not yet.
     waiting: VecDeque<M>,
-    log: Log,
-    go_on: Box<dyn FnMut(&mut M) -> bool + Send>,
     done: Arc<AtomicU64>,
     clock: Arc<AtomicU32>,
+}
+
+impl<M> Inbox<M> {
+    /// Takes what came. True if something is to be written, or to go on.
+    pub fn take(&mut self) -> bool {
+        self.unwritten.extend(self.batches.try_iter().take(QUEUE));
+        !self.unwritten.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// The clock's minute.
+    pub fn minute(&self) -> u32 {
+        self.clock.load(SeqCst)
+    }
+
+    /// The keys that are to be written, in blocks.
+    pub fn blocks(&self) -> Vec<u8> {
+        blocks(self.unwritten.iter().map(|batch| batch.records.as_slice()))
+    }
+
+    /// They are durable.
+    pub fn written(&mut self) {
+        self.waiting.extend(self.unwritten.drain(..).map(|batch| batch.then));
+    }
+
+    /// Lets go on what has waited, as far as that is possible.
+    pub fn go_on(&mut self, mut go_on: impl FnMut(&mut M) -> bool) {
+        if fault::planted("mark-before-keys") {
+            for batch in &mut self.unwritten {
+                go_on(&mut batch.then);
+            }
+        }
+        while let Some(next) = self.waiting.front_mut()
+            && go_on(next)
+        {
+            self.waiting.pop_front();
+            self.done.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+struct Work<M> {
+    inbox: Inbox<M>,
+    log: Log,
+    go_on: Box<dyn FnMut(&mut M) -> bool + Send>,
 }
 
 impl<M> Work<M> {
     /// Until the core is gone.
     fn run(&mut self) -> io::Result<()> {
         loop {
-            let pause = match (self.log.full, self.waiting.is_empty()) {
+            let pause = match (self.log.full, self.inbox.waiting.is_empty()) {
                 (true, _) => FULL,
                 (false, false) => AGAIN,
                 (false, true) => LOOK,
@@ -148,28 +204,21 @@ impl<M> Work<M> {
                 // Not from the channel: what comes meanwhile is to wait with the core.
                 crossbeam_channel::after(pause).recv().ok();
             } else {
-                match self.batches.recv_timeout(pause) {
-                    Ok(batch) => self.unwritten.push(batch),
+                match self.inbox.batches.recv_timeout(pause) {
+                    Ok(batch) => self.inbox.unwritten.push(batch),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
-                self.unwritten.extend(self.batches.try_iter().take(QUEUE));
+                self.inbox.take();
             }
-            let minute = self.clock.load(SeqCst);
+            let minute = self.inbox.minute();
             if fault::planted("mark-before-keys") {
-                for batch in &mut self.unwritten {
-                    (self.go_on)(&mut batch.then);
-                }
+                self.inbox.go_on(&mut self.go_on);
             }
-            if self.log.append(self.unwritten.iter().map(|batch| batch.records.as_slice()), minute)? {
-                self.waiting.extend(self.unwritten.drain(..).map(|batch| batch.then));
+            if self.log.append(&self.inbox.blocks(), minute)? {
+                self.inbox.written();
             }
-            while let Some(next) = self.waiting.front_mut()
-                && (self.go_on)(next)
-            {
-                self.waiting.pop_front();
-                self.done.fetch_add(1, SeqCst);
-            }
+            self.inbox.go_on(&mut self.go_on);
             self.log.delete_old(minute);
         }
     }
@@ -199,26 +248,12 @@ struct Open {
 
 impl Log {
     /// Makes records durable; false if there is no space.
-    fn append<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]>, minute: u32) -> io::Result<bool> {
-        let mut bytes = Vec::new();
-        // Each block's head is known when its records are together.
-        let mut from = 0;
-        for record in parts.flat_map(|records| records.chunks_exact(PIECE)) {
-            if bytes.len() - from == BLOCK_RECORDS * PIECE + PIECE {
-                close_block(&mut bytes, from);
-                from = bytes.len();
-            }
-            if bytes.len() == from {
-                bytes.extend_from_slice(&[0; PIECE]);
-            }
-            bytes.extend_from_slice(record);
-        }
+    fn append(&mut self, bytes: &[u8], minute: u32) -> io::Result<bool> {
         if bytes.is_empty() {
             self.has_space(true);
             return Ok(true);
         }
-        close_block(&mut bytes, from);
-        match self.write(&bytes, minute) {
+        match self.write(bytes, minute) {
             Ok(()) => {
                 self.has_space(true);
                 Ok(true)
@@ -291,6 +326,26 @@ impl Log {
         let closed: u64 = self.closed.iter().map(|closed| closed.bytes).sum();
         self.cells.key_log_bytes.set(closed + self.open.as_ref().map_or(0, |open| open.ahead));
     }
+}
+
+fn blocks<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Each block's head is known when its records are together.
+    let mut from = 0;
+    for record in parts.flat_map(|records| records.chunks_exact(PIECE)) {
+        if bytes.len() - from == BLOCK_RECORDS * PIECE + PIECE {
+            close_block(&mut bytes, from);
+            from = bytes.len();
+        }
+        if bytes.len() == from {
+            bytes.extend_from_slice(&[0; PIECE]);
+        }
+        bytes.extend_from_slice(record);
+    }
+    if !bytes.is_empty() {
+        close_block(&mut bytes, from);
+    }
+    bytes
 }
 
 fn close_block(bytes: &mut [u8], from: usize) {

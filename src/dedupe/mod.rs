@@ -38,5 +38,5 @@ mod seen_tests;
 mod slots;
 
 pub use folder::{Folder, FolderError};
-pub use keeper::{Batch, Keeper};
+pub use keeper::{Batch, Inbox, Keeper};
 pub use seen::{Seen, Sighting};

@@ -104,33 +104,33 @@ fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
+fn act(action: Action) -> io::Result<()> {
+    match action {
+        Action::Abort(after) => die(after),
+        Action::Sleep(time) => wait(time),
+        Action::Error(code) => return Err(io::Error::from_raw_os_error(code)),
+        Action::Short => {}
+    }
+    Ok(())
+}
+
 /// A step is reached that cannot fail.
 pub fn point(name: &'static str) {
-    match due(name) {
-        Some(Action::Abort(after)) => die(after),
-        Some(Action::Sleep(time)) => wait(time),
-        Some(Action::Error(_) | Action::Short) | None => {}
-    }
+    // An error means nothing here.
+    io(name).ok();
 }
 
 /// A step is reached that can fail.
 pub fn io(name: &'static str) -> io::Result<()> {
-    match due(name) {
-        Some(Action::Abort(after)) => die(after),
-        Some(Action::Sleep(time)) => wait(time),
-        Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
-        Some(Action::Short) | None => {}
-    }
-    Ok(())
+    due(name).map_or(Ok(()), act)
 }
 
 /// A step of a task is reached that can fail: only the task waits, not its core.
 pub async fn pause(name: &'static str) -> io::Result<()> {
     match due(name) {
-        Some(Action::Abort(after)) => die(after),
         Some(Action::Sleep(time)) => monoio::time::sleep(time).await,
-        Some(Action::Error(code)) => return Err(io::Error::from_raw_os_error(code)),
-        Some(Action::Short) | None => {}
+        Some(action) => return act(action),
+        None => {}
     }
     Ok(())
 }
@@ -143,9 +143,13 @@ pub fn cut(name: &'static str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// A write was done: half of it, if that is the fault.
-pub fn shorten(name: &'static str, written: io::Result<usize>) -> io::Result<usize> {
-    if due(name) == Some(Action::Short) { Ok(written? / 2) } else { written }
+/// A write has ended: as `written` says, or as the fault does.
+pub fn end(name: &'static str, written: io::Result<usize>) -> io::Result<usize> {
+    match due(name) {
+        Some(Action::Short) => Ok(written? / 2),
+        Some(action) => act(action).and(written),
+        None => written,
+    }
 }
 
 /// Whether to make this mistake.

@@ -29,7 +29,7 @@ pub const POINTS: &[&str] = &[
     "verified",
     "queued",
     "frame-write",
-    "frame-short",
+    "frame-written",
     "frame-durable",
     "handed-over",
     "answer",
@@ -80,6 +80,10 @@ pub const POINTS: &[&str] = &[
     "keys-written",
     "keys-synced",
     "marks-passed",
+    "letter-write",
+    "index-write",
+    "letter-durable",
+    "letter-replayed",
     // The archive.
     "object-created",
     "object-append",
@@ -159,9 +163,9 @@ pub const PLANTED: &[&str] = &[
 #[cfg(debug_assertions)]
 mod armed;
 #[cfg(debug_assertions)]
-pub use armed::{cut, io, pause, planted, point, poison, shorten};
+pub use armed::{cut, end, io, pause, planted, point, poison};
 #[cfg(not(debug_assertions))]
-pub use nothing::{cut, io, pause, planted, point, poison, shorten};
+pub use nothing::{cut, end, io, pause, planted, point, poison};
 
 #[cfg(not(debug_assertions))]
 mod nothing {
@@ -185,7 +189,7 @@ mod nothing {
     pub fn cut(_name: &'static str, _bytes: &mut Vec<u8>) {}
 
     #[inline(always)]
-    pub fn shorten(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
+    pub fn end(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
         written
     }
 

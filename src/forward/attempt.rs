@@ -1,27 +1,35 @@
 //! One attempt: read the parcel if need be, cut it if it must be, send it, and say what came of it.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest;
 use bytes::{Bytes, BytesMut};
+use monoio_http::common::request::RequestHead;
 
+use super::book::Done;
 use super::client::{Attempt, Client, Outcome};
 use super::envelope::{Envelope, Stamp};
-use super::region::{Item, Region, Verdict};
+use super::item::{Errand, Failed, Item, Verdict};
+use super::lane::ParcelId;
+use super::parts::parts;
+use super::region::Region;
 use super::settle::Settler;
 use super::told::Told;
 use crate::config::SourceKind;
 use crate::cut::Cutter;
+use crate::dead::Desk;
 use crate::entry::{EventRow, Meta};
 use crate::fault;
-use crate::handling::{Desk, Step};
-use crate::journal::read::RecordReader;
+use crate::handling::{Step, Watch};
+use crate::journal::read::{Blocks, Files, RecordReader};
 use crate::journal::record::{self, Record};
-use crate::journal::{Mark, Settled};
+use crate::journal::{JournalId, Mark, Settled};
 use crate::metrics::{AttemptOutcome, ForwardCells};
+use crate::parse::Parser;
 use crate::verify::Verifier;
 
 /// What forwarding needs of a source.
@@ -31,25 +39,47 @@ pub struct SourceDesk {
     pub verifier: Verifier,
 }
 
+/// Hands requests to a region: over the network, or into a simulation.
+pub trait Hand {
+    /// What came of it, and when. `head` can be used again afterwards.
+    fn send(
+        &self,
+        head: &mut RequestHead,
+        body: Bytes,
+        start: Instant,
+    ) -> impl Future<Output = (Attempt, Instant)>;
+}
+
+impl Hand for Client {
+    async fn send(&self, head: &mut RequestHead, body: Bytes, start: Instant) -> (Attempt, Instant) {
+        Client::send(self, head, body, start).await
+    }
+}
+
 /// What a core needs to try the parcels of one region.
-pub struct RegionDesk {
-    pub client: Client,
+pub struct RegionDesk<C = Client> {
+    pub client: C,
     /// One per source, in the order of the sources.
     pub envelopes: Vec<Envelope>,
     pub is_default: bool,
 }
 
 /// What all attempts of a core share.
-pub struct Attempts {
+pub struct Attempts<C = Client, B = Files> {
     pub sources: Vec<SourceDesk>,
     /// By index of the region; `None` for those of other cores.
-    pub regions: Vec<Option<RegionDesk>>,
+    pub regions: Vec<Option<RegionDesk<C>>>,
     /// By index of the journal.
-    pub records: Vec<RecordReader>,
+    pub records: Vec<RecordReader<B>>,
+    /// Ids by index of the journal.
+    pub journals: Vec<JournalId>,
     pub settler: Rc<Settler>,
-    pub handling: Rc<Desk>,
+    pub dead: Desk,
+    pub watch: Rc<Watch>,
     pub cells: Arc<ForwardCells>,
     pub cutter: RefCell<Cutter>,
+    /// For parcels that are cut per conversation.
+    pub parser: RefCell<Parser>,
     /// Header values are cut from it.
     pub values: RefCell<BytesMut>,
     pub told: Told,
@@ -67,35 +97,50 @@ struct Parcel {
     received_at_ms: u64,
 }
 
-/// A worker of a region: one attempt after the other, until the core stops.
-pub async fn worker(attempts: Rc<Attempts>, region: Rc<Region>) {
-    while let Some((id, mut item)) = region.next().await {
-        if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
-            attempts.settle(&region, &item, record);
-        }
-        match attempts.attempt(&region, &mut item).await {
-            Some((verdict, record, now)) => {
-                fault::point("answer-read");
-                if verdict == Verdict::Delivered {
-                    attempts.settle(&region, &item, &record);
-                }
-                region.done(id, verdict, now);
-            }
-            None => region.put_back(id, Instant::now()),
+/// How a try went.
+struct Tried {
+    verdict: Verdict,
+    /// All of the record.
+    record: Bytes,
+    started: Instant,
+    ended: Instant,
+}
+
+/// A worker of a region: one errand after the other, until the core stops.
+pub async fn worker<C: Hand, B: Blocks>(attempts: Rc<Attempts<C, B>>, region: Rc<Region>) {
+    while let Some((id, errand)) = region.next().await {
+        match errand {
+            Errand::Try(item) => attempts.deliver(&region, id, item).await,
+            Errand::Bury(item, death) => attempts.bury(&region, id, item, death).await,
         }
     }
 }
 
-impl Attempts {
-    /// What came of it, the record, and when. `None`: the parcel could not even be made; it stays where it is.
-    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<(Verdict, Bytes, Instant)> {
-        let desk = self.regions.get(region.index)?.as_ref()?;
-        let record = match item.record.take() {
-            Some(record) => record,
-            None => self.read_back(region, item).await?,
+impl<C: Hand, B: Blocks> Attempts<C, B> {
+    /// One try, and what follows from it.
+    async fn deliver(&self, region: &Region, id: ParcelId, mut item: Item) {
+        if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
+            self.settle(region, &item, record, Some(Settled::Delivered));
+        }
+        let Some(Tried { verdict, record, started, ended }) = self.attempt(region, &mut item).await else {
+            return region.put_back(id, region.clock());
         };
-        let at = (item.journal as usize, item.lsn, item.slot);
-        let parcel = self.handling.during(Step::Cut, at, || {
+        fault::point("answer-read");
+        match region.done(id, verdict, started, ended) {
+            Done::Delivered { mark, told } => {
+                self.settle(region, &item, &record, mark);
+                told.into_iter().for_each(|conversation| self.dead.gap_told(region.id, conversation));
+            }
+            Done::Again { cut: true } => self.cut(region, id, &item, &record),
+            Done::Again { cut: false } => {}
+        }
+    }
+
+    /// `None`: the parcel could not even be made; it stays where it is.
+    async fn attempt(&self, region: &Region, item: &mut Item) -> Option<Tried> {
+        let desk = self.regions.get(region.index)?.as_ref()?;
+        let record = self.record(region, item).await?;
+        let parcel = self.watch.during(Step::Cut, item.watched(), || {
             fault::poison("cut", &record);
             self.parcel(region, item, record, desk.is_default)
         })?;
@@ -103,27 +148,55 @@ impl Attempts {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut head = envelope.head(
             &Stamp {
-                id: &envelope.id(&parcel.webhook_digest),
+                id: &envelope.id(&parcel.webhook_digest, item.part),
                 body: &parcel.body,
                 hub_signature: &parcel.mac,
                 received_at_ms: parcel.received_at_ms,
                 now_s: now.as_secs(),
                 attempt: item.attempts + 1,
+                gap_before: item.gap,
                 possible_duplicate: item.uncertain && !fault::planted("doubt-not-told"),
             },
             &mut self.values.borrow_mut(),
         );
-        let start = Instant::now();
-        let (attempt, end) = desk.client.send(&mut head, parcel.body, start).await;
+        let started = region.clock();
+        let (attempt, ended) = desk.client.send(&mut head, parcel.body, started).await;
         envelope.give_back(head);
-        self.count(region, &attempt, end.saturating_duration_since(start));
-        Some((verdict(&attempt), parcel.record, end))
+        self.count(region, &attempt, ended.saturating_duration_since(started));
+        Some(Tried { verdict: verdict(&attempt), record: parcel.record, started, ended })
+    }
+
+    /// Cuts a parcel that waits, if it can be cut.
+    fn cut(&self, region: &Region, id: ParcelId, item: &Item, record: &Bytes) {
+        // It was read before the attempt.
+        if let Ok((Record::Entry(entry), _)) = record::read_known(record)
+            && let Ok(meta) = Meta::read(entry.meta)
+            && !self.watch.is_quarantined(Step::Split, item.watched())
+            && let Some(parts) = self.watch.during(Step::Split, item.watched(), || {
+                fault::poison("split", entry.body);
+                parts(&mut self.parser.borrow_mut(), entry.body, &meta, item)
+            })
+            && region.split(id, parts, &Some(record.clone()))
+        {
+            region.cells().split.add(1);
+        }
+    }
+
+    /// The record: as kept, or read back.
+    pub(super) async fn record(&self, region: &Region, item: &mut Item) -> Option<Bytes> {
+        match item.record.take() {
+            Some(record) => Some(record),
+            None => self.read_back(region, item).await,
+        }
     }
 
     /// The record of a parcel that was not kept.
     async fn read_back(&self, region: &Region, item: &Item) -> Option<Bytes> {
         let failed =
             |error: &dyn std::error::Error| self.tell(region, item, "cannot read a parcel back", Some(error));
+        if let Some(letter) = item.letter() {
+            return self.dead.record(letter).await;
+        }
         let reader = self.records.get(item.journal as usize)?;
         let record =
             reader.record(item.frame, item.offset, item.len).await.inspect_err(|e| failed(e)).ok()?;
@@ -151,7 +224,7 @@ impl Attempts {
             webhook_digest[0] ^= 1;
         }
         let verifier = &self.sources[source].verifier;
-        let (cut, mac) = if meta.slots() == 1 && item.repeats.is_none() {
+        let (cut, mac) = if meta.slots() == 1 && item.is_whole() {
             let mac =
                 if (meta.secret() == 0 || fault::planted("signed-with-another-secret")) && !meta.wasender() {
                     meta.signature()
@@ -164,8 +237,10 @@ impl Attempts {
             let mut kept = vec![false; meta.events().len()];
             events(&meta, item).for_each(|(at, _)| kept[at] = true);
             let mut out = Vec::with_capacity(entry.body.len());
+            // Contacts of nobody go out once.
+            let strays = is_default && item.part <= 1;
             let keep = |event: usize| kept.get(event) == Some(&true);
-            let report = self.cutter.borrow_mut().cut(kind, entry.body, keep, is_default, &mut out);
+            let report = self.cutter.borrow_mut().cut(kind, entry.body, keep, strays, &mut out);
             if report.events == 0 {
                 let fault = "a parcel waits: this version finds no event of it in its webhook; start the version that stored it";
                 self.tell(region, item, fault, None);
@@ -184,7 +259,7 @@ impl Attempts {
 
     /// Why a parcel cannot even be made. It is tried again soon, and so are others like it.
     fn tell(&self, region: &Region, item: &Item, fault: &'static str, error: Option<&dyn std::error::Error>) {
-        if self.told.is_due(region.index, fault, Instant::now()) {
+        if self.told.is_due(region.index, fault, region.clock()) {
             let error = error.map(tracing::field::display);
             tracing::error!(region = %region.name, lsn = item.lsn, error, "{fault}");
         }
@@ -203,42 +278,51 @@ impl Attempts {
         self.cells.connections_opened.add(u64::from(attempt.opened));
     }
 
-    fn settle(&self, region: &Region, item: &Item, record: &[u8]) {
-        region.cells().delivered.add(1);
-        let mark = Mark { lsn: item.lsn, slot: item.slot, outcome: Settled::Delivered, tag: region.id };
+    /// Remembers what was delivered, and settles the parcel if `mark` says that all of it is.
+    fn settle(&self, region: &Region, item: &Item, record: &[u8], mark: Option<Settled>) {
+        if let Some(letter) = item.letter() {
+            // Its keys and its mark were written when it died.
+            return self.dead.replayed(letter);
+        }
         // It was read before the attempt.
         if let Ok((Record::Entry(entry), _)) = record::read_known(record)
             && let Ok(meta) = Meta::read(entry.meta)
         {
-            let delivered = events(&meta, item).map(|(_, event)| event);
-            self.settler.settle(item.journal as usize, mark, region.id, delivered);
+            self.keep(region, item, &meta, mark);
         }
+    }
+
+    /// A parcel's keys, and its mark if all of it is settled.
+    pub(super) fn keep(&self, region: &Region, item: &Item, meta: &Meta<'_>, mark: Option<Settled>) {
+        let cells = region.cells();
+        match mark {
+            Some(Settled::Delivered) => cells.delivered.add(1),
+            Some(Settled::Dead) => cells.dead.add(1),
+            Some(Settled::Duplicate) | None => {}
+        }
+        let mark = mark.map(|outcome| Mark { lsn: item.lsn, slot: item.slot, outcome, tag: region.id });
+        let events = events(meta, item).map(|(_, event)| event);
+        self.settler.settle(item.journal as usize, mark, region.id, events);
     }
 }
 
-/// The events that a parcel delivers, with their places in the webhook.
-fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
-    let repeats = item.repeats.as_deref().filter(|_| !fault::planted("repeats-left-in")).unwrap_or_default();
+/// The events of a parcel, with their places in the webhook.
+pub(super) fn events<'a>(meta: &Meta<'a>, item: &'a Item) -> impl Iterator<Item = (usize, EventRow)> + 'a {
     let mine = meta.events().enumerate().filter(|(_, event)| event.slot == item.slot);
-    mine.filter(|(at, _)| repeats.is_empty() || repeats.binary_search(&(*at as u32)).is_err())
+    mine.filter(|(at, _)| item.holds(*at as u32) || fault::planted("repeats-left-in"))
 }
 
 fn verdict(attempt: &Attempt) -> Verdict {
-    match attempt.outcome {
-        Outcome::Answered { status: 300..=399, .. } if fault::planted("redirect-taken") => Verdict::Delivered,
-        Outcome::Answered { status: 500, .. } if fault::planted("refusal-taken") => Verdict::Delivered,
-        Outcome::Answered { status: 200..=299, .. } => Verdict::Delivered,
-        Outcome::Answered { status, retry_after } => Verdict::Again {
-            asked: retry_after,
-            overloaded: matches!(status, 429 | 503),
-            uncertain: attempt.sent_bytes,
-            unreachable: false,
-        },
-        Outcome::Timeout | Outcome::Connection(_) => Verdict::Again {
-            asked: None,
-            overloaded: false,
-            uncertain: attempt.sent_bytes,
-            unreachable: true,
-        },
-    }
+    let (status, asked) = match attempt.outcome {
+        Outcome::Answered { status: 300..=399, .. } if fault::planted("redirect-taken") => {
+            return Verdict::Delivered;
+        }
+        Outcome::Answered { status: 500..=599, .. } if fault::planted("refusal-taken") => {
+            return Verdict::Delivered;
+        }
+        Outcome::Answered { status: 200..=299, .. } => return Verdict::Delivered,
+        Outcome::Answered { status, retry_after } => (status, retry_after),
+        Outcome::Timeout | Outcome::Connection(_) => (0, None),
+    };
+    Verdict::Failed(Failed { status, asked, uncertain: attempt.sent_bytes })
 }

@@ -30,6 +30,7 @@ pub const SOURCE: HeaderName = HeaderName::from_static("penstock-source");
 pub const REGION: HeaderName = HeaderName::from_static("penstock-region");
 pub const RECEIVED_AT: HeaderName = HeaderName::from_static("penstock-received-at");
 pub const ATTEMPT: HeaderName = HeaderName::from_static("penstock-attempt");
+pub const GAP_BEFORE: HeaderName = HeaderName::from_static("penstock-gap-before");
 pub const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("penstock-possible-duplicate");
 
 /// Headers with a value of the moment, in the order in which the values are written.
@@ -42,10 +43,11 @@ pub const TRUE: HeaderValue = HeaderValue::from_static("true");
 /// Before a Standard Webhooks secret, the base64 of its key.
 const SECRET_PREFIX: &[u8] = b"whsec_";
 
-/// Bytes of a `webhook-id`: `msg_` and 32 hex digits.
+/// Bytes of a `webhook-id`: `msg_` and 32 hex digits; and of a part's: `_` and up to 5 digits more.
 const ID_BYTES: usize = 36;
+const PART_BYTES: usize = 6;
 
-/// Room for the values of one attempt. Longest: 71 + 36 + 20 + 24 + 10 + 47 bytes.
+/// Room for the values of one attempt. Longest: 71 + 42 + 20 + 24 + 10 + 47 bytes.
 const VALUES_BYTES: usize = 256;
 
 /// Bytes of the buffer that values are cut from: one allocation for some 70 attempts. A head that is
@@ -54,12 +56,19 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Identity of a parcel for its region: the same over retries, restarts and instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct WebhookId([u8; ID_BYTES]);
+pub struct WebhookId {
+    text: [u8; ID_BYTES + PART_BYTES],
+    len: usize,
+}
 
 impl WebhookId {
     pub fn as_str(&self) -> &str {
         // Written by `Envelope::id` alone, as ASCII.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
     }
 }
 
@@ -76,6 +85,8 @@ pub struct Stamp<'a> {
     pub now_s: u64,
     /// 1, 2, ...
     pub attempt: u32,
+    /// Parcels of its conversations that were given up before it.
+    pub gap_before: u32,
     /// The region may have seen some of this before.
     pub possible_duplicate: bool,
 }
@@ -156,16 +167,25 @@ impl Envelope {
         Ok(Self { head, used: RefCell::default(), signing, id: RefCell::new(id) })
     }
 
-    /// The id of this region's parcel from the webhook whose whole body has this digest.
-    pub fn id(&self, webhook: &[u8; 32]) -> WebhookId {
+    /// The id of this region's parcel from the webhook whose whole body has this digest, or of one `part`
+    /// of that; 0: of all of it.
+    pub fn id(&self, webhook: &[u8; 32], part: u16) -> WebhookId {
         let mut id = self.id.borrow_mut();
         let end = id.len() - webhook.len();
         id[end..].copy_from_slice(webhook);
         let digest = digest::digest(&digest::SHA256, &id);
-        let mut text = [0; ID_BYTES];
+        let mut text = [0; ID_BYTES + PART_BYTES];
         text[..4].copy_from_slice(b"msg_");
-        write_hex(digest.as_ref(), &mut text[4..]);
-        WebhookId(text)
+        write_hex(digest.as_ref(), &mut text[4..ID_BYTES]);
+        let mut len = ID_BYTES;
+        if part > 0 {
+            let mut number = itoa::Buffer::new();
+            let number = number.format(part).as_bytes();
+            text[len] = b'_';
+            text[len + 1..len + 1 + number.len()].copy_from_slice(number);
+            len += 1 + number.len();
+        }
+        WebhookId { text, len }
     }
 
     /// The head of one attempt, to be given back afterwards. `buffer` is one for all envelopes of a
@@ -183,6 +203,9 @@ impl Envelope {
                 *value = header_value(values.slice(start..ends[at]));
             }
         }
+        if stamp.gap_before > 0 {
+            head.headers.insert(GAP_BEFORE, stamp.gap_before.into());
+        }
         if stamp.possible_duplicate {
             head.headers.insert(POSSIBLE_DUPLICATE, TRUE);
         }
@@ -193,6 +216,7 @@ impl Envelope {
     pub fn give_back(&self, mut head: RequestHead) {
         // Said of one attempt, by `head` or by the client.
         if head.headers.len() > self.head.headers.len() {
+            head.headers.remove(GAP_BEFORE);
             head.headers.remove(POSSIBLE_DUPLICATE);
         }
         self.used.borrow_mut().push(head);
@@ -205,7 +229,7 @@ impl Envelope {
         write_hex(stamp.hub_signature, &mut hub_signature[7..]);
         to.extend_from_slice(&hub_signature);
         ends[0] = to.len();
-        to.extend_from_slice(&stamp.id.0);
+        to.extend_from_slice(stamp.id.as_bytes());
         ends[1] = to.len();
         let mut seconds = itoa::Buffer::new();
         let seconds = seconds.format(stamp.now_s).as_bytes();
@@ -220,7 +244,7 @@ impl Envelope {
         to.extend_from_slice(itoa::Buffer::new().format(stamp.attempt).as_bytes());
         ends[4] = to.len();
         if let Some(key) = &self.signing {
-            standard_signature(key, [&stamp.id.0, seconds, stamp.body], to);
+            standard_signature(key, [stamp.id.as_bytes(), seconds, stamp.body], to);
         }
         ends[5] = to.len();
         ends
@@ -268,7 +292,7 @@ fn write_hex(bytes: &[u8], to: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Endpoint, Secret};
+    use crate::config::{Endpoint, Retry, Secret};
 
     fn region(signing_secret: Option<&str>) -> Region {
         Region {
@@ -288,6 +312,8 @@ mod tests {
             timeout: Duration::from_secs(15),
             source_address: None,
             archive: None,
+            rate: 0,
+            retry: Retry::default(),
         }
     }
 
@@ -299,7 +325,7 @@ mod tests {
     #[test]
     fn head_holds_what_the_contract_lists() {
         let envelope = Envelope::new("edge-1", "main", &region(None)).unwrap();
-        let id = envelope.id(&[7; 32]);
+        let id = envelope.id(&[7; 32], 0);
         let mut stamp = Stamp {
             id: &id,
             body: b"{}",
@@ -307,6 +333,7 @@ mod tests {
             received_at_ms: 1_700_000_000_123,
             now_s: 1_700_000_060,
             attempt: 1,
+            gap_before: 0,
             possible_duplicate: false,
         };
         let mut buffer = BytesMut::new();
@@ -326,16 +353,18 @@ mod tests {
         ];
         assert_eq!(lines(&head), expected);
 
-        (stamp.attempt, stamp.possible_duplicate) = (u32::MAX, true);
+        (stamp.attempt, stamp.gap_before, stamp.possible_duplicate) = (u32::MAX, 2, true);
         let lines = lines(&envelope.head(&stamp, &mut buffer));
         assert_eq!(&lines[..9], &expected[..9]);
-        assert_eq!(lines[9..], ["penstock-attempt: 4294967295", "penstock-possible-duplicate: true"]);
+        let last =
+            ["penstock-attempt: 4294967295", "penstock-gap-before: 2", "penstock-possible-duplicate: true"];
+        assert_eq!(lines[9..], last);
     }
 
     #[test]
     fn used_head_keeps_nothing_of_its_last_attempt() {
         let envelope = Envelope::new("edge-1", "main", &region(Some("secret"))).unwrap();
-        let (first, second) = (envelope.id(&[7; 32]), envelope.id(&[8; 32]));
+        let (first, second) = (envelope.id(&[7; 32], 0), envelope.id(&[8; 32], 0));
         let mut buffer = BytesMut::new();
         let stamp = Stamp {
             id: &first,
@@ -344,6 +373,7 @@ mod tests {
             received_at_ms: 1_700_000_000_123,
             now_s: 1_700_000_060,
             attempt: 1,
+            gap_before: 0,
             possible_duplicate: false,
         };
         let fresh = envelope.head(&stamp, &mut buffer);
@@ -354,6 +384,7 @@ mod tests {
             received_at_ms: 1,
             now_s: 2,
             attempt: 3,
+            gap_before: 4,
             possible_duplicate: true,
         };
         envelope.give_back(envelope.head(&other, &mut buffer));
@@ -365,7 +396,7 @@ mod tests {
     fn id_is_stable_and_its_own_for_each_source_region_and_body() {
         let id = |source: &str, name: &str, digest| {
             let region = Region { name: name.into(), ..region(None) };
-            Envelope::new("g", source, &region).unwrap().id(&digest).as_str().to_owned()
+            Envelope::new("g", source, &region).unwrap().id(&digest, 0).as_str().to_owned()
         };
         // A change here makes regions take what they have seen for new.
         assert_eq!(id("main", "us-east", [7; 32]), "msg_284b3bd230321c5c2a03cb33e93f7322");
@@ -375,9 +406,12 @@ mod tests {
             id("main", "us-eas", [7; 32]),
             id("mainu", "s-east", [7; 32]),
         ];
+        let part = |part| Envelope::new("g", "main", &region(None)).unwrap().id(&[7; 32], part);
+        assert_eq!(part(2).as_str(), "msg_284b3bd230321c5c2a03cb33e93f7322_2");
+        all.extend([1, 2, u16::MAX].map(|number| part(number).as_str().to_owned()));
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.len(), 7);
         assert!(!all[0].contains('.'), "a dot would blur what is signed");
     }
 
@@ -410,7 +444,7 @@ mod tests {
     #[test]
     fn values_share_buffers_and_long_dates_are_no_panic() {
         let envelope = Envelope::new("edge-1", "main", &region(Some("secret"))).unwrap();
-        let id = envelope.id(&[7; 32]);
+        let id = envelope.id(&[7; 32], 0);
         let stamp = Stamp {
             id: &id,
             body: &[b'x'; 5_000],
@@ -418,6 +452,7 @@ mod tests {
             received_at_ms: u64::MAX,
             now_s: u64::MAX,
             attempt: u32::MAX,
+            gap_before: 0,
             possible_duplicate: false,
         };
         let mut buffer = BytesMut::new();

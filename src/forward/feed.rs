@@ -15,6 +15,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,16 +23,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::region::{Item, Region};
+use super::bury;
+use super::item::Item;
+use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
 use super::told::Told;
+use crate::dead::Desk;
 use crate::entry::Meta;
 use crate::fault;
-use crate::handling::{Desk, Step};
+use crate::handling::{Step, Watch};
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::read::{JournalReader, ReadEntry, ReadError, ReadFrame};
+use crate::journal::read::{Blocks, JournalReader, ReadEntry, ReadError, ReadFrame};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
@@ -43,6 +47,33 @@ const TURN: usize = 256;
 const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How a core's tasks give way to each other; a simulation has its own way.
+pub trait Pace {
+    /// Lets every other task have its turn.
+    fn aside(&self) -> impl Future<Output = std::io::Result<()>>;
+
+    fn pause(&self, time: std::time::Duration) -> impl Future<Output = ()>;
+}
+
+impl Pace for Yield {
+    async fn aside(&self) -> std::io::Result<()> {
+        self.now().await
+    }
+
+    async fn pause(&self, time: std::time::Duration) {
+        monoio::time::sleep(time).await;
+    }
+}
+
+/// What a look into the channel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// There may be more.
+    More,
+    /// The channel is empty, and nothing was missed.
+    All,
+}
 
 /// How far a lagging region got in one journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -65,7 +96,8 @@ pub struct Feed {
     regions: Vec<Rc<Region>>,
     sieve: Rc<Sieve>,
     settler: Rc<Settler>,
-    handling: Rc<Desk>,
+    dead: Desk,
+    watch: Rc<Watch>,
     told: Told,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
@@ -79,13 +111,14 @@ impl Feed {
         journals: Vec<JournalView>,
         by_id: HashMap<u32, Option<Rc<Region>>>,
         orphans: Option<Rc<Region>>,
-        (sieve, settler): (Rc<Sieve>, Rc<Settler>),
-        handling: Rc<Desk>,
+        (sieve, settler, dead): (Rc<Sieve>, Rc<Settler>, Desk),
+        watch: Rc<Watch>,
         pool: BufferPool,
         lag: Rc<Notify>,
     ) -> Self {
         let standing: Vec<Position> = journals.iter().map(|j| j.end).collect();
-        let regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
+        let mut regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
+        regions.sort_by_key(|region| region.index);
         for region in &regions {
             region.lag(vec![Cursor::default(); journals.len()]);
         }
@@ -97,7 +130,8 @@ impl Feed {
             regions,
             sieve,
             settler,
-            handling,
+            dead,
+            watch,
             told: Told::default(),
             pool,
             lag,
@@ -127,6 +161,17 @@ impl Feed {
         stopping: impl Fn() -> bool,
     ) -> std::io::Result<()> {
         while !stopping() {
+            match self.look(inlet) {
+                Taken::More => aside.now().await?,
+                Taken::All => bell.wait(|| inlet.idle() && !stopping()).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a turn's worth from the channel.
+    pub fn look(&self, inlet: &Inlet) -> Taken {
+        loop {
             let handed: Vec<Option<Position>> =
                 self.journals.iter().map(|j| j.published.as_ref().map(|p| p.handed())).collect();
             let mut taken = 0;
@@ -137,8 +182,7 @@ impl Feed {
                 self.take(frame);
             }
             if taken >= TURN {
-                aside.now().await?;
-                continue;
+                return Taken::More;
             }
             if inlet.overflowed() {
                 self.overflow(inlet);
@@ -151,9 +195,8 @@ impl Feed {
             if self.regions.iter().any(|r| r.lagging()) {
                 self.lag.notify();
             }
-            bell.wait(|| inlet.idle() && !stopping()).await?;
+            return Taken::All;
         }
-        Ok(())
     }
 
     fn take(&self, handed: Handed) {
@@ -252,23 +295,39 @@ impl Feed {
                 continue;
             }
             let at = (journal, lsn, slot);
-            if [Step::Sift, Step::Cut].iter().any(|step| self.handling.is_quarantined(*step, at)) {
-                // It is not touched: it stays in the journal, unsettled, for a person.
+            let unsifted = self.watch.is_quarantined(Step::Sift, at);
+            let quarantined = unsifted || self.watch.is_quarantined(Step::Cut, at);
+            let news = if unsifted {
+                // Whether it is a repeat nobody knows: all of it is given up.
+                Some(News { repeats: None, uncertain: true })
+            } else {
+                self.watch.during(Step::Sift, at, || {
+                    fault::poison("sift", entry.body);
+                    self.sieve.sift(region, &meta, slot)
+                })
+            };
+            fault::point("sifted");
+            let held = if old { self.dead.held(&view.id, lsn, slot) } else { None };
+            let news = match held {
+                Some(held) => bury::rest(held, news, &meta, slot),
+                None => news,
+            };
+            if news.is_none() && held.is_some() {
+                // A crash came between its letter and its mark.
+                region.cells().dead.add(1);
+                let mark = Mark { lsn, slot, outcome: Settled::Dead, tag: region.id };
+                let events = meta.events().filter(|event| event.slot == slot);
+                self.settler.settle(journal, Some(mark), region.id, events);
                 continue;
             }
-            let news = self.handling.during(Step::Sift, at, || {
-                fault::poison("sift", entry.body);
-                self.sieve.sift(region, &meta, slot)
-            });
-            fault::point("sifted");
             if fault::planted("claimed-before-delivered") {
-                let nobody = Mark { lsn, slot: u16::MAX, outcome: Settled::Delivered, tag: region.id };
-                self.settler.settle(journal, nobody, region.id, meta.events().filter(|e| e.slot == slot));
+                let events = meta.events().filter(|event| event.slot == slot);
+                self.settler.settle(journal, None, region.id, events);
             }
             let Some(News { repeats, uncertain }) = news else {
                 region.cells().repeated.add(1);
                 let mark = Mark { lsn, slot, outcome: Settled::Duplicate, tag: region.id };
-                self.settler.settle(journal, mark, region.id, std::iter::empty());
+                self.settler.settle(journal, Some(mark), region.id, std::iter::empty());
                 continue;
             };
             let item = Item {
@@ -278,19 +337,26 @@ impl Feed {
                 offset: record.start as u32,
                 len: bytes.len() as u32,
                 slot,
-                attempts: 0,
                 uncertain: uncertain || old && !view.clean,
-                record: None,
+                quarantined,
                 repeats,
+                ..Item::default()
             };
             region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
         }
     }
 
+    /// A reader for each journal.
+    pub fn readers(&self) -> Vec<JournalReader> {
+        self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect()
+    }
+
     /// Serves lagging regions until stopped.
-    pub async fn catch_up(&self, aside: &Yield) -> std::io::Result<()> {
-        let mut readers: Vec<JournalReader> =
-            self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect();
+    pub async fn catch_up<B: Blocks>(
+        &self,
+        mut readers: Vec<JournalReader<B>>,
+        pace: &impl Pace,
+    ) -> std::io::Result<()> {
         let (mut last, mut failing) = (0, false);
         while !self.stopping.get() {
             let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
@@ -308,14 +374,14 @@ impl Feed {
             let first = Rc::clone(&takers[0]);
             last = (last + 1 + turn(&first)) % count;
             takers.retain(|region| self.near(region, &first));
-            match self.pass(takers, &mut readers, aside).await {
+            match self.pass(takers, &mut readers, pace).await {
                 Ok(()) => failing = false,
                 Err(PassError::Read(error)) => {
                     if !failing {
                         tracing::error!(%error, "cannot read the journal; trying again every second");
                     }
                     failing = true;
-                    monoio::time::sleep(READ_AGAIN).await;
+                    pace.pause(READ_AGAIN).await;
                 }
                 Err(PassError::Ring(error)) => return Err(error),
             }
@@ -334,11 +400,11 @@ impl Feed {
         (0..self.journals.len()).all(|j| segment(one, j).abs_diff(segment(other, j)) <= 1)
     }
 
-    async fn pass(
+    async fn pass<B: Blocks>(
         &self,
         mut takers: Vec<Rc<Region>>,
-        readers: &mut [JournalReader],
-        aside: &Yield,
+        readers: &mut [JournalReader<B>],
+        pace: &impl Pace,
     ) -> Result<(), PassError> {
         let mut at: Vec<Cursor> = (0..readers.len())
             .map(|j| takers.iter().map(|r| r.cursor(j)).min().unwrap_or_default())
@@ -384,7 +450,7 @@ impl Feed {
             turn += 1;
             if turn % TURN == 0 {
                 takers.iter().for_each(|r| r.kick());
-                if let Err(error) = aside.now().await {
+                if let Err(error) = pace.aside().await {
                     break Err(PassError::Ring(error));
                 }
             }
@@ -401,11 +467,11 @@ impl Feed {
     }
 
     /// Reads the next frame of every journal that has none, as far as the core stands.
-    async fn fill(
+    async fn fill<B: Blocks>(
         &self,
         heads: &mut [Option<Head>],
         at: &mut [Cursor],
-        readers: &mut [JournalReader],
+        readers: &mut [JournalReader<B>],
     ) -> Result<(), ReadError> {
         loop {
             let standing = self.standing.borrow().clone();

@@ -12,7 +12,10 @@
 //! A conversation is any 64-bit number; two that share one share a lane, which costs time but
 //! never order.
 //!
-//! Bytes beside the item, one conversation per parcel: 16 in the parcel's slot, 20 for its place
+//! A parcel that failed holds up who stands behind it: those are *blocked* and counted, so that a
+//! caller can bound them apart from what could go out (`block`).
+//!
+//! Bytes beside the item, one conversation per parcel: 24 in the parcel's slot, 20 for its place
 //! and 19 to 39 (27 on average) for the lane in the hash table; a ready parcel takes 16 more. Vectors
 //! double as they grow, so just after a growth it is up to twice that; the room of the longest
 //! backlog is kept.
@@ -24,6 +27,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use foldhash::fast::RandomState;
+
+mod block;
+mod split;
 
 /// Nobody, nothing.
 const NONE: u32 = u32::MAX;
@@ -55,6 +61,7 @@ pub struct Lanes<T> {
     ready: BinaryHeap<Reverse<ParcelId>>,
     next_sequence: u64,
     len: usize,
+    blocked_len: usize,
 }
 
 #[derive(Debug)]
@@ -66,6 +73,8 @@ struct Parcel<T> {
     first: u32,
     /// Lanes in which someone stands before it; or [`READY`], [`RUNNING`], [`PARKED`].
     waits: u32,
+    /// Lanes in which who stands before it holds it up; [`block::FAILING`] if it failed itself.
+    blocked: u32,
 }
 
 /// One parcel's stand in one lane. Packed: a backlog holds one or more per parcel.
@@ -73,11 +82,18 @@ struct Parcel<T> {
 #[repr(C, packed(4))]
 struct Place {
     conversation: u64,
-    parcel: u32,
+    /// With [`block::HELD_UP`] if who stands before it in this lane holds it up.
+    holder: u32,
     /// The next in this lane, pushed later.
     behind: u32,
     /// The same parcel's place in its next lane.
     sibling: u32,
+}
+
+impl Place {
+    fn parcel(self) -> u32 {
+        self.holder & !block::HELD_UP
+    }
 }
 
 impl<T> Default for Lanes<T> {
@@ -91,6 +107,7 @@ impl<T> Default for Lanes<T> {
             ready: BinaryHeap::new(),
             next_sequence: 0,
             len: 0,
+            blocked_len: 0,
         }
     }
 }
@@ -101,16 +118,18 @@ impl<T> Lanes<T> {
     pub fn push(&mut self, conversations: &[u64], item: T) -> ParcelId {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let parcel = Parcel { item: Some(item), sequence, first: NONE, waits: READY };
+        let parcel = Parcel { item: Some(item), sequence, first: NONE, waits: READY, blocked: 0 };
         let index = claim(&mut self.parcels, &mut self.free_parcels, parcel);
         for &conversation in conversations {
             self.join(index, conversation);
         }
         self.len += 1;
         let id = ParcelId { sequence, index };
-        if self.parcels[index as usize].waits == READY {
+        let Parcel { waits, blocked, .. } = self.parcels[index as usize];
+        if waits == READY {
             self.ready.push(Reverse(id));
         }
+        self.blocked_len += usize::from(blocked > 0);
         id
     }
 
@@ -126,6 +145,7 @@ impl<T> Lanes<T> {
     /// # Panics
     /// If the parcel is neither running nor parked: only the head of all its lanes can be settled.
     pub fn finish(&mut self, id: ParcelId) -> T {
+        self.unblock(id);
         let parcel = self.held(id, &[RUNNING, PARKED]);
         let mut place = parcel.first;
         let item = parcel.item.take();
@@ -137,7 +157,7 @@ impl<T> Lanes<T> {
             if behind == NONE {
                 self.tails.remove(&conversation);
             } else {
-                self.move_up(self.places[behind as usize].parcel);
+                self.move_up(self.places[behind as usize].parcel());
             }
             place = sibling;
         }
@@ -171,6 +191,14 @@ impl<T> Lanes<T> {
         self.parcels.get_mut(id.index as usize).filter(|p| p.sequence == id.sequence)?.item.as_mut()
     }
 
+    /// The conversations of a parcel that is not settled.
+    pub fn conversations(&self, id: ParcelId) -> impl Iterator<Item = u64> + '_ {
+        let parcel = self.parcels.get(id.index as usize).filter(|p| p.sequence == id.sequence);
+        let first = parcel.filter(|p| p.item.is_some()).map_or(NONE, |p| p.first);
+        let place = |at: u32| self.places.get(at as usize).copied();
+        std::iter::successors(place(first), move |last| place(last.sibling)).map(|place| place.conversation)
+    }
+
     /// Parcels that are not settled.
     pub fn len(&self) -> usize {
         self.len
@@ -198,15 +226,19 @@ impl<T> Lanes<T> {
     fn join(&mut self, index: u32, conversation: u64) {
         let tail = self.tails.get(&conversation).copied();
         // A conversation named twice finds its own parcel at the end of the lane.
-        if tail.is_some_and(|tail| self.places[tail as usize].parcel == index) {
+        if tail.is_some_and(|tail| self.places[tail as usize].parcel() == index) {
             return;
         }
+        let before = tail.map(|tail| self.places[tail as usize].parcel());
+        let held_up = before.is_some_and(|before| self.parcels[before as usize].blocked > 0);
         let parcel = &mut self.parcels[index as usize];
-        let place = Place { conversation, parcel: index, behind: NONE, sibling: parcel.first };
+        let holder = if held_up { index | block::HELD_UP } else { index };
+        let place = Place { conversation, holder, behind: NONE, sibling: parcel.first };
         let place = claim(&mut self.places, &mut self.free_places, place);
         parcel.first = place;
         if let Some(tail) = tail.filter(|_| !fault::planted("lane-not-kept")) {
             parcel.waits += 1;
+            parcel.blocked += u32::from(held_up);
             self.places[tail as usize].behind = place;
         }
         self.tails.insert(conversation, place);
@@ -239,9 +271,9 @@ fn claim<V>(slots: &mut Vec<V>, free: &mut Vec<u32>, value: V) -> u32 {
         slots[index as usize] = value;
         return index;
     }
-    let index = u32::try_from(slots.len()).ok().filter(|i| *i != NONE);
-    // 4 billion parcels are terabytes of bodies: memory ends long before.
-    let index = index.expect("fewer than 2^32 - 1 slots");
+    let index = u32::try_from(slots.len()).ok().filter(|i| *i < block::HELD_UP);
+    // 2 billion parcels are terabytes of bodies: memory ends long before.
+    let index = index.expect("fewer than 2^31 slots");
     slots.push(value);
     index
 }

@@ -6,6 +6,7 @@
 //! sift     what of it is new; repeats are dropped, and settled with a mark
 //! region   the window: lanes per conversation, workers, what is due again, is the region down
 //! attempt  read back if need be > parcel (whole, or cut and signed) > envelope > client > verdict
+//! bury     given up: a dead letter first, then settled; and what comes back from there
 //! settle   its keys to the key log, then a mark to the journal the entry came from
 //! ```
 //!
@@ -29,12 +30,13 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
 use crate::fault;
-use crate::handling::Desk;
+use crate::handling::Watch;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
@@ -45,17 +47,28 @@ use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
 
 pub mod attempt;
+pub mod book;
+pub mod breaker;
+pub mod budget;
+pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
+pub mod gaps;
+pub mod item;
 pub mod lane;
+pub mod parts;
+pub mod poison;
+pub mod ramp;
 pub mod region;
 pub mod retry;
 pub mod settle;
 pub mod sift;
+pub mod slab;
 pub mod told;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
+use book::Rules;
 use client::Client;
 use envelope::{Envelope, EnvelopeError};
 use feed::Feed;
@@ -91,7 +104,8 @@ pub struct Setup {
     /// For the jitter of retries.
     pub seed: u64,
     pub keys: Keys,
-    pub handling: Desk,
+    pub dead: Desk,
+    pub watch: Watch,
 }
 
 /// What a core needs to find repeats.
@@ -114,6 +128,17 @@ pub struct Keys {
 pub fn envelopes(config: &Config, region: usize) -> Result<Vec<Envelope>, EnvelopeError> {
     let region = &config.regions[region];
     config.sources.iter().map(|s| Envelope::new(&config.gateway.id, &s.name, region)).collect()
+}
+
+pub fn rules(region: &config::Region, limits: Limits) -> Rules {
+    Rules {
+        in_flight: region.in_flight,
+        timeout: region.timeout,
+        rate: region.rate,
+        retry: region.retry,
+        window: limits.window,
+        kept: limits.kept,
+    }
 }
 
 /// A forwarding core at work.
@@ -142,9 +167,10 @@ impl Forwarder {
             limits,
             seed,
             keys,
-            handling,
+            dead,
+            watch,
         } = setup;
-        let handling = Rc::new(handling);
+        let watch = Rc::new(watch);
         let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
@@ -170,10 +196,13 @@ impl Forwarder {
                 .iter()
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
+            journals: journals.iter().map(|j| j.id).collect(),
             settler: Rc::clone(&settler),
-            handling: Rc::clone(&handling),
+            dead: dead.clone(),
+            watch: Rc::clone(&watch),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
+            parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
         });
@@ -189,9 +218,10 @@ impl Forwarder {
                     index,
                     id,
                     name: config.regions[index].name.clone(),
-                    in_flight_max: config.regions[index].in_flight,
-                    limits,
+                    rules: rules(&config.regions[index], limits),
+                    held_bytes: limits.held_bytes,
                     seed: seed ^ u64::from(id),
+                    clock: Instant::now,
                 },
                 Rc::clone(&room),
                 Arc::clone(&held),
@@ -200,12 +230,13 @@ impl Forwarder {
                     monoio::spawn(attempt::worker(Rc::clone(&workers), region));
                 },
             );
+            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed =
-            Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler), handling, pool, room));
+        let memory = (Rc::clone(&sieve), settler, dead);
+        let feed = Rc::new(Feed::new(journals, by_id, orphans, memory, watch, pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }
@@ -230,7 +261,7 @@ impl Forwarder {
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
-            monoio::spawn(async move { feed.catch_up(&Yield::new()?).await })
+            monoio::spawn(async move { feed.catch_up(feed.readers(), &Yield::new()?).await })
         };
         let aside = Yield::new()?;
         let stop = Rc::clone(&stopping);
@@ -244,7 +275,7 @@ impl Forwarder {
         }
         let end = Instant::now() + LAST_KEYS;
         attempts.settler.flush();
-        while !attempts.settler.idle() && Instant::now() < end {
+        while !(attempts.settler.idle() && attempts.dead.idle()) && Instant::now() < end {
             monoio::time::sleep(LOOK_AGAIN).await;
             attempts.settler.flush();
         }
@@ -309,6 +340,7 @@ async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: 
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));
+        bury::bring_back(attempts, regions);
         if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();
         }

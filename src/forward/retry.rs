@@ -4,8 +4,10 @@
 //! After an outage the retries of a region then spread evenly instead of coming back in waves, which
 //! equal waits with a little jitter would keep doing.
 //!
-//! Deliberately absent: giving up, Retry-After for a whole region, breaker. Pure: the moment and the
-//! randomness are arguments.
+//! An answer that no repetition mends is repeated slowly: a person may mend the region meanwhile.
+//!
+//! Deliberately absent: giving up (`poison`), how many retries there may be (`budget`), whether the region
+//! is asked at all (`breaker`). Pure: the moment and the randomness are arguments.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,6 +29,9 @@ pub const SHORTEST: Duration = Duration::from_millis(50);
 /// No wait is shorter after 429 or 503: the region said that it is overloaded.
 pub const SHORTEST_OVERLOADED: Duration = Duration::from_millis(500);
 
+/// Bound of the first wait after an answer that no repetition mends; half of it is the least.
+pub const BASE_UNWANTED: Duration = Duration::from_secs(10);
+
 /// Bounds of a `Retry-After` that is believed: 0 would be a hot loop, a month would be a loss.
 pub const RETRY_AFTER: (Duration, Duration) = (BASE, Duration::from_hours(1));
 
@@ -37,6 +42,12 @@ pub fn wait(failures: u32, overloaded: bool, rng: &mut Rng) -> Duration {
     let shortest = if overloaded { SHORTEST_OVERLOADED } else { SHORTEST };
     let nanos = rng.below(bound.as_nanos() as u64 + 1);
     Duration::from_nanos(nanos).max(shortest)
+}
+
+/// The same after an answer that no repetition mends.
+pub fn wait_unwanted(failures: u32, rng: &mut Rng) -> Duration {
+    let bound = LONGEST.min(BASE_UNWANTED * (1 << failures.saturating_sub(1).min(20)));
+    bound / 2 + Duration::from_nanos(rng.below(bound.as_nanos() as u64 / 2 + 1))
 }
 
 /// How long to wait when the region asked for `asked`.
@@ -86,6 +97,25 @@ impl Due {
             return None;
         }
         self.heap.pop().map(|Reverse((_, id))| id)
+    }
+
+    /// The earliest of those that fit, whether its moment has come or not.
+    pub fn take_first(&mut self, fits: impl Fn(ParcelId) -> bool) -> Option<ParcelId> {
+        let Reverse((at, id)) = *self.heap.iter().filter(|Reverse((_, id))| fits(*id)).max()?;
+        self.heap.retain(|Reverse(waiting)| *waiting != (at, id));
+        Some(id)
+    }
+
+    /// Forgets a parcel.
+    pub fn remove(&mut self, id: ParcelId) {
+        self.heap.retain(|Reverse((_, other))| *other != id);
+    }
+
+    /// Gives each parcel a new moment; `None` keeps the one it has.
+    pub fn change(&mut self, mut moment: impl FnMut(ParcelId) -> Option<Instant>) {
+        let waiting = std::mem::take(&mut self.heap).into_vec();
+        let changed = waiting.into_iter().map(|Reverse((at, id))| Reverse((moment(id).unwrap_or(at), id)));
+        self.heap = changed.collect();
     }
 
     /// When to look again.

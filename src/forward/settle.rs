@@ -100,21 +100,22 @@ impl Settler {
         }
     }
 
-    /// A parcel of `region` is settled; `events` are remembered over restarts.
+    /// A parcel of `region` is settled, or a part of one (then without a mark, unless it is the last);
+    /// `events` are remembered over restarts.
     pub fn settle(
         &self,
         journal: JournalIndex,
-        mark: Mark,
+        mark: Option<Mark>,
         region: u32,
         events: impl Iterator<Item = EventRow>,
     ) {
-        self.cells.marks.add(1);
+        self.cells.marks.add(u64::from(mark.is_some()));
         let mut waiting = self.waiting.borrow_mut();
         let minute = self.minute.get();
         for EventRow { key, value, .. } in events {
             log::push(&log::Record { key, value, minute, region }, &mut waiting.records);
         }
-        waiting.marks[journal].push(mark);
+        waiting.marks[journal].extend(mark);
         waiting.count += 1;
         if waiting.count.is_multiple_of(BATCH) {
             self.hand_over(&mut waiting);

@@ -34,6 +34,7 @@ pub mod floor;
 pub mod folder;
 pub mod frame;
 pub mod free;
+pub mod ground;
 pub mod live;
 pub mod marks;
 pub mod read;

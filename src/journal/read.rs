@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -98,8 +99,19 @@ impl ReadFrame {
     }
 }
 
-/// The segment files of one journal, opened as they are needed.
-struct Files {
+/// The files of one journal, as whoever reads it needs them.
+pub trait Blocks {
+    fn exists(&self, segment: u64) -> bool;
+
+    /// Bytes of a segment from `at`: `len` of them, or what there is. Both on block borders.
+    fn read(&self, segment: u64, at: u64, len: usize) -> impl Future<Output = io::Result<Bytes>>;
+
+    /// The file with a segment's list.
+    fn list(&self, segment: u64) -> impl Future<Output = io::Result<Vec<u8>>>;
+}
+
+/// Those on disk, opened as they are needed.
+pub struct Files {
     dir: PathBuf,
     mode: OpenMode,
     open: RefCell<HashMap<u64, Rc<File>>>,
@@ -107,9 +119,9 @@ struct Files {
 }
 
 /// Reads the frames of one journal in order.
-pub struct JournalReader {
+pub struct JournalReader<B = Files> {
     id: JournalId,
-    files: Files,
+    files: B,
     /// What recovery found: where older segments end and what to jump over.
     spans: Arc<Vec<Span>>,
     segments: SegmentsView,
@@ -138,8 +150,8 @@ enum Form {
 }
 
 /// Reads single records of one journal, many at a time.
-pub struct RecordReader {
-    files: Files,
+pub struct RecordReader<B = Files> {
+    files: B,
 }
 
 struct Chunk {
@@ -153,9 +165,16 @@ struct Chunk {
 
 impl JournalReader {
     pub fn new(view: &JournalView, pool: BufferPool) -> Self {
+        Self::over(view, Files::new(view.dir.clone(), view.mode, pool))
+    }
+}
+
+impl<B: Blocks> JournalReader<B> {
+    /// As [`JournalReader::new`], over other files.
+    pub fn over(view: &JournalView, files: B) -> Self {
         Self {
             id: view.id,
-            files: Files::new(view.dir.clone(), view.mode, pool),
+            files,
             spans: Arc::clone(&view.spans),
             segments: SegmentsView::new(Arc::clone(&view.segments)),
             chunk: None,
@@ -229,14 +248,17 @@ impl JournalReader {
     async fn thin(&mut self, at: Position, upto: Position) -> Result<Step, ReadError> {
         let (segment, block) = (at.segment(), BLOCK as u64);
         if self.list.as_ref().is_none_or(|list| list.segment != segment) {
-            self.list = Some(self.files.list(segment, &self.id).await?);
+            let list = self.files.list(segment).await.map_err(failed(segment, 0))?;
+            let list = LiveList::decode(&list, &self.id, segment);
+            self.list = Some(list.map_err(|fault| ReadError::List { segment, fault })?);
         }
         let rows = self.list.as_ref().map_or(&[][..], |list| &list.rows);
         let rows = &rows[rows.partition_point(|row| row.frame < at.offset())..];
         let Some(first) = rows.first().copied() else { return self.next_segment(segment, upto).await };
         let rows = &rows[..rows.partition_point(|row| row.frame == first.frame)];
         let end = rows.last().map_or(0, |row| row.offset as usize + row.len as usize);
-        let bytes = self.files.read(segment, first.frame, end.next_multiple_of(BLOCK)).await?;
+        let bytes = self.files.read(segment, first.frame, end.next_multiple_of(BLOCK)).await;
+        let bytes = bytes.map_err(failed(segment, first.frame))?;
         let written_at = FrameHeader::decode(&bytes).map_or(0, |header| header.written_at);
         let mut entries = Vec::new();
         for row in rows.chunk_by(|a, b| a.lsn == b.lsn).map(|rows| rows[0]) {
@@ -283,7 +305,7 @@ impl JournalReader {
     async fn sealed_before(&mut self, at: Position, upto: Position) -> Result<bool, ReadError> {
         let segment = at.segment();
         if self.salt.is_none_or(|(number, _)| number != segment) {
-            let bytes = self.files.read(segment, 0, 2 * BLOCK).await?;
+            let bytes = self.files.read(segment, 0, 2 * BLOCK).await.map_err(failed(segment, 0))?;
             let header = SegmentHeader::decode(&bytes).ok().flatten();
             self.salt = Some((segment, header.map(|header| header.salt)));
         }
@@ -300,10 +322,10 @@ impl JournalReader {
     /// Number of the segment that follows in the chain.
     async fn following(&mut self, segment: u64) -> Result<Option<u64>, ReadError> {
         for number in segment + 1..=segment + NUMBER_GAP {
-            if !segment_path(&self.files.dir, number).exists() {
+            if !self.files.exists(number) {
                 continue;
             }
-            let bytes = self.files.read(number, 0, 2 * BLOCK).await?;
+            let bytes = self.files.read(number, 0, 2 * BLOCK).await.map_err(failed(number, 0))?;
             if let Ok(Some(header)) = SegmentHeader::decode(&bytes)
                 && header.previous_segment == segment
             {
@@ -330,7 +352,8 @@ impl JournalReader {
                 return Ok(chunk.bytes.slice(skip..));
             }
         }
-        let bytes = self.files.read(segment, offset, len.next_multiple_of(BLOCK)).await?;
+        let bytes = self.files.read(segment, offset, len.next_multiple_of(BLOCK)).await;
+        let bytes = bytes.map_err(failed(segment, offset))?;
         self.chunk = Some(Chunk { segment, offset, upto, bytes: bytes.clone() });
         Ok(bytes)
     }
@@ -338,7 +361,14 @@ impl JournalReader {
 
 impl RecordReader {
     pub fn new(dir: PathBuf, mode: OpenMode, pool: BufferPool) -> Self {
-        Self { files: Files::new(dir, mode, pool) }
+        Self::over(Files::new(dir, mode, pool))
+    }
+}
+
+impl<B: Blocks> RecordReader<B> {
+    /// As [`RecordReader::new`], over other files.
+    pub fn over(files: B) -> Self {
+        Self { files }
     }
 
     /// One record, by the frame's position and the record's place in it.
@@ -347,7 +377,8 @@ impl RecordReader {
         let from = start / BLOCK as u64 * BLOCK as u64;
         let skip = (start - from) as usize;
         let want = (skip + len as usize).next_multiple_of(BLOCK);
-        let bytes = self.files.read(frame.segment(), from, want).await?;
+        let bytes = self.files.read(frame.segment(), from, want).await;
+        let bytes = bytes.map_err(failed(frame.segment(), from))?;
         if bytes.len() < skip + len as usize {
             return Err(ReadError::Damaged { segment: frame.segment(), at: start, fault: FrameFault::Short });
         }
@@ -358,34 +389,6 @@ impl RecordReader {
 impl Files {
     fn new(dir: PathBuf, mode: OpenMode, pool: BufferPool) -> Self {
         Self { dir, mode, open: RefCell::default(), pool }
-    }
-
-    async fn read(&self, segment: u64, at: u64, len: usize) -> Result<Bytes, ReadError> {
-        let failed = |source| ReadError::Io { segment, at, source };
-        let file = self.file(segment).map_err(failed)?;
-        // The driver fills the whole buffer: a single record gets one of its own size.
-        let mut buf = if len < CHUNK { AlignedBuf::with_capacity(len) } else { self.pool.get() };
-        buf.reserve_total(len);
-        let (read, mut buf) = file.read_at(buf, at).await;
-        let read = read.map_err(failed)?;
-        buf.set_len(read);
-        Ok(self.pool.share(buf))
-    }
-
-    async fn list(&self, segment: u64, journal: &JournalId) -> Result<LiveList, ReadError> {
-        let failed = |source| ReadError::Io { segment, at: 0, source };
-        let file = std::fs::File::open(live_path(&self.dir, segment)).map_err(failed)?;
-        let len = file.metadata().map_err(failed)?.len() as usize;
-        let mut buf = AlignedBuf::with_capacity(len);
-        let mut got = 0;
-        let file = File::from_std(file).map_err(failed)?;
-        // A list is renamed over the one before: an open one never changes.
-        if len > 0 {
-            let (read, filled) = file.read_at(buf, 0).await;
-            (got, buf) = (read.map_err(failed)?, filled);
-        }
-        LiveList::decode(&buf.as_slice()[..got.min(len)], journal, segment)
-            .map_err(|fault| ReadError::List { segment, fault })
     }
 
     fn file(&self, segment: u64) -> io::Result<Rc<File>> {
@@ -405,6 +408,41 @@ impl Files {
         files.insert(segment, Rc::clone(&file));
         Ok(file)
     }
+}
+
+impl Blocks for Files {
+    fn exists(&self, segment: u64) -> bool {
+        segment_path(&self.dir, segment).exists()
+    }
+
+    async fn read(&self, segment: u64, at: u64, len: usize) -> io::Result<Bytes> {
+        let file = self.file(segment)?;
+        // The driver fills the whole buffer: a single record gets one of its own size.
+        let mut buf = if len < CHUNK { AlignedBuf::with_capacity(len) } else { self.pool.get() };
+        buf.reserve_total(len);
+        let (read, mut buf) = file.read_at(buf, at).await;
+        buf.set_len(read?);
+        Ok(self.pool.share(buf))
+    }
+
+    async fn list(&self, segment: u64) -> io::Result<Vec<u8>> {
+        let file = std::fs::File::open(live_path(&self.dir, segment))?;
+        let len = file.metadata()?.len() as usize;
+        let mut buf = AlignedBuf::with_capacity(len);
+        let mut got = 0;
+        let file = File::from_std(file)?;
+        // A list is renamed over the one before: an open one never changes.
+        if len > 0 {
+            let (read, filled) = file.read_at(buf, 0).await;
+            (got, buf) = (read?, filled);
+        }
+        buf.set_len(got.min(len));
+        Ok(buf.as_slice().to_vec())
+    }
+}
+
+fn failed(segment: u64, at: u64) -> impl FnOnce(io::Error) -> ReadError {
+    move |source| ReadError::Io { segment, at, source }
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub enum Settled {
     Delivered = 1,
     /// The region had everything in it already.
     Duplicate = 2,
+    /// Given up: it is a dead letter, or was one.
+    Dead = 3,
 }
 
 impl Settled {
@@ -39,6 +41,7 @@ impl Settled {
         match byte {
             1 => Some(Self::Delivered),
             2 => Some(Self::Duplicate),
+            3 => Some(Self::Dead),
             _ => None,
         }
     }
@@ -273,6 +276,7 @@ mod tests {
         let marks = [
             Mark { lsn: 5, slot: 2, outcome: Settled::Delivered, tag: 9 },
             Mark { lsn: u64::MAX, slot: u16::MAX, outcome: Settled::Duplicate, tag: u32::MAX },
+            Mark { lsn: 6, slot: 0, outcome: Settled::Dead, tag: 9 },
         ];
         write_marks(&mut buf, &[8; 16], &marks);
         write_gap(&mut buf, &[8; 16], 10, 12);

@@ -234,7 +234,7 @@ pub fn recover(
         }
     }
     if let Some((frame, lsn, chain)) = expected {
-        let lsn = if fault::planted("numbers-given-twice") { lsn.saturating_sub(1) } else { lsn };
+        let lsn = lsn.saturating_sub(u64::from(fault::planted("numbers-given-twice")));
         (out.next_frame, out.next_lsn, out.chain) = (frame, lsn, chain.unwrap_or_default());
     }
     Ok(out)
@@ -316,7 +316,7 @@ fn walk(
             chain: Some(&out.chain),
         };
         match check(&bytes[at as usize..limit as usize], &expect) {
-            Ok(header) if !(fault::planted("good-frame-refused") && header.number % 8 == 7) => {
+            Ok(header) => {
                 span.parcels += accept(segment.number, at, &bytes[at as usize..], &header, out, visit)?;
                 at += u64::from(header.padded);
                 span.end = at;
@@ -327,8 +327,7 @@ fn walk(
             Err(fault @ FrameFault::Version(_)) => {
                 return Err(RecoverError::Newer { segment: segment.number, at, fault: fault.to_string() });
             }
-            bad => {
-                let fault = bad.err().unwrap_or(FrameFault::PayloadCrc);
+            Err(fault) => {
                 let later = find_later(&bytes[..limit as usize], at + BLOCK as u64, segment, out.next_frame);
                 let (resume, lsn) = match (&later, after) {
                     (Some((offset, header)), _) => (*offset, header.first_lsn),
@@ -428,8 +427,7 @@ fn check(bytes: &[u8], expect: &Expect<'_>) -> Result<FrameHeader, FrameFault> {
         return Err(FrameFault::Salt);
     }
     let (header, payload) = frame::read(bytes)?;
-    if let Some(chain) = expect.chain
-        && !fault::planted("chain-not-compared")
+    if let Some(chain) = expect.chain.filter(|_| !fault::planted("chain-not-compared"))
         && (header.number != expect.number || header.first_lsn != expect.lsn || header.previous != *chain)
     {
         return Err(FrameFault::Chain);
@@ -444,6 +442,7 @@ fn check(bytes: &[u8], expect: &Expect<'_>) -> Result<FrameHeader, FrameFault> {
             Err(_) => return Err(FrameFault::PayloadCrc),
         }
     }
+    let count = count + u32::from(fault::planted("good-frame-refused"));
     if count != header.records { Err(FrameFault::Lengths) } else { Ok(header) }
 }
 

@@ -49,19 +49,19 @@ pub enum OpenMode {
 
 /// A segment that holds zeros and waits for its header.
 #[derive(Debug)]
-pub struct Spare {
+pub struct Spare<F = File> {
     pub number: u64,
-    pub file: File,
+    pub file: F,
 }
 
 /// An order for a segment.
 #[derive(Debug)]
-pub struct Order {
+pub struct Order<F = File> {
     pub dir: PathBuf,
     pub number: u64,
     pub bytes: u64,
     pub mode: OpenMode,
-    pub reply: Sender<Spare>,
+    pub reply: Sender<Spare<F>>,
 }
 
 pub fn segment_path(dir: &Path, number: u64) -> PathBuf {

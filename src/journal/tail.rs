@@ -5,23 +5,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender};
-use monoio::fs::File;
 
 use super::Position;
 use super::buffer::{AlignedBuf, BufferPool};
 use super::frame::{
     self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, JournalId, Salt, SegmentHeader,
 };
+use super::ground::{Ground, Ring};
 use super::spare::{AHEAD, OpenMode, Order, Spare};
-use super::store::random;
 use super::writer::Seed;
 use crate::fault;
 
-struct Active {
-    file: Rc<File>,
+struct Active<F> {
+    file: Rc<F>,
     segment: u64,
     salt: Salt,
     /// Where the next frame goes.
@@ -29,19 +27,20 @@ struct Active {
 }
 
 /// Where the next frame goes and what it must say.
-pub(super) struct Tail {
+pub(super) struct Tail<G: Ground = Ring> {
+    ground: G,
     id: JournalId,
     mode: OpenMode,
     segment_bytes: u64,
-    active: RefCell<Option<Active>>,
+    active: RefCell<Option<Active<G::File>>>,
     /// The segment before the one in use, and where it ends.
     previous: Cell<(u64, u64)>,
     next_frame: Cell<u64>,
     next_lsn: Cell<u64>,
     chain: Cell<Digest>,
     /// Segments made ahead: those taken from the channel already, and those that wait in it.
-    ready: RefCell<VecDeque<Spare>>,
-    spares: Receiver<Spare>,
+    ready: RefCell<VecDeque<Spare<G::Raw>>>,
+    spares: Receiver<Spare<G::Raw>>,
     order: Box<dyn Fn(u64)>,
     /// Highest number ordered.
     ordered: Cell<u64>,
@@ -50,8 +49,16 @@ pub(super) struct Tail {
     pool: BufferPool,
 }
 
-impl Tail {
-    pub(super) fn new(seed: Seed, orders: Sender<Order>, pool: BufferPool) -> Self {
+impl<G: Ground> Tail<G>
+where
+    G::Raw: 'static,
+{
+    pub(super) fn new(
+        ground: G,
+        seed: Seed<G::Raw>,
+        orders: Sender<Order<G::Raw>>,
+        pool: BufferPool,
+    ) -> Self {
         let (reply, spares) = crossbeam_channel::bounded(AHEAD + 1);
         let (dir, mode, bytes) = (seed.dir, seed.mode, seed.segment_bytes);
         let order = Box::new(move |number| {
@@ -60,6 +67,7 @@ impl Tail {
             orders.send(order).ok();
         });
         let tail = Self {
+            ground,
             id: seed.id,
             mode,
             segment_bytes: bytes,
@@ -77,6 +85,10 @@ impl Tail {
         };
         tail.keep_ahead();
         tail
+    }
+
+    pub(super) fn ground(&self) -> &G {
+        &self.ground
     }
 
     pub(super) fn next_lsn(&self) -> u64 {
@@ -150,7 +162,7 @@ impl Tail {
                 payload_crc: 0,
                 durable_upto: self.next_lsn.get(),
                 previous: self.chain.get(),
-                written_at: unix_ns(),
+                written_at: self.ground.unix_ns(),
             },
         );
         // Before the write: what comes in meanwhile must count with this space taken.
@@ -177,11 +189,11 @@ impl Tail {
         Ok(())
     }
 
-    async fn write_durably(&self, file: &File, buf: AlignedBuf, offset: u64) -> io::Result<AlignedBuf> {
+    async fn write_durably(&self, file: &G::File, buf: AlignedBuf, offset: u64) -> io::Result<AlignedBuf> {
         let len = buf.len();
         fault::pause("frame-write").await?;
-        let (written, buf) = file.write_at(buf, offset).await;
-        let written = fault::shorten("frame-short", written)
+        let (written, buf) = self.ground.write(file, buf, offset).await;
+        let written = fault::end("frame-written", written)
             .or_else(|error| if fault::planted("write-error-ignored") { Ok(len) } else { Err(error) })?;
         if written != len && !fault::planted("short-write-ignored") {
             // The rest may or may not be there: nothing about this frame is known any more.
@@ -191,7 +203,7 @@ impl Tail {
             ));
         }
         if self.mode == OpenMode::Buffered {
-            file.sync_data().await?;
+            self.ground.sync(file).await?;
         }
         Ok(buf)
     }
@@ -203,9 +215,9 @@ impl Tail {
         self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
         fault::point("sealed");
-        let file = Rc::new(File::from_std(spare.file)?);
+        let file = Rc::new(self.ground.open(spare.file)?);
         let mut salt = Salt::default();
-        random(&mut salt)?;
+        self.ground.draw(&mut salt)?;
         let last = self.position();
         let mut buf = self.pool.get();
         SegmentHeader {
@@ -217,7 +229,7 @@ impl Tail {
             previous: self.chain.get(),
             previous_segment: last.segment(),
             previous_end: last.offset(),
-            created_at: unix_ns(),
+            created_at: self.ground.unix_ns(),
         }
         .encode(&mut buf);
         let buf = self.write_durably(&file, buf, 0).await?;
@@ -229,8 +241,4 @@ impl Tail {
         self.keep_ahead();
         Ok(true)
     }
-}
-
-fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }

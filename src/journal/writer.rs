@@ -19,17 +19,19 @@ use super::account::Wrote;
 use super::buffer::{AlignedBuf, BufferPool};
 use super::commit::{CommitPolicy, Decision, Waiting};
 use super::frame::{Digest, FrameKind, HEADER, JournalId};
+use super::ground::{Ground, Ring};
 use super::record::{self, Mark};
 use super::recover::Lost;
 use super::spare::{OpenMode, Order, Spare};
 use super::tail::Tail;
 use crate::fault;
 use crate::metrics::IngestCells;
-use crate::wake::{Notify, Timer};
+use crate::wake::Notify;
 
 /// A frame may not carry more than this, so that one commit stays short even on a slow disk.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Room in a segment that entries may not take: the marks and the seal that let a full disk drain.
+/// Room in a segment that entries may not take: the marks and the seal that let a full disk drain. Of a
+/// segment smaller than any that can be configured, an eighth.
 const RESERVED: u64 = 256 * 1024;
 /// Marks of one record, 64 KiB: what has piled up on a full disk goes in small steps.
 const MARKS_MAX: usize = 4096;
@@ -38,7 +40,7 @@ const ASK_AGAIN: usize = 256 * 1024;
 
 /// All that a core needs to go on with a journal; made by `store` before the core starts.
 #[derive(Debug)]
-pub struct Seed {
+pub struct Seed<F = std::fs::File> {
     pub id: JournalId,
     pub dir: PathBuf,
     pub next_frame: u64,
@@ -47,7 +49,7 @@ pub struct Seed {
     /// Segment before the first one to be written, and where it ends; 0 = none.
     pub last_segment: u64,
     pub last_end: u64,
-    pub spares: Vec<Spare>,
+    pub spares: Vec<Spare<F>>,
     /// Damage to be recorded.
     pub damage: Vec<Lost>,
     pub mode: OpenMode,
@@ -98,13 +100,15 @@ struct Pending {
 }
 
 /// The journal of one core. Cheap to share on it.
-pub struct Journal {
+pub struct Journal<G: Ground = Ring> {
     id: JournalId,
     /// Whoever frees what is settled is told of every durable frame.
     wrote: Sender<Wrote>,
-    tail: Tail,
+    tail: Tail<G>,
     /// Most bytes of a batch.
     batch_max: usize,
+    /// Room in a segment that entries may not take.
+    reserved: u64,
     pending: RefCell<Pending>,
     /// Number of the batch that is being filled; all below `done` are durable.
     filling: Cell<u64>,
@@ -132,18 +136,37 @@ impl Journal {
         pool: BufferPool,
         cells: Arc<IngestCells>,
     ) -> Rc<Self> {
+        Self::on(Ring, seed, orders, wrote, pool, cells)
+    }
+}
+
+impl<G: Ground> Journal<G>
+where
+    G::Raw: 'static,
+{
+    /// As [`Journal::new`], on another ground.
+    pub fn on(
+        ground: G,
+        seed: Seed<G::Raw>,
+        orders: Sender<Order<G::Raw>>,
+        wrote: Sender<Wrote>,
+        pool: BufferPool,
+        cells: Arc<IngestCells>,
+    ) -> Rc<Self> {
         let mut pending = Pending::new(pool.get());
         for lost in seed.damage.iter().filter(|l| l.last_lsn >= l.first_lsn) {
             record::write_gap(&mut pending.buf, &seed.id, lost.first_lsn, lost.last_lsn);
             pending.records += 1;
-            pending.oldest = Some(Instant::now());
+            pending.oldest = Some(ground.now());
         }
         // Two batches fit in a fresh segment: the one that opens it and the one that waits meanwhile.
-        let batch_max = FRAME_BYTES_MAX.min((seed.segment_bytes / 2 - RESERVED) as usize);
+        let reserved = RESERVED.min(seed.segment_bytes / 8);
+        let batch_max = FRAME_BYTES_MAX.min((seed.segment_bytes / 2 - reserved) as usize);
         Rc::new(Self {
             id: seed.id,
             wrote,
             batch_max,
+            reserved,
             pending: RefCell::new(pending),
             filling: Cell::new(1),
             done: Cell::new(1),
@@ -151,7 +174,7 @@ impl Journal {
             marks: RefCell::default(),
             oldest_mark: Cell::new(None),
             policy: RefCell::new(CommitPolicy::new(seed.commit_delay)),
-            tail: Tail::new(seed, orders, pool.clone()),
+            tail: Tail::new(ground, seed, orders, pool.clone()),
             pool,
             notify: Rc::new(Notify::default()),
             poisoned: Cell::new(false),
@@ -181,7 +204,7 @@ impl Journal {
         meta_len: usize,
         meta: impl FnOnce(&mut AlignedBuf),
         body: &[u8],
-    ) -> Result<Ticket, Full> {
+    ) -> Result<Ticket<G>, Full> {
         if self.poisoned.get() || self.stopping.get() || !self.room(record::entry_len(meta_len, body.len())) {
             return Err(Full);
         }
@@ -197,7 +220,7 @@ impl Journal {
         }
         pending.entries.push(EntryAt { lsn, tag, offset: offset as u32, len: len as u32 });
         let first = pending.oldest.is_none();
-        pending.oldest.get_or_insert_with(Instant::now);
+        pending.oldest.get_or_insert_with(|| self.now());
         if first || pending.buf.len() >= ASK_AGAIN {
             self.notify.notify();
         }
@@ -211,7 +234,7 @@ impl Journal {
             return;
         }
         if self.oldest_mark.get().is_none() {
-            self.oldest_mark.set(Some(Instant::now()));
+            self.oldest_mark.set(Some(self.now()));
             self.notify.notify();
         }
         let mut waiting = self.marks.borrow_mut();
@@ -232,14 +255,14 @@ impl Journal {
     /// Whether `more` bytes of entries can be stored: in the segment in use or in one made ahead.
     fn room(&self, more: usize) -> bool {
         let pending = self.pending.borrow().buf.len() + more;
-        pending <= self.batch_max && self.tail.room(pending, RESERVED)
+        pending <= self.batch_max && self.tail.room(pending, self.reserved)
     }
 
     /// The writer: the only one who touches the file. Ends with the first error, or after [`Journal::stop`].
     pub async fn run(self: Rc<Self>, mut sink: impl FnMut(&mut Committed<'_>)) -> io::Result<()> {
-        let timer = Timer::start(Rc::clone(&self.notify))?;
+        let timer = self.tail.ground().timer(Rc::clone(&self.notify))?;
         loop {
-            let now = Instant::now();
+            let now = self.now();
             let waiting = self.waiting();
             let decision = self.policy.borrow().decide(now, &waiting);
             let stopping = self.stopping.get();
@@ -257,7 +280,7 @@ impl Journal {
                 }
                 Decision::Tick => self.tick().await,
                 Decision::Until(at) => {
-                    timer.arm(at.saturating_duration_since(now))?;
+                    self.tail.ground().arm(&timer, at.saturating_duration_since(now))?;
                     self.notify.notified().await;
                     Ok(())
                 }
@@ -268,6 +291,10 @@ impl Journal {
             };
             self.poison_on_error(written)?;
         }
+    }
+
+    fn now(&self) -> Instant {
+        self.tail.ground().now()
     }
 
     fn waiting(&self) -> Waiting {
@@ -293,9 +320,9 @@ impl Journal {
     /// Proves the newest frame by an empty one, if there is room for it: a tick never opens a segment.
     async fn tick(&self) -> io::Result<()> {
         if self.tail.fits(0) && !fault::planted("newest-frame-unproven") {
-            self.policy.borrow_mut().started(Instant::now(), 0);
+            self.policy.borrow_mut().started(self.now(), 0);
             self.tail.write_empty(FrameKind::Tick).await?;
-            self.policy.borrow_mut().finished(Instant::now(), true);
+            self.policy.borrow_mut().finished(self.now(), true);
         } else {
             self.policy.borrow_mut().proven();
         }
@@ -322,10 +349,10 @@ impl Journal {
         for entry in &mut batch.entries {
             entry.lsn += first_lsn;
         }
-        let start = Instant::now();
+        let start = self.now();
         self.policy.borrow_mut().started(start, entries);
         let (position, buf) = self.tail.write_frame(batch.buf, FrameKind::Commit, batch.records).await?;
-        let end = Instant::now();
+        let end = self.now();
         fault::point("frame-durable");
         self.policy.borrow_mut().finished(end, entries == 0);
         self.cells.commit_seconds.observe_ns(end.duration_since(start).as_nanos() as u64);
@@ -372,7 +399,7 @@ impl Journal {
             let given_up = std::mem::take(&mut *self.marks.borrow_mut());
             self.gave_up.set(self.gave_up.get() || !given_up.is_empty());
         }
-        self.oldest_mark.set((!self.marks.borrow().is_empty()).then(Instant::now));
+        self.oldest_mark.set((!self.marks.borrow().is_empty()).then(|| self.now()));
         self.pool.put(self.pending.replace(batch).buf);
         self.filling.set(self.filling.get() - 1);
     }
@@ -385,7 +412,7 @@ impl Journal {
             bytes += marks_len(marks);
             // No more than is kept free for them: entries that came while the segment was being taken
             // into use were promised the rest of it.
-            let too_many = taken > 0 && bytes as u64 > RESERVED;
+            let too_many = taken > 0 && bytes as u64 > self.reserved;
             if too_many || !self.tail.fits(batch.buf.len() - HEADER + marks_len(marks)) {
                 break;
             }
@@ -394,7 +421,7 @@ impl Journal {
             taken += 1;
         }
         let written = waiting.drain(..taken).collect();
-        self.oldest_mark.set((!waiting.is_empty()).then(Instant::now));
+        self.oldest_mark.set((!waiting.is_empty()).then(|| self.now()));
         written
     }
 }
@@ -412,12 +439,12 @@ fn marks_len(marks: &[Mark]) -> usize {
 }
 
 /// Resolves when the webhook is durable and handed over. Dropping it changes nothing: the webhook stays.
-pub struct Ticket {
-    journal: Rc<Journal>,
+pub struct Ticket<G: Ground = Ring> {
+    journal: Rc<Journal<G>>,
     batch: u64,
 }
 
-impl Future for Ticket {
+impl<G: Ground> Future for Ticket<G> {
     type Output = Result<(), Poisoned>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

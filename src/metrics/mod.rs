@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::parse::EventKind;
 
 pub mod archive;
+pub mod dead;
 pub mod render;
 pub mod text;
 
@@ -181,13 +182,21 @@ pub struct RegionCells {
     pub delivered: Counter,
     /// Parcels of which every event was a repeat.
     pub repeated: Counter,
+    /// Parcels given up: they are dead letters.
+    pub dead: Counter,
+    /// Tries of parcels that had failed before.
+    pub retries: Counter,
+    /// Parcels cut per conversation because the region refused them.
+    pub split: Counter,
+    /// 0 closed, 1 half-open, 2 open, 3 paused.
+    pub state: Gauge,
     /// Events dropped as repeats.
     pub duplicates: Counter,
     /// Events with the key of an earlier one and another value.
     pub changed_events: Counter,
     pub in_flight: Gauge,
     /// Parcels that were in the journal and not settled when the process started. With those of the
-    /// ingest cores, less the delivered and the repeated, they are the backlog.
+    /// ingest cores, less the delivered, the repeated and the dead, they are the backlog.
     pub recovered: Gauge,
     pub attempt_seconds: Histogram,
     /// Parcels cut from a webhook of several regions (the others go out byte for byte).

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::archive::{self, ArchiveCells};
+use super::dead::{self, DeadCells};
 use super::text::{Family, Page};
 use super::{
     AttemptOutcome, Counter, ForwardCells, Gauge, IngestCells, RegionCells, SourceCells, WebhookOutcome,
@@ -50,6 +51,8 @@ pub struct Registry {
     pub forward: Vec<Arc<ForwardCells>>,
     /// By region.
     pub archive: Arc<Vec<ArchiveCells>>,
+    /// By region.
+    pub dead: Arc<Vec<DeadCells>>,
     pub process: Arc<ProcessCells>,
 }
 
@@ -75,6 +78,7 @@ impl Registry {
             ingest: ingest.collect(),
             forward: forward.collect(),
             archive: Arc::new(regions.iter().map(|_| ArchiveCells::default()).collect()),
+            dead: Arc::new(regions.iter().map(|_| DeadCells::default()).collect()),
             process: Arc::new(ProcessCells { log_lines_dropped, ..ProcessCells::default() }),
             sources,
             regions,
@@ -91,6 +95,7 @@ impl Registry {
         self.render_journal(&mut page);
         self.render_parcels(&mut page);
         self.render_forwarding(&mut page);
+        dead::render(&mut page, &self.regions, &self.dead);
         archive::render(&mut page, &self.regions, &self.archive);
         process::render(&mut page);
         page.finish()
@@ -222,6 +227,8 @@ impl Registry {
             family.sample(&[("region", region), ("outcome", "delivered")], delivered);
             let repeated = self.of_region(at, |cells| cells.repeated.get());
             family.sample(&[("region", region), ("outcome", "duplicate")], repeated);
+            let dead = self.of_region(at, |cells| cells.dead.get());
+            family.sample(&[("region", region), ("outcome", "dead")], dead);
         }
         let mut family =
             page.counter("penstock_attempts_total", "Tries to hand a parcel over, by how they ended.");
@@ -235,13 +242,26 @@ impl Registry {
         for (at, region) in self.regions.iter().enumerate() {
             // The three are read one after the other while cores write them.
             let accepted = sum(&self.ingest, |cells| cells.parcels[at].get());
-            let settled = |cells: &RegionCells| cells.delivered.get() + cells.repeated.get();
+            let settled =
+                |cells: &RegionCells| cells.delivered.get() + cells.repeated.get() + cells.dead.get();
             let recovered = self.of_region(at, |cells| cells.recovered.get());
             let settled = self.of_region(at, settled);
             family.sample(&[("region", region)], (accepted + recovered).saturating_sub(settled));
         }
         let family = page.gauge("penstock_in_flight_parcels", "Parcels being tried now.");
         self.per_region(family, |cells| cells.in_flight.get());
+        let family = page.gauge(
+            "penstock_region_state",
+            "0 the region gets its traffic, 1 some to see whether it takes it, 2 none because it failed or asked for a pause, 3 none because it answered 410.",
+        );
+        self.per_region(family, |cells| cells.state.get());
+        let family = page.counter("penstock_retries_total", "Tries of parcels that had failed before.");
+        self.per_region(family, |cells| cells.retries.get());
+        let family = page.counter(
+            "penstock_parcels_split_total",
+            "Parcels that were cut per conversation because the region refused them twice.",
+        );
+        self.per_region(family, |cells| cells.split.get());
         let family = page.gauge(
             "penstock_region_lagging",
             "1 while the region is fed from the journal because it was too slow for the channel.",
@@ -373,6 +393,8 @@ mod tests {
         }
         zero("penstock_events_total{source=\"od\\\"d\\\\\\n\",kind=\"session\"}");
         zero("penstock_parcels_total{region=\"eu\",outcome=\"delivered\"}");
+        zero("penstock_parcels_total{region=\"eu\",outcome=\"dead\"}");
+        zero("penstock_dead_letters{region=\"eu\"}");
         zero("penstock_backlog_parcels{region=\"eu\"}");
         zero("penstock_archive_lag_seconds{region=\"us\"}");
         zero("penstock_archive_objects_total{region=\"us\"}");

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::Endpoint;
+use crate::config::{Endpoint, Retry};
 
 /// A region with these prefixes and countries, both written with blanks between.
 fn region(name: &str, prefixes: &str, countries: &str) -> Region {
@@ -23,6 +23,8 @@ fn region(name: &str, prefixes: &str, countries: &str) -> Region {
         timeout: Duration::from_secs(1),
         source_address: None,
         archive: None,
+        rate: 0,
+        retry: Retry::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::admin::{self, AdminState};
 use crate::archive;
 use crate::config::Config;
+use crate::dead::{self, DeadError, Graves};
 use crate::dedupe::{self, FolderError};
 use crate::entry::name_id;
 use crate::forward;
@@ -101,6 +102,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Keys(#[from] FolderError),
+    #[error("dead letters: {0}")]
+    Dead(#[from] DeadError),
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     #[error("{what} {first:?} and {second:?} have the same internal number; rename one of them")]
@@ -162,7 +165,8 @@ impl Gateway {
 
         // Ports first: a second gateway on this machine must fail before it waits for the data folder.
         let listeners = bind_all(&config)?;
-        let admin = Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config)));
+        let admin =
+            Arc::new(AdminState::new(Arc::clone(&registry), own_names(&config), config.admin.token.as_ref()));
         start_admin(&config, &admin, &side)?;
         side.handle().spawn(disk::watch(config.gateway.data_dir.clone(), Arc::clone(&registry.process)));
 
@@ -198,7 +202,18 @@ impl Gateway {
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
         let (finished_to, finished) = crossbeam_channel::unbounded();
-        for (core, inlet) in inlets.into_iter().enumerate() {
+        let (desks, office) = dead::start(dead::Start {
+            graves: graves(&config)?,
+            regions: ways(&config, &owners),
+            forward_cores: forward_count,
+            unsettled: &|id, lsn, slot| {
+                store.journals.iter().any(|journal| journal.id == *id && journal.open.contains(lsn, slot))
+            },
+            cells: Arc::clone(&registry.dead),
+            failed: dead_letters_failed(fatal_to.clone()),
+        })?;
+        admin.open_office(office);
+        for (core, (inlet, dead)) in inlets.into_iter().zip(desks).enumerate() {
             let setup = forward::Setup {
                 config: Arc::clone(&config),
                 owned: (0..config.regions.len()).filter(|r| usize::from(owners[*r]) == core).collect(),
@@ -219,7 +234,8 @@ impl Gateway {
                     mixer: u128::from(random_seed()?) << 64 | u128::from(random_seed()?),
                     failed: key_log_failed(core, fatal_to.clone()),
                 },
-                handling: handling.desk()?,
+                dead,
+                watch: handling.watch()?,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
@@ -328,6 +344,36 @@ fn key_log_failed(core: usize, fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error
     Box::new(move |source| {
         tracing::error!(core, error = %source, "the key log beside the journal failed; nothing more is settled");
         tell(&fatal, Fatal::Io { core: format!("keys-{core}"), source });
+    })
+}
+
+/// Reads the dead letters, and says what is wrong with them.
+fn graves(config: &Config) -> Result<Graves, DeadError> {
+    let start = Instant::now();
+    let graves = Graves::open(&config.gateway.data_dir, config.journal.sync)?;
+    for damage in &graves.damages {
+        tracing::error!(%damage, "dead letters are not as they were written");
+    }
+    let letters: usize = graves.stocks().iter().map(|stock| stock.letters).sum();
+    if letters > 0 {
+        tracing::info!(letters, took = ?start.elapsed(), "dead letters wait for a person: penstock dead list");
+    }
+    Ok(graves)
+}
+
+fn ways(config: &Config, owners: &[u16]) -> Vec<dead::Way> {
+    let way = |(region, owner): (&crate::config::Region, &u16)| dead::Way {
+        id: name_id(&region.name),
+        name: region.name.clone(),
+        core: usize::from(*owner),
+    };
+    config.regions.iter().zip(owners).map(way).collect()
+}
+
+fn dead_letters_failed(fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error) + Send> {
+    Box::new(move |source| {
+        tracing::error!(error = %source, "the dead letters cannot be written; what is given up stays unsettled");
+        tell(&fatal, Fatal::Io { core: "dead".to_owned(), source });
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use monoio::{IoUringDriver, RuntimeBuilder};
-use penstock::config::{Endpoint, Region};
+use penstock::config::{Endpoint, Region, Retry};
 use penstock::deadline::Deadlines;
 use penstock::forward::client::{Attempt, Client, Outcome};
 use penstock::forward::envelope::{Envelope, Stamp};
@@ -124,6 +124,8 @@ pub(crate) fn region(address: SocketAddr) -> Region {
         timeout: PATIENCE,
         source_address: None,
         archive: None,
+        rate: 0,
+        retry: Retry::default(),
     }
 }
 
@@ -135,7 +137,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn head(&self, body: &[u8]) -> Parts {
-        let id = self.envelope.id(&[7; 32]);
+        let id = self.envelope.id(&[7; 32], 0);
         let stamp = Stamp {
             id: &id,
             body,
@@ -143,6 +145,7 @@ impl Core {
             received_at_ms: 1_700_000_000_123,
             now_s: 1_700_000_060,
             attempt: 1,
+            gap_before: 0,
             possible_duplicate: false,
         };
         self.envelope.head(&stamp, &mut BytesMut::new())

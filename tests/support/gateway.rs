@@ -249,7 +249,7 @@ fn spawn(settings: &Settings, config: &Path, log: &Path) -> Child {
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + super::patience(limit);
     loop {
         match child.try_wait().unwrap() {
             None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),

@@ -42,6 +42,8 @@ pub struct Report {
     pub delivered: usize,
     /// Deliveries of events beyond the first.
     pub repeats: usize,
+    /// Events that were given up and are dead letters.
+    pub dead: usize,
     pub lost: Vec<String>,
     pub out_of_order: Vec<String>,
     pub unexcused: Vec<String>,
@@ -81,7 +83,7 @@ impl Ledger {
     /// Waits until every event of an acked webhook was delivered, and then a little for what should
     /// not come any more. Gives up at `limit`; [`Ledger::audit`] then names what is missing.
     pub fn settle(&self, regions: &[Region], limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + super::patience(limit);
         let mut missing: HashMap<&str, ()> = HashMap::new();
         for sent in self.sent.iter().filter(|sent| sent.acked().is_some()) {
             missing.extend(sent.webhook.events.iter().map(|event| (event.id.as_str(), ())));
@@ -288,7 +290,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, acked, due, delivered, repeats, .. } = self;
+        let Self { sent, acked, due, delivered, repeats, dead, .. } = self;
+        let (lost, out_of_order) = (self.lost.len(), self.out_of_order.len());
+        writeln!(
+            f,
+            "LEDGER | sent {sent} | acked {acked} | delivered {delivered} | duplicates {repeats} | dead {dead} | \
+             lost {lost} | out of order {out_of_order}"
+        )?;
         writeln!(f, "webhooks sent {sent}, acked {acked} with {due} events")?;
         writeln!(f, "events delivered {delivered}, and again {repeats}")?;
         for (name, list) in self.faults() {

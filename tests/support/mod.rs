@@ -62,8 +62,15 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long to wait for something: `limit`, or what `PENSTOCK_PATIENCE` allows, in seconds. For runs that are
+/// to fail, and soon.
+pub fn patience(limit: Duration) -> Duration {
+    limit.min(Duration::from_secs(setting("PENSTOCK_PATIENCE", 86_400)))
+}
+
 /// Waits until `done` says so; panics with `what` after `limit`.
 pub fn eventually(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let limit = patience(limit);
     let deadline = Instant::now() + limit;
     while !done() {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");

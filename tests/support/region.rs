@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::http::{Connection, Message};
+use super::http::{Connection, Message, find};
 
 /// How a region answers. May change while parcels come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,12 @@ pub enum Mode {
     Refuse,
     /// Answers 200 after a while.
     Slow(Duration),
+    /// Answers every second parcel with that.
+    Half(u16),
+    /// Answers with that and a `Retry-After` of so many seconds.
+    Asks(u16, u64),
+    /// Answers parcels in which this text stands with that.
+    Against(u16, &'static str),
     Rude(Rude),
 }
 
@@ -144,6 +150,8 @@ struct Shared {
     /// When open connections were cut.
     cuts: Mutex<Vec<Instant>>,
     next: AtomicU64,
+    /// Of [`Mode::Half`].
+    turn: AtomicU64,
 }
 
 impl Region {
@@ -154,6 +162,7 @@ impl Region {
             open: Mutex::default(),
             cuts: Mutex::default(),
             next: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
         };
         let address = super::loopback(super::free_port());
         let mut region = Self { name: name.to_owned(), address, shared: Arc::new(shared), listener: None };
@@ -246,8 +255,10 @@ impl Shared {
     fn take(&self, connection: &mut Connection, head: Message) -> bool {
         let mode = *lock(&self.mode);
         let status = match mode {
-            Mode::Ok => 200,
-            Mode::Status(status) => status,
+            Mode::Half(status) if self.turn.fetch_add(1, SeqCst).is_multiple_of(2) => status,
+            Mode::Against(status, text) if find(&head.body, text.as_bytes()).is_some() => status,
+            Mode::Ok | Mode::Half(_) | Mode::Against(..) => 200,
+            Mode::Status(status) | Mode::Asks(status, _) => status,
             Mode::Slow(pause) => {
                 std::thread::sleep(pause);
                 200
@@ -269,7 +280,13 @@ impl Shared {
             return false;
         }
         let reason = if status == 200 { "OK" } else { "Scripted" };
-        connection.send(format!("HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_ok()
+        let asks = if let Mode::Asks(_, seconds) = mode {
+            format!("retry-after: {seconds}\r\n")
+        } else {
+            String::new()
+        };
+        let answer = format!("HTTP/1.1 {status} {reason}\r\n{asks}content-length: 0\r\n\r\n");
+        connection.send(answer.as_bytes()).is_ok()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::TERRITORIES;
-use crate::config::{Endpoint, Region};
+use crate::config::{Endpoint, Region, Retry};
 use crate::parse::User;
 use crate::route::{Router, Rule, country_of};
 
@@ -39,6 +39,8 @@ fn region(name: &str, countries: &[&str]) -> Region {
         timeout: Duration::ZERO,
         source_address: None,
         archive: None,
+        rate: 0,
+        retry: Retry::default(),
     }
 }
 

@@ -1,0 +1,430 @@
+//! The thread that owns the dead letters while the gateway runs.
+//!
+//! What came meanwhile is written together and synced once. When there is no space, letters wait here and their
+//! parcels stay unsettled; any other error ends the process, as in the journal: what a failed sync left
+//! behind is not known. One thread for all cores: a letter is rare, and a region that floods this place
+//! is refused by its own workers, each of which waits for its letter.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::oneshot;
+
+use super::desk::{Desk, Found, Held, Order};
+use super::graves::Graves;
+use super::office::{Ask, Deed, Done, Office, Page, Shown};
+use super::{Filter, Letter, LetterId, Replay, State, What};
+use crate::fault;
+use crate::journal::JournalId;
+use crate::metrics::dead::DeadCells;
+
+/// Pause before a full disk is tried again.
+const FULL: Duration = Duration::from_millis(500);
+/// How often replays are looked at that are due.
+const PACE: Duration = Duration::from_millis(10);
+/// How often segments are looked at that may go,
+const LOOK: Duration = Duration::from_secs(10);
+/// and for how long after the last letter they stay: its mark must be durable by then, since the next
+/// start knows only from the letter that its parcel is not to be tried.
+const STAY: Duration = Duration::from_secs(60);
+/// Letters of a region that are out again at a time.
+const OUT_MAX: usize = 64;
+/// Replays that were late are caught up with at most this far.
+const BEHIND: Duration = Duration::from_millis(50);
+
+/// A region that letters can go out to.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// `entry::name_id` of its name.
+    pub id: u32,
+    pub name: String,
+    /// The forwarding core that owns it.
+    pub core: usize,
+}
+
+/// What the thread is started with.
+pub struct Start<'a> {
+    pub graves: Graves,
+    /// In the order of the configuration, as `cells` are.
+    pub regions: Vec<Way>,
+    pub forward_cores: usize,
+    /// Whether the journals have that parcel and no mark of it.
+    pub unsettled: &'a dyn Fn(&JournalId, u64, u16) -> bool,
+    pub cells: Arc<Vec<DeadCells>>,
+    /// The letters could not be written.
+    pub failed: Box<dyn FnOnce(io::Error) + Send>,
+}
+
+/// Starts the thread `dead`: a desk per forwarding core, and the office.
+pub fn start(start: Start<'_>) -> io::Result<(Vec<Desk>, Office)> {
+    let Start { graves, regions, forward_cores, unsettled, cells, failed } = start;
+    let (give, orders) = crossbeam_channel::unbounded();
+    let found = Arc::new(found(&graves, unsettled)?);
+    let (sent, done) = (Arc::default(), Arc::default());
+    let (replays_to, replays): (Vec<_>, Vec<_>) =
+        (0..forward_cores).map(|_| crossbeam_channel::unbounded()).unzip();
+    let desk = |replays| Desk {
+        orders: give.clone(),
+        replays,
+        found: Arc::clone(&found),
+        sent: Arc::clone(&sent),
+        done: Arc::clone(&done),
+    };
+    let desks = replays.into_iter().map(desk).collect();
+    let lines = regions.iter().map(|way| (way.name.clone(), Line::default())).collect();
+    let mut keeper = Keeper {
+        orders,
+        graves,
+        regions,
+        replays: replays_to,
+        lines,
+        letters: Vec::new(),
+        changes: Vec::new(),
+        told: Vec::new(),
+        full: None,
+        last_letter: Instant::now(),
+        last_look: Instant::now(),
+        done,
+        cells,
+    };
+    keeper.begin();
+    std::thread::Builder::new().name("dead".into()).spawn(move || {
+        match catch_unwind(AssertUnwindSafe(|| keeper.run())) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed(error),
+            Err(_) => {
+                tracing::error!("the dead letters' thread panicked; ending the process");
+                std::process::abort();
+            }
+        }
+    })?;
+    Ok((desks, Office(give)))
+}
+
+fn found(graves: &Graves, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> io::Result<Found> {
+    let mut held: HashMap<(JournalId, u64, u16), Held> = HashMap::new();
+    graves.parcels(|journal, lsn, slot, events| {
+        if !unsettled(&journal, lsn, slot) {
+            return;
+        }
+        let places: Vec<u32> = events.collect();
+        let all = held.entry((journal, lsn, slot)).or_insert_with(|| Held::Events(Vec::new()));
+        match all {
+            Held::Events(_) if places.is_empty() => *all = Held::Whole,
+            Held::Events(all) => {
+                all.extend(places);
+                all.sort_unstable();
+                all.dedup();
+            }
+            Held::Whole => {}
+        }
+    })?;
+    let gaps = graves.gaps().map(|(region, conversation, count)| ((region, conversation), count));
+    Ok(Found { held, gaps: gaps.collect() })
+}
+
+/// Letters of one region that are to go out.
+#[derive(Debug, Default)]
+struct Line {
+    waiting: VecDeque<(LetterId, u32)>,
+    out: HashSet<LetterId>,
+    /// When the next one may go.
+    next: Option<Instant>,
+}
+
+struct Keeper {
+    orders: Receiver<Order>,
+    graves: Graves,
+    regions: Vec<Way>,
+    /// By core.
+    replays: Vec<Sender<Replay>>,
+    /// By name of the region.
+    lines: HashMap<String, Line>,
+    /// What is not durable.
+    letters: Vec<(LetterId, Box<Letter>, oneshot::Sender<LetterId>)>,
+    changes: Vec<(LetterId, What)>,
+    told: Vec<(u32, u64)>,
+    /// There is no space; when to try again.
+    full: Option<Instant>,
+    last_letter: Instant,
+    last_look: Instant,
+    done: Arc<AtomicU64>,
+    cells: Arc<Vec<DeadCells>>,
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl Keeper {
+    fn begin(&mut self) {
+        let mut homeless = 0;
+        for (region, id, rate) in self.graves.ordered() {
+            match self.lines.get_mut(region) {
+                Some(line) => line.waiting.push_back((id, rate)),
+                None => homeless += 1,
+            }
+        }
+        let (going, unknown) = (self.lines.values().map(|line| line.waiting.len()).sum::<usize>(), homeless);
+        if going + unknown > 0 {
+            tracing::info!(
+                going,
+                unknown_region = unknown,
+                "dead letters are going out again, as was ordered"
+            );
+        }
+        self.count();
+    }
+
+    /// Until nobody is left who could order.
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let pause = match self.full {
+                Some(_) => FULL,
+                None if self.lines.values().any(|line| !line.waiting.is_empty()) => PACE,
+                None => LOOK,
+            };
+            match self.orders.recv_timeout(pause) {
+                Ok(order) => self.take(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            while let Ok(order) = self.orders.try_recv() {
+                self.take(order);
+            }
+            if self.full.is_none_or(|again| again <= Instant::now()) {
+                let written = self.write();
+                self.has_space(written)?;
+            }
+            self.send_out();
+            if self.last_look.elapsed() >= LOOK && self.last_letter.elapsed() >= STAY && self.full.is_none() {
+                self.last_look = Instant::now();
+                let retired = self.graves.retire(now_ms());
+                self.has_space(retired)?;
+                self.count();
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Bury(letter, answer) => {
+                let id = self.graves.name(letter.last.at_ms);
+                self.letters.push((id, letter, answer));
+            }
+            Order::Replayed(id) => {
+                fault::point("letter-replayed");
+                self.changes.push((id, What::Replayed));
+            }
+            Order::FailedAgain(id, failure) => self.changes.push((id, What::Failed(failure))),
+            Order::GapTold { region, conversation } => self.told.push((region, conversation)),
+            Order::Record(id, answer) => match self.graves.letter(id) {
+                // Who asked may be gone.
+                Ok(Some((_, Ok(record)))) => answer.send(record).unwrap_or_default(),
+                Ok(Some((_, Err(damage)))) => tracing::error!(%damage, "a dead letter cannot go out"),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, "a dead letter cannot be read"),
+            },
+            Order::Ask(ask) => self.answer(ask),
+        }
+    }
+
+    /// Makes durable what has come, and lets go on who waits for it.
+    fn write(&mut self) -> io::Result<()> {
+        let idle = self.letters.is_empty() && self.changes.is_empty() && self.told.is_empty();
+        for way in &self.regions {
+            let mine = |letter: &Letter| letter.region == way.id;
+            let batch: Vec<(LetterId, &Letter)> = self
+                .letters
+                .iter()
+                .map(|(id, letter, _)| (*id, &**letter))
+                .filter(|(_, letter)| mine(letter))
+                .collect();
+            if batch.is_empty() {
+                continue;
+            }
+            self.graves.bury(&way.name, &batch)?;
+            fault::point("letter-durable");
+            self.last_letter = Instant::now();
+            for (id, _, answer) in self.letters.extract_if(.., |(_, letter, _)| letter.region == way.id) {
+                // The core stopped meanwhile.
+                answer.send(id).ok();
+            }
+        }
+        while let Some((_, first)) = self.changes.first().copied() {
+            let run = self.changes.iter().take_while(|(_, what)| *what == first).count();
+            let ids: Vec<LetterId> = self.changes[..run].iter().map(|(id, _)| *id).collect();
+            self.graves.change(first, &ids, now_ms())?;
+            for id in &ids {
+                self.lines.values_mut().for_each(|line| {
+                    line.out.remove(id);
+                });
+            }
+            self.changes.drain(..run);
+            self.done.fetch_add(run as u64, SeqCst);
+        }
+        while let Some((region, conversation)) = self.told.first().copied() {
+            self.graves.told(region, conversation, now_ms())?;
+            self.told.remove(0);
+            self.done.fetch_add(1, SeqCst);
+        }
+        if !idle {
+            self.count();
+        }
+        Ok(())
+    }
+
+    /// Notes that there is space or none; another error is handed on.
+    fn has_space(&mut self, written: io::Result<()>) -> io::Result<()> {
+        match written {
+            Ok(()) => {
+                if self.full.take().is_some() {
+                    tracing::info!("the dead letters have space again");
+                }
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                if self.full.replace(Instant::now() + FULL).is_none() {
+                    tracing::error!(
+                        "no space for dead letters: parcels that are given up stay unsettled, and their conversations wait, until there is"
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn send_out(&mut self) {
+        let now = Instant::now();
+        let mut bad = Vec::new();
+        for way in &self.regions {
+            let Some(line) = self.lines.get_mut(&way.name) else { continue };
+            while line.out.len() < OUT_MAX
+                && line.next.is_none_or(|next| next <= now)
+                && let Some((id, rate)) = line.waiting.pop_front()
+            {
+                if self.graves.state(id) != Some(State::Ordered) || line.out.contains(&id) {
+                    continue;
+                }
+                let from = line.next.map_or(now, |next| next.max(now.checked_sub(BEHIND).unwrap_or(now)));
+                line.next = Some(from + Duration::from_secs(1) / rate.max(1));
+                let (card, record) = match self.graves.letter(id) {
+                    Ok(Some((card, Ok(record)))) => (card, record),
+                    Ok(Some((_, Err(damage)))) => {
+                        tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
+                        bad.push((id, What::Kept));
+                        continue;
+                    }
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::error!(%error, "a dead letter cannot be read; it goes out after the next start");
+                        continue;
+                    }
+                };
+                line.out.insert(id);
+                let replay = Replay {
+                    id,
+                    region: way.id,
+                    slot: card.slot,
+                    part: card.part,
+                    attempts: card.last.attempts,
+                    conversations: card.conversations,
+                    events: card.events,
+                    record,
+                };
+                // A core that has stopped takes nothing more; the next start does.
+                self.replays[way.core].send(replay).ok();
+            }
+        }
+        if !bad.is_empty() {
+            let ids: Vec<LetterId> = bad.iter().map(|(id, _)| *id).collect();
+            if let Err(error) = self.graves.change(What::Kept, &ids, now_ms()) {
+                tracing::error!(%error, "the order to send a damaged letter could not be taken back");
+            }
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let words = |error: io::Error| format!("the dead letters cannot be read or written: {error}");
+        // Whoever asked may be gone: that is no matter.
+        match ask {
+            Ask::List { filter, user, limit, answer } => {
+                let page = self.matched(filter, user).and_then(|ids| {
+                    Ok(Page { count: ids.len(), cards: self.graves.cards(&ids[..ids.len().min(limit)])? })
+                });
+                answer.send(page.map_err(words)).ok();
+            }
+            Ask::Show(id, answer) => {
+                let shown = self.graves.letter(id).map(|letter| {
+                    letter.map(|(card, record)| Shown {
+                        card,
+                        record: record.map_err(|damage| damage.to_string()),
+                    })
+                });
+                answer.send(shown.map_err(words)).ok();
+            }
+            Ask::Do { deed, filter, user, dry_run, answer } => {
+                answer.send(self.act(deed, filter, user, dry_run).map_err(words)).ok();
+            }
+        }
+    }
+
+    fn matched(&self, mut filter: Filter, user: Option<String>) -> io::Result<Vec<LetterId>> {
+        filter.user = user.map(|user| self.graves.user(&user)).or(filter.user);
+        self.graves.matched(&filter)
+    }
+
+    fn act(&mut self, deed: Deed, filter: Filter, user: Option<String>, dry_run: bool) -> io::Result<Done> {
+        let mut ids = self.matched(filter, user)?;
+        let (count, mut homeless) = (ids.len(), 0);
+        let what = match deed {
+            Deed::Replay { rate } => {
+                ids.retain(|id| {
+                    self.graves.region(*id).is_some_and(|region| self.lines.contains_key(region))
+                });
+                homeless = count - ids.len();
+                What::Ordered { rate }
+            }
+            Deed::Keep => What::Kept,
+            Deed::Drop => What::Dropped,
+        };
+        if dry_run {
+            return Ok(Done { count, changed: 0, homeless });
+        }
+        let waiting: Vec<LetterId> =
+            ids.iter().filter(|id| self.graves.state(**id) == Some(State::Waiting)).copied().collect();
+        let changed = self.graves.change(what, &ids, now_ms());
+        if let What::Ordered { rate } = what {
+            // On a full disk the order may be written for some of them only.
+            for id in waiting {
+                if self.graves.state(id) == Some(State::Ordered)
+                    && let Some(line) = self.graves.region(id).and_then(|region| self.lines.get_mut(region))
+                {
+                    line.waiting.push_back((id, rate));
+                }
+            }
+        }
+        self.count();
+        Ok(Done { count, changed: changed?, homeless })
+    }
+
+    fn count(&self) {
+        for stock in self.graves.stocks() {
+            let at = self.regions.iter().position(|way| way.name == stock.region);
+            if let Some(cells) = at.and_then(|at| self.cells.get(at)) {
+                cells.letters.set(stock.letters as u64);
+                cells.bytes.set(stock.bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! One segment: a file of letters and its index, and what of it is in memory.
+//!
+//! In memory is a slot per letter, so that a million of them take some tens of megabytes; all else is
+//! read from the index when it is asked for, and a webhook only when it is shown or goes out.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::gaps::Gaps;
+use super::record::{self, Change, FileKind, Found, HEADER, HeaderFault, PREFIX, Row, What};
+use super::{Failure, LetterId, State};
+use crate::fault;
+
+/// A new segment is begun at so many bytes of letters: small, since one goes when all in it has gone.
+pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Something on the disk that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} byte {at}: {what} ({len} bytes)", path.display())]
+pub struct Damage {
+    pub path: PathBuf,
+    pub at: u64,
+    pub len: u64,
+    pub what: &'static str,
+}
+
+/// Why the dead letters cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadError {
+    #[error("{what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Newer { path: PathBuf, source: HeaderFault },
+}
+
+pub(super) fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DeadError + 'a {
+    move |source| DeadError::Io { what, path: path.to_owned(), source }
+}
+
+/// One letter in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot {
+    pub(super) id: LetterId,
+    /// Where its entry begins in the index.
+    at: u32,
+    /// Where its last failure begins in the index; 0: it failed only once.
+    failed: u32,
+    /// Of its order, letters a second.
+    pub(super) rate: u32,
+    pub(super) state: State,
+}
+
+impl Slot {
+    /// Whether a change makes a difference.
+    pub(super) fn takes(&self, what: &What) -> bool {
+        after(self.state, what).is_some()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    dir: PathBuf,
+    salt: u64,
+    /// By id.
+    pub(super) slots: Vec<Slot>,
+    pub(super) alive: usize,
+    /// Bytes of letters with the header.
+    pub(super) letters_end: u64,
+    pub(super) index_end: u64,
+    /// The two files, while letters are added.
+    open: Option<(File, File)>,
+}
+
+fn path(dir: &Path, number: u64, kind: FileKind) -> PathBuf {
+    dir.join(match kind {
+        FileKind::Letters => format!("{number:08}.letters"),
+        FileKind::Index => format!("{number:08}.index"),
+    })
+}
+
+impl Segment {
+    pub(super) fn create(dir: &Path, number: u64, salt: u64, sync: bool) -> io::Result<Self> {
+        let new = |kind| {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(path(dir, number, kind))?;
+            file.write_all_at(&record::header(kind, salt), 0)?;
+            if sync {
+                file.sync_all()?
+            }
+            Ok(file)
+        };
+        let files = new(FileKind::Letters).and_then(|letters| Ok((letters, new(FileKind::Index)?)));
+        let files = files
+            .and_then(|files| if sync { File::open(dir)?.sync_all().map(|()| files) } else { Ok(files) });
+        let (end, dir) = (HEADER as u64, dir.to_owned());
+        match files {
+            Ok(open) => Ok(Self {
+                number,
+                dir,
+                salt,
+                slots: Vec::new(),
+                alive: 0,
+                letters_end: end,
+                index_end: end,
+                open: Some(open),
+            }),
+            Err(error) => {
+                // If they stay, the next start finds nothing in them.
+                for kind in [FileKind::Letters, FileKind::Index] {
+                    fs::remove_file(path(&dir, number, kind)).ok();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads a segment, tells its gaps in order, and cuts what was never finished. `None` if nothing was
+    /// ever in it: then it is gone.
+    pub(super) fn load(
+        dir: &Path,
+        number: u64,
+        sync: bool,
+        gaps: &mut Gaps,
+        damages: &mut Vec<Damage>,
+    ) -> Result<Option<Self>, DeadError> {
+        let (letters_path, index_path) =
+            (path(dir, number, FileKind::Letters), path(dir, number, FileKind::Index));
+        let open = |path: &Path| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(failed("open", path))
+        };
+        let (letters, index_file) = (open(&letters_path)?, open(&index_path)?);
+        let index = fs::read(&index_path).map_err(failed("read", &index_path))?;
+        let letters_len = letters.metadata().map_err(failed("look at", &letters_path))?.len();
+        let mut head = vec![0; letters_len.min(HEADER as u64) as usize];
+        letters.read_exact_at(&mut head, 0).map_err(failed("read", &letters_path))?;
+        let salt_of = |file: &[u8], kind, path: &Path| match record::read_header(file, kind) {
+            Err(source @ HeaderFault::Newer(_)) => Err(DeadError::Newer { path: path.to_owned(), source }),
+            other => Ok(other.ok()),
+        };
+        let found = (
+            salt_of(&head, FileKind::Letters, &letters_path)?,
+            salt_of(&index, FileKind::Index, &index_path)?,
+        );
+        let mut bad_header = |path: &Path, file: &[u8]| {
+            let what = "the header is damaged or missing; the other file's was taken";
+            damages.push(Damage { path: path.to_owned(), at: 0, len: file.len().min(HEADER) as u64, what });
+        };
+        let salt = match found {
+            (Some(salt), Some(_)) => salt,
+            (Some(salt), None) if letters_len > HEADER as u64 => {
+                bad_header(&index_path, &index);
+                salt
+            }
+            (None, Some(salt)) if index.len() > HEADER => {
+                bad_header(&letters_path, &head);
+                salt
+            }
+            _ if letters_len <= HEADER as u64 && index.len() <= HEADER => {
+                // Its making was not finished, so nothing was ever in it.
+                for path in [&letters_path, &index_path] {
+                    fs::remove_file(path).map_err(failed("remove", path))?;
+                }
+                return Ok(None);
+            }
+            _ => {
+                let what = "both headers of the segment are damaged: none of its letters can be found";
+                damages.push(Damage { path: letters_path, at: 0, len: letters_len, what });
+                return Ok(None);
+            }
+        };
+        let mut segment = Self {
+            number,
+            dir: dir.to_owned(),
+            salt,
+            slots: Vec::new(),
+            alive: 0,
+            letters_end: letters_len,
+            index_end: index.len() as u64,
+            open: None,
+        };
+        let mut loading = Loading { changes: Vec::new(), places: Vec::new(), damages, gaps };
+        segment.read_index(&index, &index_path, &mut loading);
+        let again = segment.read_unlisted(&letters, &letters_path, letters_len, &mut loading)?;
+        let Loading { changes, .. } = loading;
+        segment.slots.sort_by_key(|slot| slot.id);
+        segment.alive = segment.slots.len();
+        for (at, change) in changes {
+            segment.apply(&change, at);
+        }
+        let written = letters.set_len(segment.letters_end);
+        written.map_err(failed("cut", &letters_path))?;
+        let at = segment.index_end;
+        let mut header = record::header(FileKind::Index, salt).to_vec();
+        header.truncate(if at <= HEADER as u64 { HEADER } else { 0 });
+        let written = index_file
+            .set_len(at)
+            .and_then(|()| index_file.write_all_at(&header, 0))
+            .and_then(|()| index_file.write_all_at(&again, at))
+            .and_then(|()| if sync && !again.is_empty() { index_file.sync_all() } else { Ok(()) });
+        written.map_err(failed("write", &index_path))?;
+        segment.index_end += again.len() as u64;
+        Ok(Some(segment))
+    }
+
+    fn read_index(&mut self, index: &[u8], path: &Path, loading: &mut Loading<'_>) {
+        let body = index.get(HEADER..).unwrap_or_default();
+        let Loading { changes, places, damages, gaps } = loading;
+        let damaged = |at: usize, len: usize, what| Damage {
+            path: path.to_owned(),
+            at: at as u64,
+            len: len as u64,
+            what,
+        };
+        let torn = record::walk(self.salt, body, HEADER, |found| match found {
+            Found::Piece { at, len, fields } => {
+                if let Some((row, _)) = Row::read(fields) {
+                    places.push(row.place());
+                    row.conversations().for_each(|conversation| gaps.died(conversation, row.id()));
+                    self.slots.push(slot(&row, at));
+                } else if let Some(change) = Change::read(fields) {
+                    match change.what {
+                        What::Gap { conversation, count } => gaps.set(conversation, change.id, count),
+                        _ => changes.push((at as u32, change)),
+                    }
+                } else {
+                    damages.push(damaged(at, len, "an unknown entry of the index was passed over"));
+                }
+            }
+            Found::Damaged { at, len } => {
+                let what = "damaged index: letters are found again, but what was replayed or dropped may be a letter again";
+                damages.push(damaged(at, len, what));
+            }
+        });
+        if torn > 0 {
+            let what = "the end of the index was not finished, or is damaged; it was cut";
+            damages.push(damaged(index.len() - torn, torn, what));
+        }
+        self.index_end = index.len().saturating_sub(torn).max(HEADER) as u64;
+    }
+
+    /// Looks for letters that the index does not name; the entries that it lacks.
+    fn read_unlisted(
+        &mut self,
+        file: &File,
+        path: &Path,
+        len: u64,
+        loading: &mut Loading<'_>,
+    ) -> Result<Vec<u8>, DeadError> {
+        let Loading { places, damages, gaps, .. } = loading;
+        let damaged = |at: u64, len: u64, what| Damage { path: path.to_owned(), at, len, what };
+        places.sort_unstable();
+        let mut holes = Vec::new();
+        let mut at = HEADER as u64;
+        for (place, length) in places.iter() {
+            if *place > at {
+                holes.push((at, (*place).min(len)));
+            }
+            at = at.max(place.saturating_add(u64::from(*length)));
+        }
+        if at > len {
+            damages.push(damaged(
+                len,
+                at - len,
+                "letters that the index names are missing at the end of the file",
+            ));
+        }
+        holes.push((at, len));
+        let mut again = Vec::new();
+        for (from, to) in holes.into_iter().filter(|(from, to)| from < to) {
+            let mut bytes = vec![0; (to - from) as usize];
+            file.read_exact_at(&mut bytes, from).map_err(failed("read", path))?;
+            let torn = record::walk(self.salt, &bytes, from as usize, |found| match found {
+                Found::Piece { at, len, fields } => {
+                    let Some((row, _)) = Row::read(fields) else {
+                        return damages.push(damaged(
+                            at as u64,
+                            len as u64,
+                            "an unknown piece was passed over",
+                        ));
+                    };
+                    row.conversations().for_each(|conversation| gaps.died(conversation, row.id()));
+                    self.slots.push(slot(&row, self.index_end as usize + again.len()));
+                    record::push_entry_again(self.salt, &row, (at as u64, len as u32), &mut again);
+                }
+                Found::Damaged { at, len } => {
+                    damages.push(damaged(at as u64, len as u64, "a damaged letter is lost"))
+                }
+            }) as u64;
+            if torn > 0 && to == len {
+                damages.push(damaged(
+                    to - torn,
+                    torn,
+                    "the last letter was not finished, or is damaged; it was cut",
+                ));
+                self.letters_end = to - torn;
+            } else if torn > 0 {
+                damages.push(damaged(to - torn, torn, "a damaged letter is lost"));
+            }
+        }
+        Ok(again)
+    }
+
+    /// Letters and their entries, made durable in this order: whoever is in the index is there.
+    pub(super) fn append(&mut self, letters: &[u8], index: &[u8], sync: bool) -> io::Result<()> {
+        if self.open.is_none() {
+            let open =
+                |kind| OpenOptions::new().read(true).write(true).open(path(&self.dir, self.number, kind));
+            self.open = Some((open(FileKind::Letters)?, open(FileKind::Index)?));
+        }
+        let Some((letters_file, index_file)) = &self.open else { return Ok(()) };
+        let write = |name, file: &File, bytes: &[u8], at: u64| {
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            fault::io(name)?;
+            file.write_all_at(bytes, at)?;
+            if sync { file.sync_data() } else { Ok(()) }
+        };
+        let written = write("letter-write", letters_file, letters, self.letters_end)
+            .and_then(|()| write("index-write", index_file, index, self.index_end));
+        if let Err(error) = written {
+            // What was written of it must not be found at a start and be a letter.
+            letters_file.set_len(self.letters_end).and_then(|()| index_file.set_len(self.index_end)).ok();
+            return Err(error);
+        }
+        self.letters_end += letters.len() as u64;
+        self.index_end += index.len() as u64;
+        Ok(())
+    }
+
+    /// Makes changes durable that have been looked at.
+    pub(super) fn change(&mut self, changes: &[Change], sync: bool) -> io::Result<usize> {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for change in changes {
+            places.push(self.index_end as u32 + bytes.len() as u32);
+            change.push(self.salt, &mut bytes);
+        }
+        self.append(&[], &bytes, sync)?;
+        Ok(changes.iter().zip(places).filter(|(change, at)| self.apply(change, *at)).count())
+    }
+
+    /// Conversations of its letters and of the gaps it tells of, some of them more than once.
+    pub(super) fn conversations(&self) -> io::Result<Vec<u64>> {
+        let (index, mut all) = (self.index()?, Vec::new());
+        record::walk(self.salt, index.get(HEADER..).unwrap_or_default(), HEADER, |found| {
+            let Found::Piece { fields, .. } = found else { return };
+            if let Some((row, _)) = Row::read(fields) {
+                all.extend(row.conversations());
+            } else if let Some(What::Gap { conversation, .. }) =
+                Change::read(fields).map(|change| change.what)
+            {
+                all.push(conversation);
+            }
+        });
+        Ok(all)
+    }
+
+    /// No letters are added any more.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
+    /// A letter was appended whose entry stands at `at`.
+    pub(super) fn added(&mut self, id: LetterId, at: u64) {
+        self.slots.push(Slot { id, at: at as u32, failed: 0, rate: 0, state: State::Waiting });
+        self.alive += 1;
+    }
+
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
+    }
+
+    pub(super) fn last_id(&self) -> Option<LetterId> {
+        self.slots.last().map(|slot| slot.id)
+    }
+
+    pub(super) fn slot(&self, id: LetterId) -> Option<&Slot> {
+        self.slots.binary_search_by_key(&id, |slot| slot.id).ok().map(|at| &self.slots[at])
+    }
+
+    /// A change that stands at `at` of the index. False if it changes nothing.
+    pub(super) fn apply(&mut self, change: &Change, at: u32) -> bool {
+        let Ok(place) = self.slots.binary_search_by_key(&change.id, |slot| slot.id) else { return false };
+        let slot = &mut self.slots[place];
+        let Some(next) = after(slot.state, &change.what) else { return false };
+        match change.what {
+            What::Ordered { rate } => slot.rate = rate,
+            What::Failed(_) => slot.failed = at,
+            _ => {}
+        }
+        self.alive -= usize::from(slot.state.alive() && !next.alive());
+        slot.state = next;
+        true
+    }
+
+    /// The whole index, for [`Segment::row`].
+    pub(super) fn index(&self) -> io::Result<Vec<u8>> {
+        fs::read(path(&self.dir, self.number, FileKind::Index))
+    }
+
+    fn conversations_in(fields: &[u8]) -> Vec<u64> {
+        Row::read(fields).map(|(row, _)| row.conversations().collect()).unwrap_or_default()
+    }
+
+    /// Those of one letter.
+    pub(super) fn conversations_of(&self, id: LetterId) -> io::Result<Vec<u64>> {
+        let Some(slot) = self.slot(id) else { return Ok(Vec::new()) };
+        let file = File::open(path(&self.dir, self.number, FileKind::Index))?;
+        let mut prefix = [0; PREFIX];
+        file.read_exact_at(&mut prefix, u64::from(slot.at))?;
+        let mut piece = vec![0; record::piece_len(&prefix)];
+        file.read_exact_at(&mut piece, u64::from(slot.at))?;
+        Ok(record::piece(self.salt, &piece)
+            .map(|(fields, _)| Self::conversations_in(fields))
+            .unwrap_or_default())
+    }
+
+    /// A letter's entry and how it failed last.
+    pub(super) fn row<'a>(&self, index: &'a [u8], slot: &Slot) -> Option<(Row<'a>, Failure)> {
+        let fields = |at: u32| record::piece(self.salt, index.get(at as usize..)?).map(|(fields, _)| fields);
+        let (row, _) = Row::read(fields(slot.at)?)?;
+        let failure = match slot.failed {
+            0 => row.failure(),
+            at => match Change::read(fields(at)?)?.what {
+                What::Failed(failure) => failure,
+                _ => row.failure(),
+            },
+        };
+        Some((row, failure))
+    }
+
+    /// The journal's record in the letter at `place`.
+    pub(super) fn record(&self, id: LetterId, (at, len): (u64, u32)) -> Result<Bytes, Damage> {
+        let path = path(&self.dir, self.number, FileKind::Letters);
+        let damage = |what| Damage { path: path.clone(), at, len: u64::from(len), what };
+        let mut bytes = vec![0; len as usize];
+        File::open(&path)
+            .and_then(|file| file.read_exact_at(&mut bytes, at))
+            .map_err(|_| damage("a letter cannot be read"))?;
+        let head = record::piece(self.salt, &bytes).and_then(|(fields, _)| {
+            Row::read(fields)
+                .map(|(row, record)| (row.id(), PREFIX + fields.len() - record.len(), record.len()))
+        });
+        match head {
+            Some((found, from, len)) if found == id => Ok(Bytes::from(bytes).slice(from..from + len)),
+            _ => Err(damage("a letter is damaged")),
+        }
+    }
+
+    /// Removes its files.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        for kind in [FileKind::Letters, FileKind::Index] {
+            fs::remove_file(path(&self.dir, self.number, kind))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a load comes across.
+struct Loading<'a> {
+    /// With their places.
+    changes: Vec<(u32, Change)>,
+    places: Vec<(u64, u32)>,
+    damages: &'a mut Vec<Damage>,
+    gaps: &'a mut Gaps,
+}
+
+fn slot(row: &Row<'_>, at: usize) -> Slot {
+    Slot { id: row.id(), at: at as u32, failed: 0, rate: 0, state: State::Waiting }
+}
+
+/// The state after a change; `None` if it makes no difference.
+fn after(state: State, what: &What) -> Option<State> {
+    match (state, what) {
+        (State::Replayed | State::Dropped, _) | (_, What::Gap { .. }) => None,
+        (_, What::Replayed) => Some(State::Replayed),
+        (_, What::Dropped) => Some(State::Dropped),
+        (State::Waiting, What::Ordered { .. }) => Some(State::Ordered),
+        (State::Ordered, What::Ordered { .. }) => None,
+        (State::Ordered, What::Kept) => Some(State::Waiting),
+        (State::Waiting, What::Kept) => None,
+        (_, What::Failed(_)) => Some(State::Waiting),
+    }
+}

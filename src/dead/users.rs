@@ -1,0 +1,60 @@
+//! Users in lists: as a hash under a key of this data folder, never as they are.
+//!
+//! Phones are few enough that a plain hash of one is as good as the phone. The key stays in the folder
+//! beside the letters, which hold the users anyway.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use aws_lc_rs::hmac;
+
+const NAME: &str = "users.key";
+
+#[derive(Debug)]
+pub(super) struct UserKey(hmac::Key);
+
+impl UserKey {
+    /// The key in `dir`, made and kept there if `make` and there is none.
+    pub(super) fn open(dir: &Path, make: bool) -> io::Result<Self> {
+        let path = dir.join(NAME);
+        match fs::read(&path) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self::new(&bytes)),
+            Ok(_) => Err(io::Error::other(format!(
+                "{} is damaged, 32 bytes were expected; restore it, or remove it: then lists cannot be searched for \
+                 the users of letters that are there already",
+                path.display()
+            ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = [0; 32];
+                getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+                if make {
+                    let temporary = dir.join("users.key.tmp");
+                    let mut file = OpenOptions::new()
+                        .write(true)
+                        .create(true)
+                        .truncate(true)
+                        .mode(0o600)
+                        .open(&temporary)?;
+                    file.write_all(&bytes)?;
+                    file.sync_all()?;
+                    fs::rename(&temporary, &path)?;
+                    fs::File::open(dir)?.sync_all()?;
+                }
+                Ok(Self::new(&bytes))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn new(bytes: &[u8]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    }
+
+    /// `user` as an entry of the journal has it: digits of a phone, or an id.
+    pub(super) fn hash(&self, user: &str) -> u64 {
+        let tag = hmac::sign(&self.0, user.as_bytes());
+        tag.as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    }
+}

@@ -1,0 +1,109 @@
+//! What a parcel that was refused twice is cut into: one part per conversation.
+//!
+//! Events that share a conversation stay together, and with them all conversations they bring along; events
+//! without one are a part of their own. A part's number is its place by first event among all parts that the
+//! webhook's slot has, whatever of it is a repeat by now: the same after every restart.
+//!
+//! The journal knows which conversations a parcel has, not of which event each is. So the webhook is parsed
+//! once more; this is rare. Pure.
+
+use std::collections::HashMap;
+
+use super::book::Part;
+use super::item::Item;
+use crate::config::SourceKind;
+use crate::entry::Meta;
+use crate::parse::{Event, Key, Parser, conversations};
+
+/// The parts of `item`, at least two; `None`: it has only one, or this version reads the webhook otherwise
+/// than the one that stored it.
+pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> Option<Vec<Part>> {
+    let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
+    let mut found: Vec<(Key, Vec<u64>)> = Vec::with_capacity(meta.events().len());
+    parser.parse(kind, body, &mut |event: &Event<'_>| {
+        found.push((event.key, conversations(event.number, event.users).collect()));
+    });
+    let same = meta.events().len() == found.len()
+        && meta.events().zip(&found).all(|(row, (key, _))| row.key == *key);
+    if !same {
+        return None;
+    }
+    let mine = || meta.events().zip(0u32..).filter(|(row, _)| row.slot == item.slot).map(|(_, place)| place);
+    let mut groups = Groups::default();
+    for place in mine() {
+        groups.join(place, &found[place as usize].1);
+    }
+    let mut parts: Vec<(u16, Vec<u64>, Vec<u32>)> = Vec::new();
+    let mut number_of: HashMap<u32, usize> = HashMap::new();
+    for place in mine() {
+        let group = groups.root(place);
+        let at = *number_of.entry(group).or_insert(parts.len());
+        if at == parts.len() {
+            parts.push((u16::try_from(at + 1).ok()?, Vec::new(), Vec::new()));
+        }
+        let (_, conversations, events) = &mut parts[at];
+        conversations.extend(&found[place as usize].1);
+        if item.holds(place) {
+            events.push(place);
+        }
+    }
+    // What the region has already is in no part, but its conversations may hold lanes.
+    parts.retain(|(_, _, events)| !events.is_empty());
+    if parts.len() < 2 {
+        return None;
+    }
+    let mut parts: Vec<Part> = parts
+        .into_iter()
+        .map(|(number, mut conversations, events)| {
+            conversations.sort_unstable();
+            conversations.dedup();
+            Part { number, conversations, events: events.into() }
+        })
+        .collect();
+    let held: Vec<u64> = meta.conversations(item.slot).collect();
+    let in_parts: std::collections::HashSet<u64> =
+        parts.iter().flat_map(|part| part.conversations.iter().copied()).collect();
+    parts[0].conversations.extend(held.into_iter().filter(|conversation| !in_parts.contains(conversation)));
+    Some(parts)
+}
+
+/// Events that belong together: a forest in which each points to an earlier one, or to itself.
+#[derive(Default)]
+struct Groups {
+    before: HashMap<u32, u32>,
+    /// The first event of each conversation.
+    first: HashMap<u64, u32>,
+    /// The first event without a conversation.
+    nobody: Option<u32>,
+}
+
+impl Groups {
+    /// Adds an event; places must rise.
+    fn join(&mut self, place: u32, conversations: &[u64]) {
+        self.before.insert(place, place);
+        if conversations.is_empty() {
+            let first = *self.nobody.get_or_insert(place);
+            self.unite(first, place);
+        }
+        for conversation in conversations {
+            let first = *self.first.entry(*conversation).or_insert(place);
+            self.unite(first, place);
+        }
+    }
+
+    fn unite(&mut self, one: u32, other: u32) {
+        let (one, other) = (self.root(one), self.root(other));
+        self.before.insert(one.max(other), one.min(other));
+    }
+
+    /// The first event of a group; shortens the way there.
+    fn root(&mut self, place: u32) -> u32 {
+        let mut at = place;
+        while let Some(&before) = self.before.get(&at).filter(|before| **before != at) {
+            let further = self.before.get(&before).copied().unwrap_or(before);
+            self.before.insert(at, further);
+            at = further;
+        }
+        at
+    }
+}
