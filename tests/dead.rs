@@ -10,7 +10,7 @@ use serde_json::Value;
 use support::body::World;
 use support::gateway::{Gateway, run};
 use support::http::{self, Connection, Message};
-use support::region::Region;
+use support::region::{Mode, Region};
 use support::sender::{Load, Sender};
 use support::settings::{Rule, Settings};
 use support::{SECRET, eventually, signature};
@@ -53,7 +53,7 @@ impl Scene {
     }
 
     fn others(&mut self) {
-        self.region.refuse(Some((POISON, 500)));
+        self.region.set(Mode::Against(500, POISON));
         let load = Load {
             address: self.gateway.listen,
             path: "/webhook".to_owned(),
@@ -168,7 +168,7 @@ fn a_crash_between_a_letter_and_its_mark_makes_no_second_letter() {
 fn a_replay_goes_on_after_a_kill_and_sends_nothing_twice_without_saying_so() {
     let mut scene = Scene::start(|_| {});
     let bodies = scene.kill(30);
-    scene.region.refuse(None);
+    scene.region.set(Mode::Ok);
     let first_ids: HashMap<Vec<u8>, String> = scene
         .region
         .parcels()
@@ -238,7 +238,7 @@ fn letters_are_read_dropped_and_ordered_without_a_gateway_too() {
     let plain = scene.dead(&["list", "--state", "ordered"]);
     assert_eq!(plain.lines().count(), 1 + 7 + 1, "{plain}");
 
-    scene.region.refuse(None);
+    scene.region.set(Mode::Ok);
     scene.gateway.restart();
     scene.wait_for_letters(1);
     assert_eq!(scene.ids(), ids[11..]);
@@ -349,7 +349,7 @@ fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
     assert_eq!(scene.gateway.wait_exit(DEATH).code(), Some(74));
     scene.quiet();
     scene.gateway.settings.environment.clear();
-    scene.region.refuse(None);
+    scene.region.set(Mode::Ok);
     scene.gateway.restart();
     let backlog = || scene.gateway.metrics().total("penstock_backlog_parcels");
     eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);

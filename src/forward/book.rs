@@ -48,8 +48,8 @@ pub use parts::Part;
 
 /// For a parcel that cannot even be made: it waits for a person, and each look costs a read and a log line.
 const PUT_BACK: Duration = Duration::from_secs(30);
-/// Longest wait of a parcel while no other one is taken: then it may be the region, which comes back at any time.
-const LONGEST_ALONE: Duration = Duration::from_mins(1);
+/// Longest wait of a parcel whose tries do not count: then it may be the region, which comes back at any time.
+const LONGEST_UNSURE: Duration = Duration::from_mins(1);
 /// Parcels that wait behind failing ones, for each one that fits into the window.
 const BLOCKED: usize = 16;
 
@@ -262,7 +262,10 @@ impl Book {
                 let room = self.ramp.limit().saturating_sub(self.trying);
                 self.lanes.ready_len().min(room).min(self.rate.left(now))
             }
-            Room::Probes(most) => (self.lanes.ready_len() + self.due.len()).min(most as usize),
+            Room::Probes(most) => {
+                let room = self.rules.in_flight.saturating_sub(self.trying);
+                (self.lanes.ready_len() + self.due.len()).min(room).min(most as usize)
+            }
         };
         tries + self.graves.len()
     }
@@ -284,8 +287,10 @@ impl Book {
         }
         let id = match self.breaker.room(self.probes.len() as u32, now) {
             Room::Free if self.trying < self.ramp.limit() => self.lanes.pop_ready(),
-            Room::Free | Room::Probes(0) => None,
-            Room::Probes(_) => self.pop_probe(now).inspect(|id| self.probes.push(*id)),
+            Room::Probes(1..) if self.trying < self.rules.in_flight => {
+                self.pop_probe(now).inspect(|id| self.probes.push(*id))
+            }
+            Room::Free | Room::Probes(_) => None,
         }?;
         self.rate.take();
         self.trying += 1;
@@ -461,7 +466,7 @@ impl Book {
             side.status = failed.status;
             if side.first_tried.is_none() {
                 side.first_tried = Some(started);
-                self.standing.failing += 1;
+                self.standing.fail(now);
             }
             let unwanted = failed.is_unwanted();
             side.tries.failed(Try { started, ended: now, firsts, unwanted });
@@ -470,15 +475,17 @@ impl Book {
                 let closed = self.breaker.closed_since().is_some();
                 cut = side.refusals >= 2 && side.part == 0 && !letter && closed;
             }
+            let counted = side.tries.counted();
+            let failures = counted.map_or(side.failures, |counted| counted + 1);
             wait = match unwanted {
-                true => retry::wait_unwanted(side.failures, &mut self.rng),
-                false => retry::wait(side.failures, failed.is_overload(), &mut self.rng),
+                true => retry::wait_unwanted(failures, &mut self.rng),
+                false => retry::wait(failures, failed.is_overload(), &mut self.rng),
             };
-            if side.tries.is_suspect() {
-                wait = wait.min(side.tries.time_left(&self.rules.retry).max(retry::SHORTEST));
-            } else {
-                wait = wait.min(LONGEST_ALONE);
-            }
+            let longest = match counted {
+                Some(_) => side.tries.time_left(&self.rules.retry).max(retry::SHORTEST),
+                None => LONGEST_UNSURE,
+            };
+            wait = wait.min(longest);
         }
         if let Some(asked) = failed.asked {
             wait = wait.max(retry::wait_asked(asked));

@@ -30,9 +30,12 @@ impl Attempts {
             return region.put_back(id, Instant::now());
         };
         // It was read before each attempt.
-        let Ok((Record::Entry(entry), _)) = record::read_known(&record) else { return };
-        let Ok(meta) = Meta::read(entry.meta) else { return };
-        let Some(journal) = self.journals.get(item.journal as usize) else { return };
+        let (Ok((Record::Entry(entry), _)), Some(journal)) =
+            (record::read_known(&record), self.journals.get(item.journal as usize))
+        else {
+            return region.put_back(id, Instant::now());
+        };
+        let Ok(meta) = Meta::read(entry.meta) else { return region.put_back(id, Instant::now()) };
         let first_tried = now.saturating_sub(first_tried.elapsed());
         let places = events(&meta, &item).map(|(at, _)| at as u32);
         let letter = Letter {

@@ -15,7 +15,7 @@
 //! A parcel that failed holds up who stands behind it: those are *blocked* and counted, so that a
 //! caller can bound them apart from what could go out (`block`).
 //!
-//! Bytes beside the item, one conversation per parcel: 20 in the parcel's slot, 20 for its place
+//! Bytes beside the item, one conversation per parcel: 24 in the parcel's slot, 20 for its place
 //! and 19 to 39 (27 on average) for the lane in the hash table; a ready parcel takes 16 more. Vectors
 //! double as they grow, so just after a growth it is up to twice that; the room of the longest
 //! backlog is kept.

@@ -5,10 +5,11 @@
 //!
 //! - the breaker was closed all the time,
 //! - others were taken, and of their first tries fewer than a tenth failed, and
-//! - the conversations that fail are few beside those that are taken,
+//! - the conversations that failed were few beside those that were taken,
 //!
 //! and a parcel dies only when some dozens of others were taken over its counted tries: in a quiet region
-//! that takes its time. A try is judged when the next one is due: what comes after it tells as much as what
+//! that takes its time. Where one of the last two does not hold, all that was counted before is void: what
+//! looked like health may have been luck. A try is judged when the next one is due: what comes after it tells as much as what
 //! came before.
 //!
 //! Only first tries tell about the region. What failed before fails more often than others.
@@ -28,7 +29,7 @@ const EVIDENCE: u64 = 50;
 /// One failing first try of so many is too much.
 const FAILING: u64 = 10;
 /// One failing conversation beside so many that are taken is too much; a single one never is.
-const FAILING_CONVERSATIONS: usize = 4;
+const FAILING_CONVERSATIONS: usize = 8;
 /// How long a conversation that was taken is one of those that are.
 const TAKEN: Duration = Duration::from_mins(5);
 
@@ -44,13 +45,15 @@ pub struct Firsts {
 pub struct Standing {
     pub firsts: Firsts,
     /// Parcels that failed and are not settled.
-    pub failing: usize,
+    failing: usize,
     conversations: Conversations,
+    /// When too many conversations failed beside those that were taken.
+    crowded: Option<Instant>,
 }
 
 impl Standing {
     pub fn new(now: Instant) -> Self {
-        Self { firsts: Firsts::default(), failing: 0, conversations: Conversations::new(now) }
+        Self { firsts: Firsts::default(), failing: 0, conversations: Conversations::new(now), crowded: None }
     }
 
     /// A parcel of this conversation was taken.
@@ -58,13 +61,27 @@ impl Standing {
         self.conversations.insert(conversation);
     }
 
+    /// One more parcel failed, for the first time.
+    pub fn fail(&mut self, now: Instant) {
+        self.failing += 1;
+        self.look(now);
+    }
+
+    /// A parcel that failed is settled.
+    pub fn settle(&mut self) {
+        self.failing -= 1;
+    }
+
     /// Lets the time pass.
     pub fn tick(&mut self, now: Instant) {
         self.conversations.tick(now);
+        self.look(now);
     }
 
-    fn few_fail(&self) -> bool {
-        self.failing <= (self.conversations.count() / FAILING_CONVERSATIONS).max(1)
+    fn look(&mut self, now: Instant) {
+        if self.failing > (self.conversations.count() / FAILING_CONVERSATIONS).max(1) {
+            self.crowded = Some(now);
+        }
     }
 }
 
@@ -90,6 +107,8 @@ pub struct Tries {
     ran: Duration,
     evidence: u64,
     suspect: bool,
+    /// The last one that was judged counted.
+    counts: bool,
 }
 
 impl Tries {
@@ -108,8 +127,13 @@ impl Tries {
         let taken = standing.firsts.taken - last.firsts.taken;
         let failed = standing.firsts.failed - last.firsts.failed;
         let open = closed_since.is_some_and(|since| since <= last.started);
+        let crowded = standing.crowded.is_some_and(|at| at >= last.started);
+        let well = !crowded && failed * FAILING <= taken + failed;
         self.suspect = open && taken > 0;
-        if self.suspect && failed * FAILING < taken + failed && standing.few_fail() {
+        self.counts = self.suspect && well;
+        if open && !well {
+            (self.counted, self.unwanted, self.evidence) = (0, 0, 0);
+        } else if self.counts {
             self.counted += 1;
             self.unwanted += u32::from(last.unwanted);
             self.ran += now.saturating_duration_since(last.ended);
@@ -130,6 +154,11 @@ impl Tries {
         } else {
             None
         }
+    }
+
+    /// Counted tries so far, as long as they count; `None`: it may be the region.
+    pub fn counted(&self) -> Option<u32> {
+        self.counts.then_some(self.counted)
     }
 
     /// What is left of the window.

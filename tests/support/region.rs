@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::http::{Connection, Message};
+use super::http::{Connection, Message, find};
 
 /// How a region answers. May change while parcels come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,12 @@ pub enum Mode {
     Refuse,
     /// Answers 200 after a while.
     Slow(Duration),
+    /// Answers every second parcel with that.
+    Half(u16),
+    /// Answers with that and a `Retry-After` of so many seconds.
+    Asks(u16, u64),
+    /// Answers parcels in which this text stands with that.
+    Against(u16, &'static str),
 }
 
 /// What one attempt brought.
@@ -60,24 +66,24 @@ pub struct Region {
 #[derive(Debug)]
 struct Shared {
     mode: Mutex<Mode>,
-    /// Parcels with this text get that answer, whatever the mode.
-    refused: Mutex<Option<(String, u16)>>,
     parcels: Mutex<Vec<Arc<Parcel>>>,
     open: Mutex<HashMap<u64, TcpStream>>,
     /// When open connections were cut.
     cuts: Mutex<Vec<Instant>>,
     next: AtomicU64,
+    /// Of [`Mode::Half`].
+    turn: AtomicU64,
 }
 
 impl Region {
     pub fn start(name: &str) -> Self {
         let shared = Shared {
             mode: Mutex::new(Mode::Ok),
-            refused: Mutex::default(),
             parcels: Mutex::default(),
             open: Mutex::default(),
             cuts: Mutex::default(),
             next: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
         };
         let address = super::loopback(super::free_port());
         let mut region = Self { name: name.to_owned(), address, shared: Arc::new(shared), listener: None };
@@ -92,11 +98,6 @@ impl Region {
             (true, false) => self.listen(),
             _ => {}
         }
-    }
-
-    /// From now on parcels with this text get that answer; `None`: they are as good as others.
-    pub fn refuse(&self, text: Option<(&str, u16)>) {
-        *lock(&self.shared.refused) = text.map(|(text, status)| (text.to_owned(), status));
     }
 
     /// All parcels so far in the order in which they were answered.
@@ -174,12 +175,11 @@ impl Shared {
     /// Answers one parcel; false ends the connection.
     fn take(&self, connection: &mut Connection, head: Message) -> bool {
         let mode = *lock(&self.mode);
-        let refused = lock(&self.refused).clone();
-        let refused = refused.filter(|(text, _)| super::http::find(&head.body, text.as_bytes()).is_some());
         let status = match mode {
-            _ if refused.is_some() => refused.map_or(0, |(_, status)| status),
-            Mode::Ok => 200,
-            Mode::Status(status) => status,
+            Mode::Half(status) if self.turn.fetch_add(1, SeqCst).is_multiple_of(2) => status,
+            Mode::Against(status, text) if find(&head.body, text.as_bytes()).is_some() => status,
+            Mode::Ok | Mode::Half(_) | Mode::Against(..) => 200,
+            Mode::Status(status) | Mode::Asks(status, _) => status,
             Mode::Slow(pause) => {
                 std::thread::sleep(pause);
                 200
@@ -196,7 +196,13 @@ impl Shared {
             return false;
         }
         let reason = if status == 200 { "OK" } else { "Scripted" };
-        connection.send(format!("HTTP/1.1 {status} {reason}\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_ok()
+        let asks = if let Mode::Asks(_, seconds) = mode {
+            format!("retry-after: {seconds}\r\n")
+        } else {
+            String::new()
+        };
+        let answer = format!("HTTP/1.1 {status} {reason}\r\n{asks}content-length: 0\r\n\r\n");
+        connection.send(answer.as_bytes()).is_ok()
     }
 }
 

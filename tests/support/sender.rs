@@ -88,6 +88,17 @@ pub fn send_for(load: &Load, duration: Duration) -> Vec<Sent> {
     sender.stop()
 }
 
+/// Sends one webhook on a connection of its own.
+pub fn post_one(address: SocketAddr, webhook: Webhook) -> Sent {
+    let proof = signature(SECRET, &webhook.body);
+    let request = post("/webhook", ("x-hub-signature-256", &proof), &webhook.body);
+    let sent = Instant::now();
+    let mut connection = Connection::open(address, PATIENCE).unwrap();
+    connection.send(&request).unwrap();
+    let answer = connection.answer().unwrap();
+    Sent { webhook, sent, answered: Some((Instant::now(), answer.status())) }
+}
+
 /// One connection.
 struct Line {
     load: Load,

@@ -115,7 +115,9 @@ impl Book {
     fn forget(&mut self, held: Held) -> Option<u32> {
         self.records.take(held.record);
         let side = self.sides.take(held.side)?;
-        self.standing.failing -= usize::from(side.first_tried.is_some());
+        if side.first_tried.is_some() {
+            self.standing.settle();
+        }
         side.group
     }
 }

@@ -184,6 +184,6 @@ fn waiting_parcel_cannot_be_settled() {
 #[test]
 fn bookkeeping_of_a_waiting_parcel_stays_small() {
     assert_eq!(size_of::<Place>(), 20);
-    assert_eq!(size_of::<Parcel<Box<u64>>>() - size_of::<Box<u64>>(), 16);
+    assert_eq!(size_of::<Parcel<Box<u64>>>() - size_of::<Box<u64>>(), 24);
     assert_eq!(size_of::<(u64, u32)>(), 16, "an entry of the hash table, beside one control byte");
 }
