@@ -29,7 +29,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
     // Why a parcel dies is not its business: never forward.
-    ("dead", &["entry", "journal", "metrics", "parse::phone"]),
+    ("dead", &["entry", "fault", "journal", "metrics", "parse::phone"]),
     (
         "forward",
         &[

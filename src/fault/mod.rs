@@ -75,6 +75,10 @@ pub const POINTS: &[&str] = &[
     "keys-written",
     "keys-synced",
     "marks-passed",
+    "letter-write",
+    "index-write",
+    "letter-durable",
+    "letter-replayed",
     // The archive.
     "object-created",
     "object-append",
