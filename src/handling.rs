@@ -61,14 +61,17 @@ pub enum Step {
     Archive = 3,
     /// Archiving it as it came, after [`Step::Archive`] was given up.
     ArchiveRaw = 4,
+    /// Taking a parcel apart, one part for each conversation.
+    Split = 5,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Sift, "looking for repeats"),
         (Self::Cut, "making its parcel"),
         (Self::Archive, "archiving it"),
         (Self::ArchiveRaw, "archiving it as it came"),
+        (Self::Split, "taking its parcel apart"),
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {
@@ -80,6 +83,10 @@ impl Step {
     }
 }
 
+/// Stands for the index of a journal where a dead letter goes out again: its id is then the LSN.
+pub const LETTERS: JournalIndex = u32::MAX as JournalIndex;
+const LETTERS_ID: JournalId = [u8::MAX; 16];
+
 /// One step with one parcel; `slot` is 0 for steps with the whole entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -90,7 +97,7 @@ struct Key {
 }
 
 /// The file, mapped; shared by all threads.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Handling {
     words: &'static [AtomicU64],
     /// Ids by index of the journal.
@@ -129,12 +136,20 @@ impl Handling {
         &self.words[line * LINE..(line + 1) * LINE]
     }
 
+    fn is_known(&self, journal: &JournalId) -> bool {
+        self.journals.contains(journal) || *journal == LETTERS_ID
+    }
+
+    fn id(&self, journal: JournalIndex) -> Option<JournalId> {
+        if journal == LETTERS { Some(LETTERS_ID) } else { self.journals.get(journal).copied() }
+    }
+
     /// Takes the slots that are set into the suspects.
     fn count(&mut self) {
         let rows = 1 + SLOTS..1 + SLOTS + SUSPECTS;
         for row in rows.clone() {
             match read(self.line(row)) {
-                Some((key, crashes)) if crashes > 0 && self.journals.contains(&key.journal) => {
+                Some((key, crashes)) if crashes > 0 && self.is_known(&key.journal) => {
                     self.suspects.insert(key, (crashes, row));
                 }
                 _ => self.line(row).iter().for_each(|word| word.store(0, Relaxed)),
@@ -143,7 +158,7 @@ impl Handling {
         let set: Vec<(Key, u64)> = (1..=SLOTS).filter_map(|slot| read(self.line(slot))).collect();
         let panicked = set.iter().any(|(_, state)| state & PANICKED != 0);
         for (key, state) in set {
-            if panicked && state & PANICKED == 0 || !self.journals.contains(&key.journal) {
+            if panicked && state & PANICKED == 0 || !self.is_known(&key.journal) {
                 continue;
             }
             let free = || rows.clone().find(|row| self.line(*row)[4].load(Relaxed) == 0);
@@ -170,8 +185,9 @@ impl Handling {
                     step,
                     crashes,
                     "quarantined: this step with this webhook ended the process again and again, and is left out from \
-                     now on; `penstock journal inspect --journal ID --body LSN` shows it as long as it is there; to \
-                     have it tried again, stop the gateway and remove the file `handling` in the data folder"
+                     now on; where its parcel cannot go out, it is a dead letter (`penstock dead list --reason \
+                     quarantined`); to have all steps tried again, stop the gateway and remove the file `handling` in \
+                     the data folder"
                 );
             } else {
                 tracing::warn!(
@@ -192,18 +208,18 @@ impl Handling {
     }
 
     /// A slot for one thread; for at most 128 of them.
-    pub fn desk(self: &Arc<Self>) -> io::Result<Desk> {
+    pub fn watch(self: &Arc<Self>) -> io::Result<Watch> {
         let slot = 1 + self.next.fetch_add(1, Relaxed) as usize;
         if slot > SLOTS {
             return Err(io::Error::other("more threads handle entries than the file `handling` has slots"));
         }
-        Ok(Desk { handling: Arc::clone(self), slot: self.line(slot), journal: Cell::new(None) })
+        Ok(Watch { handling: Arc::clone(self), slot: self.line(slot), journal: Cell::new(None) })
     }
 }
 
-/// One thread's slot.
-#[derive(Debug)]
-pub struct Desk {
+/// One thread's slot; by default one of nothing, which watches nothing.
+#[derive(Debug, Default)]
+pub struct Watch {
     handling: Arc<Handling>,
     slot: &'static [AtomicU64],
     /// The journal that stands in the slot.
@@ -219,7 +235,7 @@ impl Drop for Accused<'_> {
     }
 }
 
-impl Desk {
+impl Watch {
     /// Does a step with an entry. Not one within another, and nothing that waits.
     pub fn during<T>(
         &self,
@@ -227,10 +243,9 @@ impl Desk {
         (journal, lsn, slot): (JournalIndex, u64, u16),
         act: impl FnOnce() -> T,
     ) -> T {
-        // Dead letters that go out again are of no journal.
-        let Some(id) = self.handling.journals.get(journal) else { return act() };
+        let Some(id) = self.handling.id(journal).filter(|_| !self.slot.is_empty()) else { return act() };
         if self.journal.replace(Some(journal)) != Some(journal) {
-            write(self.slot, &Key { journal: *id, lsn, slot, step }, 0);
+            write(self.slot, &Key { journal: id, lsn, slot, step }, 0);
         }
         self.slot[2].store(lsn, Relaxed);
         self.slot[3].store(u64::from(slot) << 8 | step as u64, Relaxed);
@@ -240,7 +255,7 @@ impl Desk {
         std::mem::forget(accused);
         self.slot[4].store(0, Release);
         if !self.handling.suspects.is_empty()
-            && let Some((_, row)) = self.handling.suspects.get(&Key { journal: *id, lsn, slot, step })
+            && let Some((_, row)) = self.handling.suspects.get(&Key { journal: id, lsn, slot, step })
         {
             self.handling.line(*row)[4].store(0, Relaxed);
         }
@@ -250,7 +265,7 @@ impl Desk {
     /// Whether a step with an entry is to be left out.
     pub fn is_quarantined(&self, step: Step, (journal, lsn, slot): (JournalIndex, u64, u16)) -> bool {
         let crashes = || {
-            let journal = *self.handling.journals.get(journal)?;
+            let journal = self.handling.id(journal)?;
             self.handling.suspects.get(&Key { journal, lsn, slot, step })
         };
         !self.handling.suspects.is_empty() && crashes().is_some_and(|(crashes, _)| *crashes >= QUARANTINE)
@@ -303,9 +318,9 @@ mod tests {
     }
 
     /// Leaves a slot set, as a killed process does.
-    fn killed_in(desk: &Desk, step: Step, (journal, lsn, slot): (JournalIndex, u64, u16)) {
-        let journal = desk.handling.journals[journal];
-        write(desk.slot, &Key { journal, lsn, slot, step }, SET);
+    fn killed_in(watch: &Watch, step: Step, (journal, lsn, slot): (JournalIndex, u64, u16)) {
+        let journal = watch.handling.journals[journal];
+        write(watch.slot, &Key { journal, lsn, slot, step }, SET);
     }
 
     #[test]
@@ -314,20 +329,20 @@ mod tests {
         let at = (1, 4711, 2);
         for crash in 0..3 {
             let handling = open(dir.path());
-            let desk = handling.desk().unwrap();
-            assert!(!desk.is_quarantined(Step::Cut, at), "after {crash} crashes");
+            let watch = handling.watch().unwrap();
+            assert!(!watch.is_quarantined(Step::Cut, at), "after {crash} crashes");
             // Others are handled meanwhile, by this thread and by another one.
-            desk.during(Step::Cut, (0, 1, 0), || ());
-            handling.desk().unwrap().during(Step::Sift, at, || ());
-            killed_in(&desk, Step::Cut, at);
+            watch.during(Step::Cut, (0, 1, 0), || ());
+            handling.watch().unwrap().during(Step::Sift, at, || ());
+            killed_in(&watch, Step::Cut, at);
         }
-        let desk = open(dir.path()).desk().unwrap();
-        assert_eq!(desk.handling.quarantined(), 1);
-        assert!(desk.is_quarantined(Step::Cut, at));
-        assert!(!desk.is_quarantined(Step::Sift, at) && !desk.is_quarantined(Step::Cut, (1, 4711, 1)));
-        assert!(!desk.is_quarantined(Step::Cut, (0, 4711, 2)), "of another journal");
+        let watch = open(dir.path()).watch().unwrap();
+        assert_eq!(watch.handling.quarantined(), 1);
+        assert!(watch.is_quarantined(Step::Cut, at));
+        assert!(!watch.is_quarantined(Step::Sift, at) && !watch.is_quarantined(Step::Cut, (1, 4711, 1)));
+        assert!(!watch.is_quarantined(Step::Cut, (0, 4711, 2)), "of another journal");
         // It stays so.
-        assert!(open(dir.path()).desk().unwrap().is_quarantined(Step::Cut, at));
+        assert!(open(dir.path()).watch().unwrap().is_quarantined(Step::Cut, at));
     }
 
     #[test]
@@ -336,11 +351,11 @@ mod tests {
         let at = (0, 5, 0);
         for _ in 0..5 {
             for _ in 0..2 {
-                killed_in(&open(dir.path()).desk().unwrap(), Step::Sift, at);
+                killed_in(&open(dir.path()).watch().unwrap(), Step::Sift, at);
             }
-            let desk = open(dir.path()).desk().unwrap();
-            assert!(!desk.is_quarantined(Step::Sift, at));
-            desk.during(Step::Sift, at, || ());
+            let watch = open(dir.path()).watch().unwrap();
+            assert!(!watch.is_quarantined(Step::Sift, at));
+            watch.during(Step::Sift, at, || ());
         }
         assert!(open(dir.path()).suspects.is_empty());
     }
@@ -349,7 +364,7 @@ mod tests {
     fn thread_that_panicked_is_the_only_suspect() {
         let dir = tempfile::tempdir().unwrap();
         let handling = open(dir.path());
-        let (guilty, innocent) = (handling.desk().unwrap(), handling.desk().unwrap());
+        let (guilty, innocent) = (handling.watch().unwrap(), handling.watch().unwrap());
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| ()));
         let act = std::panic::AssertUnwindSafe(|| guilty.during(Step::Cut, (0, 7, 0), || panic!("poison")));
@@ -363,10 +378,10 @@ mod tests {
     #[test]
     fn clean_end_leaves_no_suspect_and_journals_that_are_gone_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let desk = open(dir.path()).desk().unwrap();
-        (0..1000).for_each(|lsn| desk.during(Step::Sift, (lsn as usize % 2, lsn, 0), || ()));
+        let watch = open(dir.path()).watch().unwrap();
+        (0..1000).for_each(|lsn| watch.during(Step::Sift, (lsn as usize % 2, lsn, 0), || ()));
         assert!(open(dir.path()).suspects.is_empty());
-        killed_in(&desk, Step::Sift, (1, 9, 0));
+        killed_in(&watch, Step::Sift, (1, 9, 0));
         assert_eq!(open(dir.path()).suspects.len(), 1);
         assert!(Handling::open(dir.path(), vec![ONE], true).unwrap().suspects.is_empty());
         // A file that is not ours is begun anew.

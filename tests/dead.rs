@@ -1,5 +1,7 @@
 //! Dead letters of a real gateway: nothing given up is lost or doubled, and a person decides what becomes of it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -7,7 +7,11 @@
 //! ```
 //!
 //! `PENSTOCK_FROM` is the first seed of many. What is simulated and what is not: `tests/sim/mod.rs`.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it did")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it did"
+)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -70,7 +74,9 @@ fn nothing_acknowledged_is_lost_doubled_or_out_of_order() {
     wrong.sort();
     for (seed, violations) in wrong.iter().take(TOLD) {
         println!("world {seed}: {violations:#?}");
-        println!("again: PENSTOCK_SEED={seed} PENSTOCK_TRACE=1 cargo test --test delivery_sim -- --nocapture");
+        println!(
+            "again: PENSTOCK_SEED={seed} PENSTOCK_TRACE=1 cargo test --test delivery_sim -- --nocapture"
+        );
     }
     assert_eq!(wrong.len(), 0, "worlds in which a promise was broken");
 }

@@ -36,8 +36,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "forward",
         &[
-            "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1", "journal",
-            "metrics", "parse", "side", "verify", "wake",
+            "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1",
+            "journal", "metrics", "parse", "side", "verify", "wake",
         ],
     ),
     // From the journal alone: never forward.
@@ -46,8 +46,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "shard",
         &[
-            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handling", "handoff",
-            "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handling",
+            "handoff", "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify",
+            "wake",
         ],
     ),
     ("admin", &["config", "dead", "entry", "metrics"]),

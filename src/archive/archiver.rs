@@ -15,7 +15,7 @@ use super::strand::{Fault, Strand, Tools};
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
 use crate::fault;
-use crate::handling::{Desk, Step};
+use crate::handling::{Step, Watch};
 use crate::journal::read::ReadEntry;
 use crate::journal::record::{self, Record};
 use crate::journal::store::hex;
@@ -54,7 +54,7 @@ pub struct Archiver<D: Disk> {
     failing: Vec<bool>,
     save_failed: bool,
     /// Says which entry is being handled, if somebody wants to know.
-    pub(super) handling: Option<Rc<Desk>>,
+    pub(super) watch: Rc<Watch>,
 }
 
 struct Journal<F> {
@@ -115,7 +115,7 @@ impl<D: Disk + Clone> Archiver<D> {
             journals,
             failing: vec![false; names.len()],
             save_failed: false,
-            handling: None,
+            watch: Rc::default(),
             folders,
             names,
             records: Records::new(config),
@@ -170,14 +170,14 @@ impl<D: Disk> Archiver<D> {
     /// Handles an entry, saying so. One whose handling ended the process again and again is archived as it
     /// came (`raw`); if that does so too, it is left out: the log of each start tells.
     fn watched(&mut self, journal: JournalIndex, lsn: u64, body: &[u8], act: impl FnOnce(&mut Self, bool)) {
-        let Some(handling) = self.handling.clone() else { return act(self, false) };
+        let watch = Rc::clone(&self.watch);
         let at = (journal, lsn, 0);
-        let raw = handling.is_quarantined(Step::Archive, at);
-        if raw && handling.is_quarantined(Step::ArchiveRaw, at) {
+        let raw = watch.is_quarantined(Step::Archive, at);
+        if raw && watch.is_quarantined(Step::ArchiveRaw, at) {
             return;
         }
         let (step, name) = if raw { (Step::ArchiveRaw, "archive-raw") } else { (Step::Archive, "archive") };
-        handling.during(step, at, || {
+        watch.during(step, at, || {
             fault::poison(name, body);
             act(self, raw);
         });

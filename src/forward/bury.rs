@@ -75,13 +75,13 @@ pub(super) fn rest(held: &Held, news: Option<News>, meta: &Meta<'_>, slot: u16) 
 /// Puts the letters that are due into their regions, at the end of their lanes.
 pub fn bring_back<C, B>(attempts: &Attempts<C, B>, regions: &[Rc<Region>]) {
     while let Some(replay) = attempts.dead.replay() {
-        let Replay { id, region, slot, part, attempts, conversations, events, record } = replay;
+        let Replay { id, region, slot, part, attempts: tries, conversations, events, record } = replay;
         let Some(region) = regions.iter().find(|r| r.id == region) else { continue };
         let item = Item {
             journal: DEAD_LETTERS,
             slot,
             uncertain: true,
-            attempts,
+            attempts: tries,
             lsn: id.0,
             len: record.len() as u32,
             part,

@@ -249,12 +249,8 @@ impl Gateway {
         }
 
         let cells = Arc::clone(&registry.archive);
-        let archive = archive::Setup {
-            config: Arc::clone(&config),
-            journals: views,
-            cells,
-            handling: handling.desk()?,
-        };
+        let archive =
+            archive::Setup { config: Arc::clone(&config), journals: views, cells, watch: handling.watch()? };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());

@@ -36,7 +36,9 @@ pub(crate) fn doorbell() -> Doorbell {
 
 /// Of a world in which regions have archives, and each archive gets webhooks of several regions `whole`.
 pub(crate) fn of(archives: bool, whole: bool) -> Arc<Config> {
-    KNOWN.with(|known| Arc::clone(known.borrow_mut().entry((archives, whole)).or_insert_with(|| read(archives, whole))))
+    KNOWN.with(|known| {
+        Arc::clone(known.borrow_mut().entry((archives, whole)).or_insert_with(|| read(archives, whole)))
+    })
 }
 
 fn read(archives: bool, whole: bool) -> Arc<Config> {

@@ -396,9 +396,10 @@ impl MemoryDisk {
     /// Folders in a folder.
     pub(crate) fn folders(&self, dir: &Path) -> Vec<PathBuf> {
         let state = self.0.borrow();
-        let own = state.names.iter().filter(|(name, inode)| {
-            above(name) == text(dir) && state.inodes[**inode].folder
-        });
+        let own = state
+            .names
+            .iter()
+            .filter(|(name, inode)| above(name) == text(dir) && state.inodes[**inode].folder);
         own.map(|(name, _)| PathBuf::from(&**name)).collect()
     }
 

@@ -223,8 +223,7 @@ impl Life {
         }
         let published: Vec<Arc<Published>> =
             found.iter().take(plan.ingest).map(|journal| Arc::new(Published::new(journal.end()))).collect();
-        let archived =
-            || Arc::new(if plan.archives { Archived::not_yet() } else { Archived::never_asked() });
+        let archived = || Arc::new(if plan.archives { Archived::not_yet() } else { Archived::never_asked() });
         let views: Vec<JournalView> = found
             .iter()
             .enumerate()
@@ -260,8 +259,11 @@ impl Life {
             (0..plan.ingest).map(|_| settle::channel(plan.doorbell.clone())).unzip();
         let (failed, finished) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
         let mut journals = Vec::new();
-        let spares: Vec<_> =
-            found.iter().take(plan.ingest).map(|j| spares(&disk, j, plan.segment)).collect::<Result<_, _>>()?;
+        let spares: Vec<_> = found
+            .iter()
+            .take(plan.ingest)
+            .map(|j| spares(&disk, j, plan.segment))
+            .collect::<Result<_, _>>()?;
         for (core, (journal, spares)) in found.iter().take(plan.ingest).zip(spares).enumerate() {
             let seed = Seed {
                 id: journal.id,
@@ -282,8 +284,14 @@ impl Life {
                 commit_delay: Duration::from_millis(2),
             };
             let cells = Arc::new(IngestCells::default());
-            let writer =
-                Journal::on(machine.clone(), seed, orders_to.clone(), wrote_to.clone(), pool.clone(), Arc::clone(&cells));
+            let writer = Journal::on(
+                machine.clone(),
+                seed,
+                orders_to.clone(),
+                wrote_to.clone(),
+                pool.clone(),
+                Arc::clone(&cells),
+            );
             let handoff = Handoff::new(
                 core,
                 Arc::clone(&published[core]),
@@ -361,7 +369,13 @@ struct Makes<'a> {
 
 impl Makes<'_> {
     /// As `forward::Forwarder::new` does.
-    fn core(&self, core: usize, inlet: Inlet, targets: Rc<Vec<Target>>, expected: bool) -> Result<Core, Ended> {
+    fn core(
+        &self,
+        core: usize,
+        inlet: Inlet,
+        targets: Rc<Vec<Target>>,
+        expected: bool,
+    ) -> Result<Core, Ended> {
         let Self { plan, machine, network, views, held } = self;
         let config = &plan.config;
         let cells = Arc::new(ForwardCells {
@@ -400,8 +414,7 @@ impl Makes<'_> {
         let mut desks = Vec::new();
         for region in 0..REGIONS.len() {
             desks.push(if owned.contains(&region) {
-                let client =
-                    Line { machine: (*machine).clone(), network: Rc::clone(network), region };
+                let client = Line { machine: (*machine).clone(), network: Rc::clone(network), region };
                 let envelopes = envelopes(config, region)?;
                 Some(RegionDesk { client, envelopes, is_default: region == config.default_region })
             } else {
@@ -419,6 +432,7 @@ impl Makes<'_> {
             journals: views.iter().map(|view| view.id).collect(),
             settler: Rc::clone(&settler),
             dead: dead.clone(),
+            watch: Rc::default(),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             parser: RefCell::default(),
@@ -457,6 +471,7 @@ impl Makes<'_> {
             by_id,
             orphans,
             (Rc::clone(&sieve), Rc::clone(&settler), dead),
+            Rc::default(),
             configs::pool().0,
             room,
         ));
@@ -467,13 +482,23 @@ impl Makes<'_> {
         });
         let path = self.key_file(core);
         let keys = KeyLog { inbox, path, busy: false, targets, cells };
-        Ok(Core { inlet, feed, sieve, settler, regions, keys: Rc::new(RefCell::new(keys)), dead: orders, count: Cell::new(0) })
+        Ok(Core {
+            inlet,
+            feed,
+            sieve,
+            settler,
+            regions,
+            keys: Rc::new(RefCell::new(keys)),
+            dead: orders,
+            count: Cell::new(0),
+        })
     }
 
     /// A new file of the key log.
     fn key_file(&self, core: usize) -> PathBuf {
         let disk = &self.machine.disk;
-        let number = disk.paths(".keys").last().and_then(|path| path.file_stem()?.to_str()?.parse::<u64>().ok());
+        let number =
+            disk.paths(".keys").last().and_then(|path| path.file_stem()?.to_str()?.parse::<u64>().ok());
         Path::new(KEYS).join(format!("{:08}.keys", number.unwrap_or(0) + 1 + core as u64))
     }
 }

@@ -44,7 +44,12 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(truth: Rc<Truth>, poison_status: u16) -> Self {
-        Self { truth, modes: RefCell::new([Mode::Up; REGIONS.len()]), poison: RefCell::default(), poison_status }
+        Self {
+            truth,
+            modes: RefCell::new([Mode::Up; REGIONS.len()]),
+            poison: RefCell::default(),
+            poison_status,
+        }
     }
 
     pub(crate) fn set(&self, region: usize, mode: Mode) {

@@ -89,7 +89,9 @@ pub(crate) fn region_of(conversation: u32) -> usize {
 
 /// A webhook as the provider makes it: one change for each event.
 fn body(number: usize, events: &[(u32, u32)], padding: usize) -> Vec<u8> {
-    let mut out = format!("{{\"object\":\"whatsapp_business_account\",\"entry\":[{{\"id\":\"hook.{number:08}\",\"changes\":[");
+    let mut out = format!(
+        "{{\"object\":\"whatsapp_business_account\",\"entry\":[{{\"id\":\"hook.{number:08}\",\"changes\":["
+    );
     for (at, (event, conversation)) in events.iter().enumerate() {
         if at > 0 {
             out.push(',');

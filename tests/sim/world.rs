@@ -13,13 +13,13 @@ use penstock::handoff::Limits;
 use penstock::journal::disk::Disk;
 use penstock::parse::{Parsed, Parser, conversations};
 
-use super::{archives, configs};
 use super::disk::{MemoryDisk, Random};
 use super::exec::{self, Exec, elapsed};
 use super::ground::{DiskRules, Machine};
 use super::life::{Ended, Life, Plan};
 use super::network::{Mode, Network};
 use super::truth::{REGIONS, Truth};
+use super::{archives, configs};
 
 /// What came of a seed.
 #[derive(Debug, Clone, Default)]
@@ -518,7 +518,8 @@ impl World {
             self.again(number);
             return;
         }
-        let appended = journal.append(seq, slots, owners, verdict.encoded_len(), |out| verdict.write(out), &body);
+        let appended =
+            journal.append(seq, slots, owners, verdict.encoded_len(), |out| verdict.write(out), &body);
         match appended {
             Ok(ticket) => {
                 self.truth.sent(number);

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use super::{Lanes, NONE, PARKED, Parcel, ParcelId, RUNNING, claim};
 
+/// Conversations and item of each part.
+type Parts<T> = Vec<(Vec<u64>, T)>;
+
 impl<T> Lanes<T> {
     /// Replaces a parcel by `parts`: each stands in the lanes of its conversations, where the parcel
     /// stood, parked and as old as it was. Where it held up
@@ -13,11 +16,7 @@ impl<T> Lanes<T> {
     ///
     /// # Panics
     /// If the parcel is neither running nor parked.
-    pub fn split(
-        &mut self,
-        id: ParcelId,
-        parts: Vec<(Vec<u64>, T)>,
-    ) -> Result<(T, Vec<ParcelId>), Vec<(Vec<u64>, T)>> {
+    pub fn split(&mut self, id: ParcelId, parts: Parts<T>) -> Result<(T, Vec<ParcelId>), Parts<T>> {
         let mut part_of: HashMap<u64, usize> = HashMap::new();
         let mut twice = false;
         for (at, (conversations, _)) in parts.iter().enumerate() {

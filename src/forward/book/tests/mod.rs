@@ -96,7 +96,7 @@ fn what_is_blocked_takes_no_room_from_others() {
     for lsn in 1..=100 {
         assert!(!desk.book.full(), "{lsn} parcels behind a failing one");
         desk.push(lsn, &[7]);
-        assert_eq!(desk.book.has_room(), lsn <= 64);
+        assert!(desk.book.has_room(), "{lsn}");
     }
     assert_eq!((desk.book.len(), desk.book.blocked_len()), (101, 100));
     desk.push(200, &[8]);
