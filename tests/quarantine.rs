@@ -1,4 +1,4 @@
-//! One webhook that ends the process whenever it is handled: after three crashes it is left out, and
+//! One webhook that ends the process whenever it is handled: after three crashes it is a dead letter, and
 //! everything else is delivered and archived as if nothing had been.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
@@ -24,6 +24,8 @@ const PREFIXES: [&str; 2] = ["1", "91"];
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Stands in the text of one message.
 const POISON: &str = "hemlock";
+/// Of who sends it, and of the first person of [`load`].
+const PHONE: &str = "100000000000";
 
 fn poisoned(config: &Path, step: &str) -> Command {
     let mut command = serve(config);
@@ -51,7 +53,8 @@ fn send_poison(gateway: &Gateway) {
 }
 
 /// Three crashes, and a fourth start that stays. What the ledger had before and gets after is kept.
-fn three_crashes(settings: Settings, regions: &[Region]) -> (Gateway, Ledger) {
+fn three_crashes(mut settings: Settings, regions: &[Region]) -> (Gateway, Ledger) {
+    settings.admin = "token = \"a-token-that-is-long-enough-for-tests\"".to_owned();
     let mut gateway = Gateway::start(settings);
     let mut ledger = Ledger::default();
     ledger.add(send_for(&load(&gateway, 1), Duration::from_millis(400)));
@@ -77,18 +80,47 @@ fn three_crashes(settings: Settings, regions: &[Region]) -> (Gateway, Ledger) {
     (gateway, ledger)
 }
 
+/// The dead letters, each as a line of JSON.
+fn letters(gateway: &Gateway) -> Vec<serde_json::Value> {
+    let config = gateway.config().display().to_string();
+    let (code, said, errors) = run(&["dead", "list", "--config", &config, "--json"]);
+    assert_eq!(code, Some(0), "{said}{errors}");
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// One for the poison, and the next parcel of its conversation was told.
+fn assert_given_up_once(gateway: &Gateway, regions: &[Region]) {
+    let letters = letters(gateway);
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!((&letter["reason"], &letter["region"]), (&"quarantined".into(), &"us".into()), "{letter}");
+    assert_eq!(letter["state"], "waiting");
+    let told = |region: &Region| {
+        let mut delivered: Vec<_> = region.parcels();
+        delivered.retain(|parcel| parcel.delivered() && find(parcel.body(), PHONE.as_bytes()).is_some());
+        delivered.sort_by_key(|parcel| parcel.done);
+        let gap = |parcel: &std::sync::Arc<support::region::Parcel>| {
+            parcel.head.header("penstock-gap-before").map(str::to_owned)
+        };
+        delivered.iter().filter_map(gap).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&regions[0]), ["1"], "told once");
+    assert!(told(&regions[1]).is_empty());
+}
+
 fn forwarding_goes_on(step: fn(&Path) -> Command) {
     let regions = regions();
     let (mut gateway, mut ledger) = three_crashes(
         Settings { command: step, ingest: 2, forward: 2, ..Settings::new(&regions, &PREFIXES) },
         &regions,
     );
-    // It stays in the journal, where a person finds it, over any number of starts.
+    assert_given_up_once(&gateway, &regions);
+    // It stays a letter, for a person, over any number of starts.
     ledger.killed(gateway.kill9());
     gateway.restart();
     ledger.add(send_for(&load(&gateway, 3), Duration::from_millis(200)));
     ledger.assert_kept(&regions, PATIENCE * 3);
     assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 1.0);
+    assert_given_up_once(&gateway, &regions);
     gateway.terminate();
     let taken = regions.iter().flat_map(Region::parcels);
     assert!(taken.into_iter().all(|parcel| find(parcel.body(), POISON.as_bytes()).is_none()));
@@ -96,7 +128,7 @@ fn forwarding_goes_on(step: fn(&Path) -> Command) {
     let (_, said, _) = run(&["journal", "inspect", "--data-dir", data, "--entries", "--waiting"]);
     let waiting: Vec<&str> =
         said.lines().filter(|line| line.contains("waiting") && line.contains(" entry ")).collect();
-    assert_eq!(waiting.len(), 1, "{said}");
+    assert!(waiting.is_empty(), "{said}");
 }
 
 #[test]
@@ -107,6 +139,39 @@ fn webhook_that_ends_the_process_while_repeats_are_looked_for_is_quarantined_and
 #[test]
 fn webhook_that_ends_the_process_while_its_parcel_is_made_is_quarantined_and_the_rest_flows() {
     forwarding_goes_on(|config| poisoned(config, "cut"));
+}
+
+/// A version that can handle it gets it out; until then replays do no more harm than the webhook did.
+#[test]
+fn replay_that_ends_the_process_is_a_letter_again_and_one_that_does_not_is_delivered() {
+    let regions = regions();
+    let poison: fn(&Path) -> Command = |config| poisoned(config, "cut");
+    let settings = Settings { command: poison, ..Settings::new(&regions, &PREFIXES) };
+    let (mut gateway, _) = three_crashes(settings, &regions);
+    let replay = |gateway: &Gateway| {
+        let config = gateway.config().display().to_string();
+        let (code, said, errors) =
+            run(&["dead", "replay", "--config", &config, "--reason", "quarantined", "--yes"]);
+        assert_eq!(code, Some(0), "{said}{errors}");
+    };
+    replay(&gateway);
+    for crash in 1..=3 {
+        assert_eq!(gateway.wait_exit(PATIENCE).code(), None, "crash {crash}");
+        gateway.start_again();
+    }
+    eventually("ready at last", PATIENCE, || gateway.is_ready());
+    eventually("a letter for a person again", PATIENCE, || letters(&gateway)[0]["state"] == "waiting");
+    assert_eq!(letters(&gateway)[0]["reason"], "quarantined");
+    assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 2.0);
+
+    gateway.terminate();
+    gateway.settings.command = serve;
+    std::fs::remove_file(gateway.data().join("handling")).unwrap();
+    gateway.restart();
+    replay(&gateway);
+    eventually("no letter is left", PATIENCE, || letters(&gateway).is_empty());
+    let mut taken = regions.iter().flat_map(Region::parcels);
+    assert!(taken.any(|parcel| parcel.delivered() && find(parcel.body(), POISON.as_bytes()).is_some()));
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub struct Archiver<D: Disk> {
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
     save_failed: bool,
-    /// Says which entry is being handled, if somebody wants to know.
+    /// Says which entry is being handled.
     pub(super) watch: Rc<Watch>,
 }
 

@@ -80,10 +80,6 @@ pub const POINTS: &[&str] = &[
     "keys-written",
     "keys-synced",
     "marks-passed",
-    "letter-write",
-    "index-write",
-    "letter-durable",
-    "letter-replayed",
     // The archive.
     "object-created",
     "object-append",
@@ -96,6 +92,9 @@ pub const POINTS: &[&str] = &[
     "progress-renamed",
     "progress-durable",
 ];
+
+/// Steps that only a region which refuses some of its parcels brings about.
+pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];
 
 /// Known mistakes.
 pub const PLANTED: &[&str] = &[

@@ -87,6 +87,48 @@ fn parcel_that_waits_takes_little_memory() {
 }
 
 #[test]
+fn quarantined_parcel_is_buried_in_its_turn_and_never_tried() {
+    let mut desk = Desk::new(rules());
+    desk.push(1, &[7]);
+    let quarantined = Item { lsn: 2, quarantined: true, ..Item::default() };
+    desk.book.push(quarantined, &[7, 8], || None);
+    desk.push(3, &[8]);
+    let (first, _) = desk.next().unwrap();
+    assert!(desk.book.next(desk.now).is_none(), "its turn has not come");
+    desk.deliver(first);
+    let Some((id, Errand::Bury(item, death))) = desk.book.next(desk.now) else { panic!("not buried") };
+    assert_eq!((item.lsn, death.reason, death.first_tried), (2, Reason::Quarantined, None));
+    assert!(desk.book.next(desk.now).is_none(), "the next waits until the letter is durable");
+    assert_eq!(desk.book.buried(id), Some(Settled::Dead));
+    let (_, next) = desk.next().unwrap();
+    assert_eq!((next.lsn, next.gap), (3, 1));
+}
+
+#[test]
+fn quarantined_parcel_is_no_probe() {
+    let mut desk = Desk::new(rules());
+    desk.break_it(500);
+    desk.book.push(Item { lsn: 2, quarantined: true, ..Item::default() }, &[7], || None);
+    let mut buried = 0;
+    for _ in 0..1000 {
+        desk.pass(100 * MS);
+        match desk.book.next(desk.now) {
+            Some((id, Errand::Try(item))) => {
+                assert_ne!(item.lsn, 2);
+                desk.fail(id, 500);
+            }
+            Some((id, Errand::Bury(item, _))) => {
+                assert_eq!(item.lsn, 2);
+                desk.book.buried(id);
+                buried += 1;
+            }
+            None => {}
+        }
+    }
+    assert_eq!(buried, 1);
+}
+
+#[test]
 fn what_is_blocked_takes_no_room_from_others() {
     let mut desk = Desk::new(rules());
     desk.healthy(30);
