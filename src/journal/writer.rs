@@ -391,15 +391,24 @@ where
     }
 
     /// There is no room, not even for marks. No entries wait then (`append` saw to that), and nothing
-    /// was awaited since the batch was taken. Marks wait for space; at the end they are given up,
-    /// which costs duplicates.
+    /// was awaited since the batch was taken. Marks wait for space, and with them what recovery reported as
+    /// lost; at the end both are given up, which costs duplicates, and the same report at the next start.
     fn put_back(&self, mut batch: Pending) {
         batch.waiters = self.flying.take();
+        if batch.entries.is_empty() {
+            // Reports alone are not due at once: nothing else on this core would ever have its turn.
+            batch.oldest = None;
+            if self.stopping.get() {
+                batch.buf.set_len(HEADER);
+                batch.records = 0;
+            }
+        }
         if self.stopping.get() {
             let given_up = std::mem::take(&mut *self.marks.borrow_mut());
             self.gave_up.set(self.gave_up.get() || !given_up.is_empty());
         }
-        self.oldest_mark.set((!self.marks.borrow().is_empty()).then(|| self.now()));
+        let waits = batch.records > 0 || !self.marks.borrow().is_empty();
+        self.oldest_mark.set(waits.then(|| self.now()));
         self.pool.put(self.pending.replace(batch).buf);
         self.filling.set(self.filling.get() - 1);
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buffer::BufferPool;
+use super::frame::FrameFault;
 use super::record::{Mark, Settled};
+use super::recover::Lost;
 use super::spare::{self, OpenMode};
 use super::writer::{Journal, Seed};
 use crate::wake::Yield;
@@ -71,4 +73,46 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
         done_to.send(()).unwrap();
     });
     done.recv_timeout(Duration::from_secs(10)).expect("both webhooks are durable");
+}
+
+#[test]
+fn a_report_of_damage_on_a_full_disk_leaves_the_core_to_others_and_to_its_stop() {
+    let (done_to, done) = std::sync::mpsc::channel();
+    // On a thread of its own: a writer that never waits never gives its core back.
+    std::thread::spawn(move || {
+        let folder = tempfile::tempdir().unwrap();
+        let lost = Lost { first_lsn: 1, last_lsn: 2, segment: 1, at: 8192, fault: FrameFault::PayloadCrc };
+        let seed = Seed {
+            id: [1; 16],
+            // The disk is full: there is no segment to write to, and nobody makes one.
+            spares: Vec::new(),
+            dir: folder.path().to_owned(),
+            next_frame: 4,
+            next_lsn: 3,
+            chain: [0; 16],
+            last_segment: 1,
+            last_end: 12288,
+            damage: vec![lost],
+            mode: OpenMode::Buffered,
+            segment_bytes: SEGMENT,
+            commit_delay: Duration::from_millis(2),
+        };
+        let (orders, _unanswered) = crossbeam_channel::unbounded();
+        let mut runtime =
+            monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+        runtime.block_on(async {
+            let (wrote, _unread) = crossbeam_channel::unbounded();
+            let journal =
+                Journal::new(seed, orders, wrote, BufferPool::new(2, Arc::default()), Arc::default());
+            let writing = monoio::spawn(Rc::clone(&journal).run(|_| panic!("nothing can be written")));
+            let aside = Yield::new().unwrap();
+            for _ in 0..10 {
+                aside.now().await.unwrap();
+            }
+            journal.stop();
+            writing.await.unwrap();
+        });
+        done_to.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(10)).expect("the core has its turn");
 }

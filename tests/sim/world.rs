@@ -108,6 +108,9 @@ struct World {
 /// One frame beyond the bound for each core that hands over, and what its readers keep.
 const HELD_BEYOND: usize = 3 << 20;
 
+/// Turns of one life's loop: some thousands are common.
+const ROUNDS_MAX: u64 = 1_000_000;
+
 /// Events of one webhook.
 const EVENTS_MAX: u64 = 9;
 
@@ -336,7 +339,13 @@ impl World {
         };
         let mut gap = Duration::from_millis(20);
         let (mut next_tick, mut next_free) = (elapsed(), elapsed());
+        let mut rounds = 0u64;
         loop {
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                self.truth.wrong(format!("I8: nothing gets on: {} wait", life.waiting()));
+                return End::Crash;
+            }
             let held = life.held.load(std::sync::atomic::Ordering::Relaxed);
             let most = life.plan.limits.held_bytes + HELD_BEYOND;
             if held > most {
@@ -417,9 +426,9 @@ impl World {
             return false;
         }
         // After a failure the archive pauses for up to 30 s; an object closes after 2 s.
-        let patience = if self.plan.archives { Duration::from_secs(45) } else { Duration::ZERO };
+        let patience = if self.plan.archives || self.truth.is_damaged() { 45 } else { 0 };
         let since = *self.done_since.get_or_insert_with(elapsed);
-        elapsed() >= since + patience
+        elapsed() >= since + Duration::from_secs(patience)
     }
 
     fn heal(&mut self) {
@@ -523,7 +532,8 @@ impl World {
         match appended {
             Ok(ticket) => {
                 self.truth.sent(number);
-                self.truth.note(format_args!("webhook {number} to journal {at}, seq {seq}"));
+                let events = self.truth.webhook(number, |webhook| webhook.events.clone());
+                self.truth.note(format_args!("webhook {number} {events:?} to journal {at}, seq {seq}"));
                 *self.open.borrow_mut().entry(number).or_default() += 1;
                 let (truth, open) = (Rc::clone(&self.truth), Rc::clone(&self.open));
                 let answered = Rc::clone(&self.answered);

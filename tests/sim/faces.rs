@@ -1,0 +1,274 @@
+//! The disk of memory towards recovery, freeing and the archive; and what a whole gateway asks for beside
+//! that: writes that take their time, folders, space that ends, bits that turn over.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use penstock::archive;
+use penstock::journal::buffer::BLOCK;
+use penstock::journal::disk::Disk;
+
+use super::{Change, Flight, Inode, MemoryDisk, State, above, name, text};
+
+impl MemoryDisk {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.borrow().ended
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.borrow().full
+    }
+
+    pub(crate) fn set_full(&self, full: bool) {
+        self.0.borrow_mut().full = full;
+    }
+
+    /// A write begins; around the page cache (`direct`) it is durable when it ends.
+    pub(crate) fn begin(&self, path: &Path, at: u64, bytes: &[u8], direct: bool) -> io::Result<Flight> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let number = state.number(path)?;
+        let flight = Flight { inode: number, from: at as usize, to: at as usize + bytes.len() };
+        state.inodes[number].put(flight.from, bytes);
+        if direct {
+            state.flights.push(flight);
+        }
+        Ok(flight)
+    }
+
+    /// A write around the page cache ends; without success nobody knows what is there.
+    pub(crate) fn end(&self, flight: Flight, success: bool) {
+        let mut state = self.0.borrow_mut();
+        if success {
+            state.flights.retain(|other| *other != flight);
+            state.inodes[flight.inode].settle(flight.from, flight.to);
+        }
+    }
+
+    /// A file of zeros.
+    pub(crate) fn write_zeros(&self, path: &Path, len: usize) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let number = state.create(path);
+        if len > 0 {
+            state.space()?;
+        }
+        state.inodes[number].len = len;
+        state.inodes[number].pages.resize(len.div_ceil(BLOCK), None);
+        Ok(())
+    }
+
+    pub(crate) fn folder(&self, path: &Path) {
+        let mut state = self.0.borrow_mut();
+        if !state.names.contains_key(text(path)) {
+            state.add(path, Inode { folder: true, ..Inode::default() });
+        }
+    }
+
+    /// Folders in a folder.
+    pub(crate) fn folders(&self, dir: &Path) -> Vec<PathBuf> {
+        let state = self.0.borrow();
+        let own = state
+            .names
+            .iter()
+            .filter(|(name, inode)| above(name) == text(dir) && state.inodes[**inode].folder);
+        own.map(|(name, _)| PathBuf::from(&**name)).collect()
+    }
+
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.0.borrow().names.contains_key(text(path))
+    }
+
+    /// A file that grows at its end: the whole of what it holds now, and where that ends.
+    pub(crate) fn append_to(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.space()?;
+        let inode = state.inode(path)?;
+        let at = inode.len;
+        inode.put(at, bytes);
+        Ok(())
+    }
+
+    /// Files whose names end so.
+    pub(crate) fn paths(&self, ending: &str) -> Vec<PathBuf> {
+        let state = self.0.borrow();
+        let names = state.names.keys().filter(|name| name.ends_with(ending));
+        names.map(|name| PathBuf::from(&**name)).collect()
+    }
+
+    /// A bit of a file turns over, durably.
+    pub(crate) fn flip(&self, path: &Path, bit: u64) {
+        let at = bit / 8;
+        let mut state = self.0.borrow_mut();
+        let inode = state.inode(path).unwrap();
+        let byte = inode.bytes(at as usize, 1);
+        inode.put(at as usize, &[byte[0] ^ (1 << (bit % 8))]);
+        inode.settle(at as usize, at as usize + 1);
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.0.borrow();
+        let dir = text(dir);
+        let names = state.names.range::<str, _>((std::ops::Bound::Excluded(dir), std::ops::Bound::Unbounded));
+        let names = names.take_while(|(name, _)| name.starts_with(dir));
+        let own = names.filter(|(name, inode)| above(name) == dir && !state.inodes[**inode].folder);
+        Ok(own.map(|(name, _)| name[dir.len() + 1..].to_owned()).collect())
+    }
+
+    fn size(&self, file: &Path) -> io::Result<u64> {
+        Ok(self.0.borrow_mut().inode(file)?.len as u64)
+    }
+
+    fn read(&self, file: &Path, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        Ok(self.0.borrow_mut().inode(file)?.bytes(at as usize, len))
+    }
+
+    fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let number = state.create(file);
+        state.space()?;
+        state.inodes[number].put(0, bytes);
+        Ok(())
+    }
+
+    fn sync(&self, file: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.inode(file)?.synced();
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let number = state.number(from)?;
+        state.change(Change::Rename(name(from), name(to), number));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let State { pending, durable, .. } = &mut *state;
+        pending.retain(|(folders, change)| {
+            let ends = folders.iter().any(|folder| **folder == *text(dir));
+            if ends {
+                State::apply(durable, change);
+            }
+            !ends
+        });
+        Ok(())
+    }
+
+    fn punch(&self, file: &Path, from: u64, to: u64) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.inode(file)?.zero(from as usize, to as usize);
+        Ok(())
+    }
+
+    fn blank(&self, file: &Path, len: usize) -> io::Result<()> {
+        for block in (0..len).step_by(BLOCK) {
+            let mut state = self.0.borrow_mut();
+            state.step()?;
+            let inode = state.inode(file)?;
+            inode.zero(block, block + BLOCK);
+            inode.settle(block, block + BLOCK);
+        }
+        Ok(())
+    }
+
+    fn cut(&self, file: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.inode(file)?.set_len(0);
+        Ok(())
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.number(file)?;
+        state.change(Change::Remove(name(file)));
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        assert!(state.names.keys().all(|name| above(name) != text(dir)), "the folder is not empty");
+        if state.names.contains_key(text(dir)) {
+            state.change(Change::Remove(name(dir)));
+        }
+        Ok(())
+    }
+}
+
+impl archive::disk::Disk for MemoryDisk {
+    type File = PathBuf;
+
+    fn create(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.number(path.parent().unwrap())?;
+        state.create(path);
+        Ok(path.to_owned())
+    }
+
+    fn append(&self, file: &mut PathBuf, bytes: &[u8]) -> io::Result<()> {
+        self.append_to(file, bytes)
+    }
+
+    fn sync(&self, file: &PathBuf) -> io::Result<()> {
+        Disk::sync(self, file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.borrow().number(to.parent().unwrap())?;
+        assert!(
+            to.extension().is_some_and(|e| e == "json") || !self.has(to),
+            "{} is written a second time",
+            to.display()
+        );
+        Disk::rename(self, from, to)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.number(path.parent().unwrap())?;
+        if !state.names.contains_key(text(path)) {
+            state.add(path, Inode { folder: true, ..Inode::default() });
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Disk::sync_dir(self, path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.0.borrow_mut().step()?;
+        Ok(self.has(path))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        let inode = state.inode(path)?;
+        Ok(Box::new(io::Cursor::new(inode.bytes(0, inode.len))))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.0.borrow_mut().step()?;
+        Disk::list(self, path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk::remove(self, path)
+    }
+}
