@@ -75,7 +75,9 @@ fn archive(records: &mut Records, frames: &mut Frames, webhooks: &[(Vec<u8>, Vec
     for (lsn, (meta, body)) in (1..).zip(webhooks) {
         let Ok(meta) = Meta::read(meta) else { continue };
         let sha256 = &BodyDigest::default();
-        records.write(&Webhook { journal: JOURNAL, lsn, meta, body, sha256 }, 0, pack.lines()).ok();
+        records
+            .write(&Webhook { journal: JOURNAL, lsn, meta, body, sha256, raw: false }, 0, pack.lines())
+            .ok();
         pack.added();
         black_box(pack.frame(frames, false).ok());
     }
@@ -106,7 +108,13 @@ fn bench(c: &mut Criterion) {
             for (lsn, (meta, body)) in (1..).zip(&webhooks) {
                 if let Ok(meta) = Meta::read(meta) {
                     let sha256 = &BodyDigest::default();
-                    records.write(&Webhook { journal: JOURNAL, lsn, meta, body, sha256 }, 0, &mut lines).ok();
+                    records
+                        .write(
+                            &Webhook { journal: JOURNAL, lsn, meta, body, sha256, raw: false },
+                            0,
+                            &mut lines,
+                        )
+                        .ok();
                 }
             }
             lines.len()

@@ -17,7 +17,9 @@
 //! | entry | a webhook in the journal: raw bytes, arrival, verdict, what was parsed; has an LSN |
 //! | parcel | what one region gets from one webhook: its events, in the provider's own JSON |
 //! | repeat | an event that the region had within the window: the same key and the same value |
-//! | attempt | one try to hand a parcel over; ends as delivered or again (when) |
+//! | attempt | one try to hand a parcel over; ends as delivered, again (when) or dead (why) |
+//! | dead letter | a parcel that was given up; kept until a person replays or drops it |
+//! | quarantined | an entry whose handling ended the process three times: that step is not tried again |
 //! | core | a pinned thread with its own io_uring: an ingest core or a forwarding core |
 //!
 //! # The way of a webhook
@@ -46,6 +48,9 @@
 //! - A region that is down costs disk, and nobody else feels it ([`forward::region`]).
 //! - What was answered 200 is in the archive of each of its regions, exactly and once, after any crash;
 //!   an archive that cannot be written costs disk, and nobody else feels it ([`archive`]).
+//! - What is given up is kept until a person decides, and there is one letter of it, after any crash ([`dead`]).
+//! - A webhook that ends the process whenever it is handled is given up after three crashes; the rest flows
+//!   ([`handling`]).
 //! - The disk holds what waits, and little else ([`journal::account`], [`journal::free`]).
 //!
 //! # Deliberately absent
@@ -70,6 +75,7 @@ pub mod parse;
 pub mod route;
 pub mod entry;
 pub mod journal;
+pub mod handling;
 pub mod cut;
 pub mod handoff;
 pub mod intake;

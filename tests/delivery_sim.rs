@@ -12,6 +12,7 @@
     clippy::print_stdout,
     reason = "a test fails by panicking, and says what it did"
 )]
+#![allow(clippy::disallowed_types, reason = "worlds on several threads, and wakers that any thread may hold")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -2,7 +2,7 @@
 //! with kills, with other numbers of cores after each, and with a region that is down all the time.
 //!
 //! `PENSTOCK_FREEING_SECONDS` sets how long (a push: 20; the full form is 3600), `PENSTOCK_KILLS` the
-//! kills, `PENSTOCK_SEED` repeats their moments. The gateway is this program itself, started once more
+//! kills, `PENSTOCK_RATE` the webhooks per second, `PENSTOCK_SEED` repeats the moments. The gateway is this program itself, started once more
 //! with segments of 1 MiB and little memory between the commit and the delivery ([`host`]).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
@@ -20,12 +20,13 @@ use support::body::World;
 use support::disk::Disk;
 use support::gateway::{Gateway, run};
 use support::hosted;
+use support::http::{Connection, post};
 use support::ledger::Ledger;
-use support::metrics::{MEMORY, OPEN_FILES, SEGMENTS_REMOVED, SEGMENTS_REUSED, THIN_SEGMENTS};
+use support::metrics::{DUPLICATES, MEMORY, OPEN_FILES, SEGMENTS_REMOVED, SEGMENTS_REUSED, THIN_SEGMENTS};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender, send_for};
 use support::settings::{Rule, Settings};
-use support::{Random, alone, eventually, seed, setting};
+use support::{Random, SECRET, alone, eventually, seed, setting, signature};
 
 /// Two regions that take what they get, and one that is down.
 const PREFIXES: [&str; 3] = ["1", "91", "55"];
@@ -39,6 +40,8 @@ const SETTLE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// One judged part of a run.
 const PART: Duration = Duration::from_secs(4);
+/// In which more comes for the region that is down.
+const PARTS_WITH_OLD: u64 = 12;
 
 #[test]
 #[ignore = "is the gateway of the other tests"]
@@ -83,6 +86,7 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     let Some(disk) = Disk::ext4("96M") else { return };
     let (seed, seconds, kills) =
         (seed(), setting("PENSTOCK_FREEING_SECONDS", 20), setting("PENSTOCK_KILLS", 4));
+    let rate = setting("PENSTOCK_RATE", 1_000) as u32;
     let mut random = Random(seed);
     let mut regions = regions();
     regions[DOWN].set(Mode::Refuse);
@@ -98,9 +102,11 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     let (mut most, mut memory, mut files) = (0, Vec::new(), Vec::new());
     while start.elapsed() < Duration::from_secs(seconds) || written < 3 * (96 << 20) {
         let mut ledger = Ledger::default();
-        let sender = Sender::start(&load(&gateway, &PREFIXES[..DOWN], 14 << 10, 1_000, seed + part));
-        // A few more of those that nobody takes.
-        old.add(send_for(&load(&gateway, &[PREFIXES[DOWN]], 500, 20, seed + part), PART / 4));
+        let sender = Sender::start(&load(&gateway, &PREFIXES[..DOWN], 14 << 10, rate, seed + part));
+        // A few more of those that nobody takes; no more later, as what waits must have its room.
+        if part < PARTS_WITH_OLD {
+            old.add(send_for(&load(&gateway, &[PREFIXES[DOWN]], 500, 20, seed + part), PART / 4));
+        }
         let mut pause = |random: &mut Random| {
             let end = Instant::now() + PART / 4 + Duration::from_millis(random.below(1000) as u64);
             while Instant::now() < end {
@@ -164,6 +170,37 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
         before,
         "settled parcels were sent again"
     );
+}
+
+#[test]
+fn repeat_is_dropped_although_the_segment_of_the_first_was_freed_also_after_a_kill() {
+    let _alone = alone();
+    let regions = regions();
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start_on(settings(&regions, 1, 1), folder.path());
+    let first = World::new(&PREFIXES, 1, 100).webhook(&[(0, false)]);
+    let post = post("/webhook", ("x-hub-signature-256", &signature(SECRET, &first.body)), &first.body);
+    let send = |gateway: &Gateway| {
+        let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+        connection.send(&post).unwrap();
+        assert_eq!(connection.answer().unwrap().status(), 200);
+    };
+    send(&gateway);
+    let mut ledger = Ledger::default();
+    ledger.add(send_for(&load(&gateway, &PREFIXES, 14 << 10, 400, 1), Duration::from_secs(2)));
+    let journal = std::fs::read_dir(folder.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    eventually("the first segment is gone", PATIENCE, || !journal.join("0000000001.seg").exists());
+    ledger.settle(&regions, SETTLE);
+    let before: Vec<usize> = regions.iter().map(Region::count).collect();
+    let dropped = |gateway: &Gateway| {
+        send(gateway);
+        eventually("the repeat is known", PATIENCE, || gateway.metrics().total(DUPLICATES) >= 1.0);
+        assert_eq!(regions.iter().map(Region::count).collect::<Vec<_>>(), before, "it was delivered again");
+    };
+    dropped(&gateway);
+    gateway.kill9();
+    gateway.restart();
+    dropped(&gateway);
 }
 
 #[test]

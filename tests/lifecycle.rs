@@ -115,6 +115,67 @@ fn sigterm_does_not_wait_for_a_region_that_is_down() {
 }
 
 #[test]
+fn second_sigterm_ends_at_once_with_a_line_and_the_code_that_the_help_names() {
+    let mut regions = regions();
+    // Something is under way, so that the first one takes its time.
+    regions[0].set(Mode::Hang);
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    send_for(&load(&gateway, 0), Duration::from_millis(300));
+    gateway.send_term();
+    eventually("the stop began", PATIENCE, || gateway.said().contains("\"stopping\""));
+    gateway.send_term();
+    assert_eq!(gateway.wait_exit(STOP_WITHIN).code(), Some(1), "{}", gateway.said());
+    assert!(gateway.said().contains("asked again to stop"), "{}", gateway.said());
+    let (_, help, _) = run(&["serve", "--help"]);
+    assert!(help.contains("1   ended at once by a second SIGTERM"), "{help}");
+}
+
+#[test]
+fn start_says_what_to_do_about_a_data_folder_that_cannot_be_used() {
+    let regions = regions();
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    gateway.terminate();
+    let config = gateway.config();
+    let journal = gateway.data().join("journal");
+    let aside = gateway.data().join("elsewhere");
+    fs::rename(&journal, &aside).unwrap();
+    fs::write(&journal, "a file").unwrap();
+    let (code, _, stderr) = run(&["serve", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(74), "{stderr}");
+    assert!(
+        stderr.contains("cannot make folder") && stderr.contains("name another folder as gateway.data_dir"),
+        "{stderr}"
+    );
+    fs::remove_file(&journal).unwrap();
+    fs::rename(&aside, &journal).unwrap();
+    gateway.restart();
+}
+
+#[test]
+fn start_counts_what_waits_for_a_region_that_is_gone_from_the_configuration() {
+    let mut regions = regions();
+    regions[1].set(Mode::Refuse);
+    let mut gateway = Gateway::start(Settings::new(&regions, &PREFIXES));
+    let world = Arc::new(World::new(&PREFIXES, 5, 0).without_batches());
+    let sent = send_for(&Load { world, ..load(&gateway, 0) }, Duration::from_millis(300));
+    let parcels = sent.iter().filter(|sent| sent.webhook.events[0].region == 1).count();
+    gateway.terminate();
+    let before = regions[0].count();
+    gateway.restart();
+    assert!(!gateway.said().contains("no longer configured"), "{}", gateway.said());
+    gateway.terminate();
+    gateway.settings.regions.pop();
+    gateway.restart();
+    let said = gateway.said();
+    assert!(
+        said.contains(&format!("\"parcels\":{parcels},")) && said.contains("no longer configured"),
+        "{said}"
+    );
+    assert!(said.contains("in no archive"), "{said}");
+    eventually("the default region has them", PATIENCE, || regions[0].count() == before + parcels);
+}
+
+#[test]
 fn alive_and_ready_are_told_apart_on_the_admin_listener() {
     let regions = regions();
     let gateway = Gateway::start(Settings::new(&regions, &PREFIXES));

@@ -18,7 +18,7 @@ use support::body::World;
 use support::gateway::Gateway;
 use support::hosted;
 use support::ledger::Ledger;
-use support::metrics::{HANDOFF_FULL, LAGGING};
+use support::metrics::{DUPLICATES, HANDOFF_FULL, LAGGING};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender};
 use support::settings::{Rule, Settings};
@@ -78,6 +78,8 @@ fn nothing_is_lost_or_reordered_while_channels_and_windows_overflow_between_kill
         }
         let metrics = gateway.metrics();
         full += metrics.total(HANDOFF_FULL);
+        // Nobody said anything twice, and no kill made it unknown what was delivered.
+        assert!(kill > 0 || metrics.total(DUPLICATES) == 0.0, "parcels were taken for repeats of themselves");
         ledger.killed(gateway.kill9());
         let (ingest, forward) = LAYOUTS[(kill as usize + 1) % LAYOUTS.len()];
         gateway.restart_with(ingest, forward);

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use penstock::fault::{PLANTED, POINTS};
+
 /// What a module may use of the others. `a::b` allows only that part of `a`.
 /// Order is the way of a webhook: nothing earlier knows anything later.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -21,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("route", &["config", "parse"]),
     // Bodies are opaque to it: never parse, route, entry or forward.
     ("journal", &["config", "metrics", "wake"]),
+    ("handling", &["journal"]),
     ("cut", &["config", "parse"]),
     ("entry", &["journal::buffer", "parse"]),
     ("handoff", &["journal", "metrics", "wake"]),
@@ -29,22 +32,23 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
     // Why a parcel dies is not its business: never forward.
-    ("dead", &["entry", "journal", "metrics", "parse::phone"]),
+    ("dead", &["entry", "fault", "journal", "metrics", "parse::phone"]),
     (
         "forward",
         &[
-            "config", "cut", "dead", "deadline", "dedupe", "entry", "handoff", "http1", "journal", "metrics",
-            "parse", "side", "verify", "wake",
+            "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1",
+            "journal", "metrics", "parse", "side", "verify", "wake",
         ],
     ),
     // From the journal alone: never forward.
-    ("archive", &["config", "cut", "entry", "journal", "metrics", "parse"]),
+    ("archive", &["config", "cut", "entry", "handling", "journal", "metrics", "parse"]),
     // It starts and stops everything else.
     (
         "shard",
         &[
-            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handoff",
-            "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify", "wake",
+            "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handling",
+            "handoff", "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify",
+            "wake",
         ],
     ),
     ("admin", &["config", "dead", "entry", "metrics"]),
@@ -60,6 +64,8 @@ const PURE: &[&str] = &[
     "src/journal/record.rs",
     "src/journal/commit.rs",
     "src/journal/recover.rs",
+    "src/journal/thin.rs",
+    "src/journal/check/rebuild.rs",
     "src/journal/account.rs",
     "src/journal/live.rs",
     "src/journal/floor.rs",
@@ -73,6 +79,17 @@ const PURE: &[&str] = &[
     "src/dedupe/seen.rs",
     "src/dedupe/slots.rs",
     "src/forward/lane.rs",
+    "src/forward/lane/",
+    "src/forward/book.rs",
+    "src/forward/book/",
+    "src/forward/breaker.rs",
+    "src/forward/budget.rs",
+    "src/forward/gaps.rs",
+    "src/forward/item.rs",
+    "src/forward/parts.rs",
+    "src/forward/poison.rs",
+    "src/forward/ramp.rs",
+    "src/forward/slab.rs",
     "src/forward/retry.rs",
     "src/forward/told.rs",
     "src/cut/",
@@ -89,7 +106,7 @@ const IMPURE: &[&str] =
 
 /// The only files with `unsafe`.
 /// (`tests/alloc.rs` counts allocations, which takes a global allocator.)
-const UNSAFE: &[&str] = &["src/journal/buffer.rs", "tests/alloc.rs"];
+const UNSAFE: &[&str] = &["src/handling.rs", "src/journal/buffer.rs", "tests/alloc.rs"];
 
 /// Where printing is the purpose; everything else logs.
 const PRINTING: &[&str] = &["src/cli/", "src/main.rs"];
@@ -177,6 +194,36 @@ fn top_level_holds_only_what_belongs_there() {
     let breaches: Vec<String> =
         names.filter(|name| !name.starts_with('.') && !TOP.contains(&name.as_str())).collect();
     report(&breaches, "names on the top level that are not in TOP");
+}
+
+#[test]
+fn every_named_fault_can_happen_and_every_place_of_one_is_named() {
+    let mut breaches = Vec::new();
+    let texts: Vec<(String, String)> =
+        sources("src").into_iter().map(|file| (file.name, file.lines.join("\n"))).collect();
+    let used = |call: &str| -> Vec<(String, String)> {
+        let calls =
+            texts.iter().filter(|(name, _)| !name.starts_with("src/fault/")).flat_map(|(name, text)| {
+                text.match_indices(call).map(move |(at, _)| {
+                    let rest = text[at + call.len()..].trim_start();
+                    let named = rest.strip_prefix('"').and_then(|rest| rest.split('"').next());
+                    (name.clone(), named.unwrap_or("(no literal)").to_owned())
+                })
+            });
+        calls.collect()
+    };
+    let points =
+        ["point(", "io(", "pause(", "end(", "cut("].map(|call| used(&format!("fault::{call}"))).concat();
+    for (list, found) in [(POINTS, points), (PLANTED, used("fault::planted("))] {
+        for (file, name) in &found {
+            if !list.contains(&name.as_str()) {
+                breaches.push(format!("{file}: {name} is not in the list of src/fault/mod.rs"));
+            }
+        }
+        let missing = list.iter().filter(|name| !found.iter().any(|(_, used)| used == *name));
+        breaches.extend(missing.map(|name| format!("src/fault/mod.rs: {name} is nowhere in the code")));
+    }
+    report(&breaches, "faults that can never happen");
 }
 
 #[test]

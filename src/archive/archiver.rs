@@ -3,6 +3,7 @@
 //! Order after an object closed: its name is durable, then the progress is, then the journal is told
 //! how far it is archived. So nothing is let go that a crash would make the archiver ask for again.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::disk::Disk;
@@ -14,6 +15,7 @@ use super::strand::{Fault, Strand, Tools};
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
 use crate::fault;
+use crate::handling::{Step, Watch};
 use crate::journal::read::ReadEntry;
 use crate::journal::record::{self, Record};
 use crate::journal::store::hex;
@@ -51,6 +53,8 @@ pub struct Archiver<D: Disk> {
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
     save_failed: bool,
+    /// Says which entry is being handled.
+    pub(super) watch: Rc<Watch>,
 }
 
 struct Journal<F> {
@@ -111,6 +115,7 @@ impl<D: Disk + Clone> Archiver<D> {
             journals,
             failing: vec![false; names.len()],
             save_failed: false,
+            watch: Rc::default(),
             folders,
             names,
             records: Records::new(config),
@@ -152,14 +157,49 @@ impl<D: Disk> Archiver<D> {
             // A checksum was right, so what is there is what was written.
             let bytes = read.bytes.get(entry.start..).unwrap_or_default();
             if let Ok((Record::Entry(found), _)) = record::read_known(bytes) {
-                self.take_entry(journal, entry.lsn, Meta::read(found.meta)?, found.body, now_ms);
+                let meta = Meta::read(found.meta)?;
+                self.watched(journal, entry.lsn, found.body, |archiver, raw| {
+                    archiver.take_entry(journal, entry.lsn, meta, found.body, raw, now_ms);
+                });
             }
         }
         self.journals[journal].strands.iter_mut().for_each(|strand| strand.end(read.next, read.written_ms));
         Ok(())
     }
 
-    fn take_entry(&mut self, journal: JournalIndex, lsn: u64, meta: Meta<'_>, body: &[u8], now_ms: u64) {
+    /// Handles an entry, saying so. One whose handling ended the process again and again is archived as it
+    /// came (`raw`); if that does so too, it is left out: the log of each start tells.
+    fn watched(&mut self, journal: JournalIndex, lsn: u64, body: &[u8], act: impl FnOnce(&mut Self, bool)) {
+        let watch = Rc::clone(&self.watch);
+        let at = (journal, lsn, 0);
+        let raw = watch.is_quarantined(Step::Archive, at);
+        if raw && watch.is_quarantined(Step::ArchiveRaw, at) {
+            return;
+        }
+        let (step, name) = if raw { (Step::ArchiveRaw, "archive-raw") } else { (Step::Archive, "archive") };
+        watch.during(step, at, || {
+            fault::poison(name, body);
+            act(self, raw);
+        });
+    }
+
+    fn take_entry(
+        &mut self,
+        journal: JournalIndex,
+        lsn: u64,
+        meta: Meta<'_>,
+        body: &[u8],
+        raw: bool,
+        now_ms: u64,
+    ) {
+        if raw && self.records.is_split(&meta) {
+            // Whose part is whose cannot be told, and no region may have what is another's.
+            tracing::error!(
+                lsn,
+                "a quarantined webhook of several regions is in none of their archives: it cannot be taken apart"
+            );
+            return;
+        }
         let sha256 = BodyDigest::default();
         for (slot, id) in meta.regions().enumerate() {
             let region = self.records.region(id);
@@ -168,7 +208,7 @@ impl<D: Disk> Archiver<D> {
                 continue;
             }
             self.work(journal, region, now_ms, |strand, id, tools| {
-                strand.take(&Webhook { journal: id, lsn, meta, body, sha256: &sha256 }, tools)
+                strand.take(&Webhook { journal: id, lsn, meta, body, sha256: &sha256, raw }, tools)
             });
         }
     }

@@ -39,4 +39,5 @@ mod strand;
 #[cfg(test)]
 mod tests;
 
+pub use progress::noted;
 pub use run::{Setup, run, wanted};

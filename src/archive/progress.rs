@@ -107,3 +107,9 @@ impl<D: Disk> Progress<D> {
         self.dir.join(format!("{journal}.json"))
     }
 }
+
+/// Up to where a journal is archived, by region: for whoever only looks.
+pub fn noted(data_dir: &Path, journal: &str) -> io::Result<Vec<(String, Position)>> {
+    let rows = Progress::new(super::disk::Os, data_dir).load(journal)?;
+    Ok(rows.into_iter().map(|row| (row.region.clone(), row.position())).collect())
+}

@@ -32,6 +32,8 @@ pub struct Webhook<'a> {
     pub meta: Meta<'a>,
     pub body: &'a [u8],
     pub sha256: &'a BodyDigest,
+    /// As it came, in base64 and without its events: taking it apart would end the process.
+    pub raw: bool,
 }
 
 /// SHA-256 of a body, made when the first record wants it: a webhook may have records in several regions.
@@ -84,6 +86,13 @@ impl Records {
         self.regions.iter().position(|(other, _)| *other == id).unwrap_or(self.default_region)
     }
 
+    /// Whether the regions of a webhook get parts of it, which only taking it apart can tell.
+    pub fn is_split(&self, meta: &Meta<'_>) -> bool {
+        let mut regions = meta.regions().map(|id| self.region(id));
+        let first = regions.next();
+        self.mixed == Mixed::Split && regions.any(|region| Some(region) != first)
+    }
+
     /// Appends the record for `region`, which is one of the webhook's, and a line break. On a fault
     /// nothing is appended.
     pub fn write(
@@ -92,12 +101,12 @@ impl Records {
         region: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), RecordFault> {
-        let Webhook { journal, lsn, meta, body, sha256 } = *webhook;
+        let Webhook { journal, lsn, meta, body, sha256, raw } = *webhook;
         let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
         // Slots are few: nearly every webhook has one.
         let own: Vec<bool> = meta.regions().map(|id| self.region(id) == region).collect();
         let is_own = |slot: u16| own.get(usize::from(slot)).copied().unwrap_or(false);
-        let part = self.mixed == Mixed::Split && own.contains(&false);
+        let part = !raw && self.mixed == Mixed::Split && own.contains(&false);
         if part {
             let slots: Vec<u16> = meta.events().map(|event| event.slot).collect();
             let keep = |event: usize| slots.get(event).is_some_and(|slot| is_own(*slot));
@@ -135,7 +144,7 @@ impl Records {
         out.extend_from_slice(b"},\"events\":[");
         let mut first = true;
         let events = meta.events().zip(meta.users());
-        for (event, user) in events.filter(|(event, _)| !part || is_own(event.slot)) {
+        for (event, user) in events.filter(|(event, _)| !raw && (!part || is_own(event.slot))) {
             out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
             first = false;
             json::hex(&event.key, out);
@@ -156,11 +165,11 @@ impl Records {
             self.write_part(body, out);
         } else {
             match std::str::from_utf8(body) {
-                Ok(text) => {
+                Ok(text) if !raw => {
                     out.extend_from_slice(b",\"body\":");
                     json::string(text, out);
                 }
-                Err(_) => write_base64(body, out),
+                _ => write_base64(body, out),
             }
         }
         out.extend_from_slice(b"}\n");

@@ -1,12 +1,14 @@
 //! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::archiver::{Archiver, Read};
 use super::disk::Os;
 use crate::config::Config;
+use crate::handling::Watch;
 use crate::journal::Position;
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::JournalReader;
@@ -32,6 +34,7 @@ pub struct Setup {
     pub journals: Vec<JournalView>,
     /// By region.
     pub cells: Arc<Vec<ArchiveCells>>,
+    pub watch: Watch,
 }
 
 /// Whether any region archives.
@@ -42,9 +45,10 @@ pub fn wanted(config: &Config) -> bool {
 /// Runs until `stopping` says so; then reads what is durable, closes every object, and returns, within
 /// about two seconds. What is left then is archived after the next start.
 pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
-    let Setup { config, journals, cells } = setup;
+    let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
     let mut archiver = Archiver::new(&Os, &config, known, cells)?;
+    archiver.watch = Rc::new(watch);
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());
     let mut shelves: Vec<Shelf> = journals.into_iter().map(|view| Shelf::new(view, &pool)).collect();

@@ -57,10 +57,10 @@ Examples:
   penstock dead show --config penstock.toml 7306051240099840 --body";
 
 const REPLAY: &str = "\
-Sends dead letters to their regions again, each with its webhook-id of before and
-penstock-possible-duplicate, behind what waits in its conversations. A letter
-stays one until its region answers 2xx; if it fails again it waits for a person
-again. Without --yes only the number of letters is told.
+Sends dead letters to their regions again, each with its webhook-id of before
+and penstock-possible-duplicate, behind what waits in its conversations. A
+letter stays one until its region answers 2xx; if it fails again it waits for a
+person again. Without --yes only the number of letters is told.
 
 The order is kept on disk: after a stop or a crash the next start goes on with
 it, and giving it twice sends nothing twice. While the gateway does not run, the
@@ -86,7 +86,7 @@ Exit codes:
   not answer, 74 the letters cannot be read or written, 78 bad configuration
 
 Examples:
-  penstock dead drop --config /etc/penstock/penstock.toml --region eu --until 7days
+  penstock dead drop --config penstock.toml --region eu --until 7days
   penstock dead drop --config penstock.toml 7306051240099840 --yes";
 
 #[derive(Debug, clap::Subcommand)]

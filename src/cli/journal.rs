@@ -21,6 +21,8 @@ use crate::journal::spare::{OpenMode, segment_path};
 use crate::journal::store::{hex, parse_id};
 use crate::journal::{JournalId, Position};
 
+pub mod fsck;
+
 /// Reads as any other program would.
 pub(super) const DISK: Local = Local { mode: OpenMode::Unsynced };
 /// A running gateway frees segments while they are looked at: then the look is taken again.
@@ -34,7 +36,8 @@ there, and only that is shown; what lies below the floor is gone, since all of
 it was settled. Phones and texts are not shown, except by --body.
 
 Exit codes:
-  0 all is well, 1 something is damaged, 74 the folder cannot be read
+  0 all is well, 1 something is damaged, or no entry has the LSN of --body,
+  74 the folder cannot be read
 
 Examples:
   penstock journal inspect --config /etc/penstock/penstock.toml
@@ -68,7 +71,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let root = data_dir(args)?.join("journal");
+    let root = data_dir(args.config.as_deref(), args.data_dir.as_deref())?.join("journal");
     let mut journals = journals(&root)?;
     if let Some(start) = &args.journal {
         journals.retain(|(id, _)| hex(id).starts_with(start.as_str()));
@@ -77,14 +80,13 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
         println!("no journal in {}", root.display());
         return Ok(0);
     }
+    if let Some(lsn) = args.body {
+        return print_bodies(args, &journals, lsn);
+    }
     let mut settled = settled(&journals)?;
     let mut damaged = false;
     for (id, path) in &journals {
         let settled = settled.remove(id).unwrap_or_default();
-        if let Some(lsn) = args.body {
-            print_body(id, path, lsn)?;
-            continue;
-        }
         damaged |= print_journal(args, id, path, &settled)?;
     }
     Ok(if damaged { FAILED } else { 0 })
@@ -105,11 +107,12 @@ fn is_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(gone))
 }
 
-fn data_dir(args: &Args) -> anyhow::Result<PathBuf> {
-    if let Some(dir) = &args.data_dir {
-        return Ok(dir.clone());
+/// The data folder: named by itself, or by its configuration.
+fn data_dir(config: Option<&Path>, data_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = data_dir {
+        return Ok(dir.to_owned());
     }
-    let path = args.config.as_deref().unwrap_or(Path::new("penstock.toml"));
+    let path = config.unwrap_or(Path::new("penstock.toml"));
     let (config, _) = Config::load(path).map_err(|invalid| Failure::new(CONFIG, invalid.to_string()))?;
     Ok(config.gateway.data_dir)
 }
@@ -302,23 +305,49 @@ fn print_frames(dir: &Path, span: &Span) {
     }
 }
 
-fn print_body(id: &JournalId, dir: &Path, lsn: u64) -> anyhow::Result<()> {
+/// The body of the entry with that LSN, of the one journal that has it.
+fn print_bodies(args: &Args, journals: &[(JournalId, PathBuf)], lsn: u64) -> anyhow::Result<u8> {
     use std::io::Write;
-    let body = steady(|| {
-        let mut body = None;
-        walk(id, dir, |_, _, at, record| {
-            if let Record::Entry(entry) = record
-                && at == lsn
-            {
-                body = Some(entry.body.to_vec());
-            }
-        })?;
-        Ok(body)
-    })?;
-    if let Some(body) = body {
-        std::io::stdout().write_all(&body)?;
+    let mut found = Vec::new();
+    let mut other = false;
+    for (id, dir) in journals {
+        let (body, there) = steady(|| body(id, dir, lsn))?;
+        other |= there;
+        found.extend(body.map(|body| (hex(id), body)));
     }
-    Ok(())
+    match &found[..] {
+        [(_, body)] => {
+            std::io::stdout().write_all(body)?;
+            Ok(0)
+        }
+        [] if other => {
+            anyhow::bail!(
+                "the record with LSN {lsn} is no webhook: it is one of the journal's own, such as marks"
+            )
+        }
+        [] => anyhow::bail!(
+            "no entry with LSN {lsn} is here{}: it was settled and freed, was lost, or never was; --entries lists them",
+            args.journal.as_ref().map_or(String::new(), |id| format!(" in journal {id}"))
+        ),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|(id, _)| &id[..8]).collect();
+            anyhow::bail!(
+                "{} journals have an entry with LSN {lsn}: name one with --journal ({})",
+                ids.len(),
+                ids.join(", ")
+            )
+        }
+    }
+}
+
+/// The body of an entry, and whether the LSN is that of some other record.
+fn body(id: &JournalId, dir: &Path, lsn: u64) -> anyhow::Result<(Option<Vec<u8>>, bool)> {
+    let (mut body, mut other) = (None, false);
+    walk(id, dir, |_, _, at, record| match record {
+        Record::Entry(entry) if at == lsn => body = Some(entry.body.to_vec()),
+        _ => other |= at == lsn,
+    })?;
+    Ok((body, other))
 }
 
 fn time(unix_ns: u64) -> String {

@@ -28,7 +28,7 @@ const LINES: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Keeps the log going. Dropping it writes out what waits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Log {
     lines: Lines,
 }

@@ -65,6 +65,8 @@ pub enum Command {
 pub enum Journal {
     /// Print what a journal holds
     Inspect(journal::Args),
+    /// Say what is damaged, what it means and what can be done; with --repair, do it
+    Fsck(journal::fsck::Args),
 }
 
 const MANUAL: &str = "\
@@ -88,6 +90,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Send(args) => send::run(args),
         Command::Dead(command) => dead::run(command),
         Command::Journal(Journal::Inspect(args)) => journal::run(args),
+        Command::Journal(Journal::Fsck(args)) => journal::fsck::run(args),
         Command::Doctor(args) => doctor::run(args),
     }
 }
@@ -154,7 +157,7 @@ mod tests {
             let wide: Vec<_> = manual.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{path} --help is wider than a terminal: {wide:?}");
         });
-        assert_eq!(seen, 12);
+        assert_eq!(seen, 13);
     }
 
     #[test]

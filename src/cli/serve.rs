@@ -34,6 +34,7 @@ Signals:
 
 Exit codes:
   0   stopped
+  1   ended at once by a second SIGTERM or SIGINT; what was acknowledged is kept
   69  no io_uring, or an address or the data folder is in use
   74  the journal cannot be read or written
   78  bad configuration
@@ -65,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let (address, admin) = (config.listen.address, config.admin.address);
     let (ingest, forward) = (config.cores.ingest.len(), config.cores.forward.len());
     let gateway = {
-        let _starting = end_on_signal(signals.clone())?;
+        let _starting = end_on_signal(signals.clone(), log.clone())?;
         Gateway::start(config, Limits::default(), log.dropped(), side).map_err(failure)?
     };
     tracing::info!(%address, %admin, ingest, forward, "taking webhooks");
@@ -75,7 +76,8 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
             recv(signals) -> got => match got {
                 Ok(Signal::Stop) => {
                     tracing::info!("stopping");
-                    std::thread::Builder::new().name("abort".into()).spawn(move || abort_on_second(&signals))?;
+                    let log = log.clone();
+                    std::thread::Builder::new().name("abort".into()).spawn(move || abort_on_second(&signals, log))?;
                     gateway.stop();
                     tracing::info!("stopped");
                     break 0;
@@ -147,7 +149,7 @@ fn watch_signals(side: &side::Handle) -> anyhow::Result<Receiver<Signal>> {
 
 /// A stop that is asked for during the start, which may read a long journal, ends the process at once:
 /// whatever moment that is, the journal is as safe as after a crash. Until the sender is dropped.
-fn end_on_signal(signals: Receiver<Signal>) -> std::io::Result<Sender<()>> {
+fn end_on_signal(signals: Receiver<Signal>, log: Log) -> std::io::Result<Sender<()>> {
     let (started, starting) = bounded(0);
     std::thread::Builder::new().name("early-stop".into()).spawn(move || {
         loop {
@@ -155,6 +157,7 @@ fn end_on_signal(signals: Receiver<Signal>) -> std::io::Result<Sender<()>> {
                 recv(signals) -> got => match got {
                     Ok(Signal::Stop) => {
                         tracing::info!("stopped before the start was complete");
+                        drop(log);
                         std::process::exit(0);
                     }
                     Ok(Signal::Reload) => {}
@@ -167,9 +170,14 @@ fn end_on_signal(signals: Receiver<Signal>) -> std::io::Result<Sender<()>> {
     Ok(started)
 }
 
-fn abort_on_second(signals: &Receiver<Signal>) {
+fn abort_on_second(signals: &Receiver<Signal>, log: Log) {
     while let Ok(signal) = signals.recv() {
         if matches!(signal, Signal::Stop) {
+            tracing::warn!(
+                "asked again to stop: ending at once; what was acknowledged is in the journal, and parcels under way may \
+                 come to their regions twice"
+            );
+            drop(log);
             std::process::exit(i32::from(FAILED));
         }
     }

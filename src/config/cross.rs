@@ -119,6 +119,16 @@ fn regions(regions: &[Region], report: &Report) {
         report,
     );
     unique("an account", claims("accounts", |region| &region.accounts, str::to_owned), report);
+    for (index, Region { timeout, retry, .. }) in regions.iter().enumerate() {
+        if retry.window < *timeout {
+            report.problem(
+                key_of(index, &regions[index], "retry.window"),
+                humantime::format_duration(retry.window).to_string(),
+                format!("at least timeout, {}", humantime::format_duration(*timeout)),
+                "Give it the time of several tries, or shorten timeout.",
+            );
+        }
+    }
 }
 
 fn key_of(index: usize, region: &Region, key: &str) -> String {

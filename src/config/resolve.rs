@@ -81,6 +81,7 @@ fn parse(text: &str) -> Result<Table, Invalid> {
 fn gateway(section: &Section<'_>, host: &Host) -> Gateway {
     let data_dir = section.read("data_dir", "a folder", |value| match string(value)? {
         folder if folder.is_empty() => Err("Name the folder for the journal.".to_owned()),
+        folder if folder.contains('\0') => Err("Leave out the NUL byte: no path has one.".to_owned()),
         folder => Ok(folder),
     });
     Gateway { id: section.read("id", LABEL, label), data_dir: host.base.join(data_dir) }

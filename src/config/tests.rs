@@ -173,6 +173,7 @@ fn what_is_left_out_has_the_promised_default() {
     assert_eq!(source.verify_tokens, [Secret::new("value of TOKEN")]);
     let region = &config.regions[0];
     assert_eq!((region.in_flight, region.timeout), (64, Duration::from_secs(15)));
+    assert_eq!((region.rate, region.retry), (0, Retry::default()));
     assert_eq!((&region.signing_secret, region.source_address), (&None, None));
     assert!(region.countries.is_empty() && region.phone_number_ids.is_empty() && region.accounts.is_empty());
     assert!(config.regions.iter().all(|region| region.archive.is_none()));
@@ -294,6 +295,7 @@ fn broken_toml_is_told_by_its_line_without_repeating_it() {
 fn single_values_are_checked() {
     refused("gateway.id", "\"a b\"", "gateway.id", "letters");
     refused("gateway.data_dir", "\"\"", "gateway.data_dir", "a folder");
+    refused("gateway.data_dir", r#""/var/lib/pen\u0000stock""#, "gateway.data_dir", "NUL");
     assert_eq!(taken("gateway.data_dir", "\"data\"").gateway.data_dir, Path::new("/etc/penstock/data"));
     refused("listen.address", "\"localhost:80\"", "listen.address", "names are not looked up");
     refused("listen.allow_from", "[\"10.1.2.3/8\"]", "listen.allow_from[0]", "10.0.0.0/8");
@@ -309,6 +311,12 @@ fn single_values_are_checked() {
     refused("region.0.name", "\"../eu\"", "region \"../eu\".name", "letters");
     refused("region.0.timeout", "\"0s\"", "region \"eu\".timeout", "1ms");
     refused("region.0.in_flight", "0", "region \"eu\".in_flight", "from 1");
+    refused("region.0.rate", "-1", "region \"eu\".rate", "from 0");
+    refused("region.0.retry.attempts", "\"3\"", "region \"eu\".retry.attempts", "without quotes");
+    refused("region.0.retry.window", "\"10s\"", "region \"eu\".retry.window", "from 1m");
+    assert_eq!(taken("region.0.rate", "100").regions[0].rate, 100);
+    assert_eq!(taken("region.0.retry", "{ attempts = 3 }").regions[0].retry.attempts, 3);
+    assert_eq!(taken("region.0.retry.window", "\"12h\"").regions[0].retry.window, Duration::from_hours(12));
     refused("region.0.prefixes", "[\"1234567890123456\"]", "region \"eu\".prefixes[0]", "15 digits");
     refused("region.0.prefixes", "[\"0044\"]", "region \"eu\".prefixes[0]", "zeros");
     assert_eq!(taken("region.0.prefixes", "[\"+4477\"]").regions[0].prefixes, ["4477"]);
@@ -341,6 +349,12 @@ fn single_values_are_checked() {
 
 #[test]
 fn contradictions_are_told_with_both_keys() {
+    refused(
+        "region.0",
+        "{ name = \"eu\", endpoint = \"http://127.0.0.1:1/\", countries = [\"DE\"], timeout = \"2m\", retry = { window = \"1m\" } }",
+        "region \"eu\".retry.window",
+        "timeout",
+    );
     refused("region.1.name", "\"eu\"", "region[1].name", "region[0].name");
     refused("region.1.prefixes", "[\"44\"]", "region \"us\".prefixes", "region \"eu\".prefixes");
     refused("region.0.countries", "[\"US\"]", "region \"us\".countries", "region \"eu\".countries");
@@ -408,9 +422,6 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     );
     check("region.0.endpoint", "", "\"https://eu.example.com/\"", "region \"eu\".endpoint");
     check("region.0.tls", "", "{ ca = \"file:ca\" }", "region \"eu\".tls");
-    check("region.0.retry.attempts", "0", "3", "region \"eu\".retry.attempts");
-    check("region.0.retry.window", "\"1day\"", "\"12h\"", "region \"eu\".retry.window");
-    check("region.0.rate", "0", "100", "region \"eu\".rate");
     check("region.0.archive", "\"\"", "\"s3://bucket\"", "region \"eu\".archive");
     check("region.0.archive_store", "", "{ region = \"us-east-1\" }", "region \"eu\".archive_store");
     check("region.0.allow_addresses", "[]", "[\"10.0.0.0/8\"]", "region \"eu\".allow_addresses");

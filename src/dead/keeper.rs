@@ -19,6 +19,7 @@ use super::desk::{Desk, Found, Held, Order};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
 use super::{Filter, Letter, LetterId, Replay, State, What};
+use crate::fault;
 use crate::journal::JournalId;
 use crate::metrics::dead::DeadCells;
 
@@ -220,7 +221,10 @@ impl Keeper {
                 let id = self.graves.name(letter.last.at_ms);
                 self.letters.push((id, letter, answer));
             }
-            Order::Replayed(id) => self.changes.push((id, What::Replayed)),
+            Order::Replayed(id) => {
+                fault::point("letter-replayed");
+                self.changes.push((id, What::Replayed));
+            }
             Order::FailedAgain(id, failure) => self.changes.push((id, What::Failed(failure))),
             Order::GapTold { region, conversation } => self.told.push((region, conversation)),
             Order::Record(id, answer) => match self.graves.letter(id) {
@@ -249,6 +253,7 @@ impl Keeper {
                 continue;
             }
             self.graves.bury(&way.name, &batch)?;
+            fault::point("letter-durable");
             self.last_letter = Instant::now();
             for (id, _, answer) in self.letters.extract_if(.., |(_, letter, _)| letter.region == way.id) {
                 // The core stopped meanwhile.

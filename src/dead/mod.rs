@@ -29,6 +29,8 @@ pub mod office;
 pub mod record;
 mod segment;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod users;
 pub mod words;
 

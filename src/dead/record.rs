@@ -356,13 +356,15 @@ impl Change {
         };
         let mut bytes = [0; CHANGE];
         bytes[0] = kind;
+        let mut at_ms = self.at_ms;
         if let What::Failed(failure) = self.what {
+            at_ms = failure.at_ms;
             bytes[1] = failure.reason as u8;
             bytes[2..4].copy_from_slice(&failure.status.to_le_bytes());
         }
         bytes[4..8].copy_from_slice(&number.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.id.0.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.at_ms.to_le_bytes());
+        bytes[16..24].copy_from_slice(&at_ms.to_le_bytes());
         bytes[24..32].copy_from_slice(&conversation.to_le_bytes());
         push(salt, out, |out| out.extend_from_slice(&bytes))
     }

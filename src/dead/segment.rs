@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::gaps::Gaps;
 use super::record::{self, Change, FileKind, Found, HEADER, HeaderFault, PREFIX, Row, What};
 use super::{Failure, LetterId, State};
+use crate::fault;
 
 /// A new segment is begun at so many bytes of letters: small, since one goes when all in it has gone.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
@@ -127,6 +128,7 @@ impl Segment {
     pub(super) fn load(
         dir: &Path,
         number: u64,
+        sync: bool,
         gaps: &mut Gaps,
         damages: &mut Vec<Damage>,
     ) -> Result<Option<Self>, DeadError> {
@@ -209,7 +211,7 @@ impl Segment {
             .set_len(at)
             .and_then(|()| index_file.write_all_at(&header, 0))
             .and_then(|()| index_file.write_all_at(&again, at))
-            .and_then(|()| if again.is_empty() { Ok(()) } else { index_file.sync_all() });
+            .and_then(|()| if sync && !again.is_empty() { index_file.sync_all() } else { Ok(()) });
         written.map_err(failed("write", &index_path))?;
         segment.index_end += again.len() as u64;
         Ok(Some(segment))
@@ -321,15 +323,16 @@ impl Segment {
             self.open = Some((open(FileKind::Letters)?, open(FileKind::Index)?));
         }
         let Some((letters_file, index_file)) = &self.open else { return Ok(()) };
-        let write = |file: &File, bytes: &[u8], at: u64| {
+        let write = |name, file: &File, bytes: &[u8], at: u64| {
             if bytes.is_empty() {
                 return Ok(());
             }
+            fault::io(name)?;
             file.write_all_at(bytes, at)?;
             if sync { file.sync_data() } else { Ok(()) }
         };
-        let written = write(letters_file, letters, self.letters_end)
-            .and_then(|()| write(index_file, index, self.index_end));
+        let written = write("letter-write", letters_file, letters, self.letters_end)
+            .and_then(|()| write("index-write", index_file, index, self.index_end));
         if let Err(error) = written {
             // What was written of it must not be found at a start and be a letter.
             letters_file.set_len(self.letters_end).and_then(|()| index_file.set_len(self.index_end)).ok();

@@ -45,7 +45,7 @@ impl Shelf {
         numbers.sort_unstable();
         numbers.dedup();
         for number in numbers {
-            shelf.segments.extend(Segment::load(&shelf.dir, number, &mut shelf.gaps, damages)?);
+            shelf.segments.extend(Segment::load(&shelf.dir, number, sync, &mut shelf.gaps, damages)?);
         }
         Ok(shelf)
     }
@@ -143,7 +143,13 @@ impl Shelf {
         }
         let mut changed = 0;
         for (at, changes) in by_segment {
-            changed += self.segments[at].change(&changes, self.sync)?;
+            let last = at + 1 == self.segments.len();
+            let segment = &mut self.segments[at];
+            changed += segment.change(&changes, self.sync)?;
+            if !last {
+                // Files are kept open only where letters are added.
+                segment.close();
+            }
         }
         let at_ms = changes.last().map_or(0, |change| change.at_ms);
         let gap = |(conversation, (id, count))| Change { what: What::Gap { conversation, count }, id, at_ms };

@@ -4,12 +4,12 @@
 //! cores was, and writes new ones. Each core takes the keys of its own regions.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::log;
+use super::log::{self, PIECE};
 use super::seen::Seen;
 use crate::fault;
 
@@ -35,9 +35,19 @@ pub struct Folder {
 #[derive(Debug)]
 pub struct Closed {
     pub path: PathBuf,
+    /// Up to where something is written; there may be zeros behind it.
     pub bytes: u64,
     /// Minute of its newest record.
     pub newest: u32,
+}
+
+impl Closed {
+    /// Gives the zeros behind its end back to the disk: a process that was killed could not, and one that
+    /// is started again and again would fill the disk with them.
+    pub(super) fn trim(&self) -> io::Result<()> {
+        let file = File::options().write(true).open(&self.path)?;
+        if file.metadata()?.len() > self.bytes { file.set_len(self.bytes) } else { Ok(()) }
+    }
 }
 
 /// What a start found.
@@ -78,12 +88,23 @@ impl Folder {
     pub fn load(&self, seen: &mut Seen, owned: impl Fn(u32) -> bool) -> Result<Loaded, FolderError> {
         let mut loaded = Loaded::default();
         let mut newest = 0;
+        // One buffer for all: each may be 64 MiB.
+        let mut bytes = Vec::new();
+        let mut expected = seen.expected();
+        for path in self.files.iter() {
+            read(path, &mut bytes)?;
+            // What is wrong with it is told when its keys are read.
+            log::read(&bytes, |record| {
+                if owned(record.region) {
+                    expected.add(record.region, &record.key);
+                }
+            })
+            .ok();
+        }
+        seen.prepare(&expected);
         for path in self.files.iter() {
             let path = path.clone();
-            let bytes = match fs::read(&path) {
-                Ok(bytes) => bytes,
-                Err(source) => return Err(FolderError::Io { what: "read", path, source }),
-            };
+            read(&path, &mut bytes)?;
             let contents = log::read(&bytes, |record| {
                 if owned(record.region) {
                     seen.recall(record.region, &record.key, record.value, record.minute);
@@ -103,11 +124,9 @@ impl Folder {
             }
             loaded.records += contents.records;
             newest = newest.max(contents.newest.unwrap_or(0));
-            loaded.files.push(Closed {
-                path,
-                bytes: bytes.len() as u64,
-                newest: contents.newest.unwrap_or(0),
-            });
+            let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+            let used = (bytes.len() - zeros).next_multiple_of(PIECE);
+            loaded.files.push(Closed { path, bytes: used as u64, newest: contents.newest.unwrap_or(0) });
         }
         seen.recalled();
         seen.reach(newest);
@@ -132,4 +151,10 @@ impl Folder {
             Ok(())
         }
     }
+}
+
+fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), FolderError> {
+    bytes.clear();
+    let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
+    read.map(|_| ()).map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })
 }

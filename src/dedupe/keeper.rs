@@ -114,6 +114,11 @@ impl<M: Send + 'static> Keeper<M> {
     pub fn start(start: Start<M>) -> io::Result<Self> {
         let (keeper, inbox) = Self::pair(start.now);
         let Start { core, folder, inherited, window, cells, go_on, failed, .. } = start;
+        for closed in &inherited {
+            if let Err(error) = closed.trim() {
+                tracing::warn!(file = %closed.path.display(), %error, "cannot give back what this key log does not use");
+            }
+        }
         let log = Log { folder, window, open: None, closed: inherited, full: false, cells };
         let mut work = Work { inbox, log, go_on };
         std::thread::Builder::new().name(format!("keys-{core}")).spawn(move || {

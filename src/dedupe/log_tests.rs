@@ -172,6 +172,25 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
+fn what_a_killed_process_left_unused_is_given_back_and_its_keys_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let known = |seen: &mut Seen| keeper(dir.path(), 1, seen, Arc::default());
+    let mut seen = Seen::new(DAY, 1 << 20, 1);
+    let mut first = known(&mut seen);
+    first.keep(batch(0..3, 1)).unwrap();
+    until("the keys are durable", || first.idle());
+    drop(first);
+    let file = dir.path().join("keys").join(&names(dir.path())[0]);
+    let length = || fs::metadata(&file).unwrap().len();
+    assert!(length() > 100 << 10, "space was made ahead");
+    let _next = known(&mut seen);
+    // A header, a block's head, three records.
+    until("the space is given back", || length() == 5 * 32);
+    let mut seen = Seen::new(DAY, 1 << 20, 1);
+    assert_eq!(Folder::open(dir.path(), true).unwrap().load(&mut seen, |_| true).unwrap().records, 3);
+}
+
+#[test]
 fn what_was_kept_is_known_at_the_next_start_and_deleted_once_it_is_old() {
     let folder = tempfile::tempdir().unwrap();
     let seen = || Seen::new(DAY, 1 << 20, 5);

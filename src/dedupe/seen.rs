@@ -43,6 +43,25 @@ pub enum Sighting {
     Changed,
 }
 
+/// How many events there will be in each shard.
+#[derive(Debug)]
+pub struct Expected {
+    mixer: u128,
+    bits: u32,
+    shards: Vec<u32>,
+}
+
+impl Expected {
+    pub fn add(&mut self, region: u32, key: &Key) {
+        self.shards[(mixed(self.mixer, region, key) >> (128 - self.bits)) as usize] += 1;
+    }
+}
+
+fn mixed(mixer: u128, region: u32, key: &Key) -> u128 {
+    let prefix = if fault::planted("key-cut-short") { u128::MAX >> 112 } else { u128::MAX };
+    ((u128::from_le_bytes(*key) & prefix) ^ u128::from(region)).wrapping_mul(mixer)
+}
+
 /// The events that one forwarding core has seen.
 #[derive(Debug)]
 pub struct Seen {
@@ -64,7 +83,6 @@ pub struct Seen {
     evicted: u64,
     /// The newest minute of which keys may be missing.
     lost: Option<u32>,
-    recalling: bool,
     next_swept: usize,
     /// When the last round over all shards began.
     round_began: u32,
@@ -91,7 +109,6 @@ impl Seen {
             bound: bound.max(own),
             evicted: 0,
             lost: None,
-            recalling: false,
             next_swept: 0,
             round_began: 0,
         }
@@ -104,19 +121,34 @@ impl Seen {
         self.see(region, key, value, self.now)
     }
 
+    /// For counting what [`Seen::recall`] will bring.
+    pub fn expected(&self) -> Expected {
+        Expected { mixer: self.mixer, bits: self.bits, shards: vec![0; self.shards.len()] }
+    }
+
+    /// Makes every shard at its size. Grown step by step, a table of gigabytes would leave as much behind
+    /// in the allocator.
+    pub fn prepare(&mut self, expected: &Expected) {
+        for (at, count) in expected.shards.iter().enumerate() {
+            let capacity = capacity_for(*count as usize);
+            let more = size(capacity).saturating_sub(size(self.shards[at].capacity()));
+            if more > 0 && self.bytes + more <= self.bound {
+                self.rewrite(at, capacity);
+            }
+        }
+    }
+
     /// Remembers an event that was seen at `minute`, maybe before or after what is here already. Call
-    /// [`Seen::recalled`] after the last one.
+    /// [`Seen::prepare`] before the first and [`Seen::recalled`] after the last one.
     pub fn recall(&mut self, region: u32, key: &Key, value: u64, minute: u32) {
-        self.recalling = true;
         self.reach(minute);
         if minute >= self.floor {
             self.see(region, key, value, minute);
         }
     }
 
-    /// All that is to be recalled is here: gives back what was taken to have it here fast.
+    /// All that is to be recalled is here: gives back what was taken for what died meanwhile.
     pub fn recalled(&mut self) {
-        self.recalling = false;
         for at in 0..self.shards.len() {
             let needed = capacity_for(self.shards[at].live(self.alive()));
             if needed < self.shards[at].capacity() {
@@ -126,8 +158,7 @@ impl Seen {
     }
 
     fn see(&mut self, region: u32, key: &Key, value: u64, minute: u32) -> Sighting {
-        let prefix = if fault::planted("key-cut-short") { u128::MAX >> 112 } else { u128::MAX };
-        let mixed = ((u128::from_le_bytes(*key) & prefix) ^ u128::from(region)).wrapping_mul(self.mixer);
+        let mixed = mixed(self.mixer, region, key);
         let at = (mixed >> (128 - self.bits)) as usize;
         let id = Id::new(mixed, self.bits);
         let mut found = self.shards[at].find(id, value, self.alive());
@@ -166,9 +197,7 @@ impl Seen {
         if live * 8 <= self.shards[at].most() * 7 && live < capacity {
             return self.rewrite(at, capacity);
         }
-        // Many come at once and fewer steps are faster.
-        let double = self.recalling && self.bytes + size(2 * live) <= self.bound;
-        let larger = capacity_for(live + 1).max(if double { 2 * live } else { capacity + 1 });
+        let larger = capacity_for(live + 1).max(capacity + 1);
         if larger <= FEW || self.bytes + size(larger) - size(capacity) <= self.bound {
             return self.rewrite(at, larger);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
-use super::{PLANTED, POINTS};
+use super::{GIVEN_UP, PLANTED, POINTS};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -67,7 +67,13 @@ fn parse(text: &str) -> Option<Armed> {
     };
     let (at, on) = at.strip_suffix('+').map_or((at, false), |at| (at, true));
     let at = at.parse().ok()?;
-    POINTS.contains(&name).then(|| Armed { name: name.to_owned(), action, at, on, passed: AtomicU64::new(0) })
+    (POINTS.contains(&name) || GIVEN_UP.contains(&name)).then(|| Armed {
+        name: name.to_owned(),
+        action,
+        at,
+        on,
+        passed: AtomicU64::new(0),
+    })
 }
 
 /// What is to happen at this passing, if anything; tells of it.
@@ -159,6 +165,26 @@ pub fn planted(name: &'static str) -> bool {
         tell(&format!("planted {name}"));
     }
     true
+}
+
+static POISON: LazyLock<Option<(String, bool, Vec<u8>)>> = LazyLock::new(|| {
+    let text = std::env::var("PENSTOCK_POISON").ok()?;
+    let (step, text) = text.split_once(':')?;
+    let (panics, text) = text.strip_prefix("panic:").map_or((false, text), |text| (true, text));
+    Some((step.to_owned(), panics, text.into()))
+});
+
+/// Ends the process if `body` is the one that the environment names for this step.
+pub fn poison(step: &'static str, body: &[u8]) {
+    if let Some((name, panics, text)) = &*POISON
+        && (name == step || name.strip_suffix('*').is_some_and(|start| step.starts_with(start)))
+        && memchr::memmem::find(body, text).is_some()
+    {
+        tell(&format!("poison {step}"));
+        assert!(!panics, "poison");
+        // Nothing could end this process more surely.
+        raise(Signal::SIGKILL).ok();
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@
 //!     sleep/5000       the thread (of `pause`: the task) waits so many milliseconds
 //!     eio, enospc      the step fails with that error (only at points that can fail)
 //!     short            half of the bytes are said to be written
+//! PENSTOCK_POISON="step:text"          handling of a webhook with that text kills the process: sift, cut,
+//!                                      archive, archive-raw, or archive* for both; step:panic:text panics
+//!                                      instead
 //! PENSTOCK_PLANTED="name,..."          known mistakes that a correct test suite finds
 //! ```
 //!
@@ -90,6 +93,9 @@ pub const POINTS: &[&str] = &[
     "progress-durable",
 ];
 
+/// Steps that only a region which refuses some of its parcels brings about.
+pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];
+
 /// Known mistakes.
 pub const PLANTED: &[&str] = &[
     // The journal's writer.
@@ -156,9 +162,9 @@ pub const PLANTED: &[&str] = &[
 #[cfg(debug_assertions)]
 mod armed;
 #[cfg(debug_assertions)]
-pub use armed::{cut, end, io, pause, planted, point};
+pub use armed::{cut, end, io, pause, planted, point, poison};
 #[cfg(not(debug_assertions))]
-pub use nothing::{cut, end, io, pause, planted, point};
+pub use nothing::{cut, end, io, pause, planted, point, poison};
 
 #[cfg(not(debug_assertions))]
 mod nothing {
@@ -174,6 +180,9 @@ mod nothing {
     pub async fn pause(_name: &'static str) -> std::io::Result<()> {
         Ok(())
     }
+
+    #[inline(always)]
+    pub fn poison(_step: &'static str, _body: &[u8]) {}
 
     #[inline(always)]
     pub fn cut(_name: &'static str, _bytes: &mut Vec<u8>) {}

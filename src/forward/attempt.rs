@@ -24,6 +24,7 @@ use crate::cut::Cutter;
 use crate::dead::Desk;
 use crate::entry::{EventRow, Meta};
 use crate::fault;
+use crate::handling::{Step, Watch};
 use crate::journal::read::{Blocks, Files, RecordReader};
 use crate::journal::record::{self, Record};
 use crate::journal::{JournalId, Mark, Settled};
@@ -74,6 +75,7 @@ pub struct Attempts<C = Client, B = Files> {
     pub journals: Vec<JournalId>,
     pub settler: Rc<Settler>,
     pub dead: Desk,
+    pub watch: Rc<Watch>,
     pub cells: Arc<ForwardCells>,
     pub cutter: RefCell<Cutter>,
     /// For parcels that are cut per conversation.
@@ -138,7 +140,10 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
     async fn attempt(&self, region: &Region, item: &mut Item) -> Option<Tried> {
         let desk = self.regions.get(region.index)?.as_ref()?;
         let record = self.record(region, item).await?;
-        let parcel = self.parcel(region, item, record, desk.is_default)?;
+        let parcel = self.watch.during(Step::Cut, item.watched(), || {
+            fault::poison("cut", &record);
+            self.parcel(region, item, record, desk.is_default)
+        })?;
         let envelope = desk.envelopes.get(parcel.source)?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let mut head = envelope.head(
@@ -166,7 +171,11 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         // It was read before the attempt.
         if let Ok((Record::Entry(entry), _)) = record::read_known(record)
             && let Ok(meta) = Meta::read(entry.meta)
-            && let Some(parts) = parts(&mut self.parser.borrow_mut(), entry.body, &meta, item)
+            && !self.watch.is_quarantined(Step::Split, item.watched())
+            && let Some(parts) = self.watch.during(Step::Split, item.watched(), || {
+                fault::poison("split", entry.body);
+                parts(&mut self.parser.borrow_mut(), entry.body, &meta, item)
+            })
             && region.split(id, parts, &Some(record.clone()))
         {
             region.cells().split.add(1);

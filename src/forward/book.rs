@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::breaker::{Breaker, Cause, Outcome, Room, State};
+use super::breaker::{Breaker, Cause, Outcome, State};
 use super::budget::{Rate, Retries};
 use super::gaps::Gaps;
-use super::item::{DEAD_LETTERS, Death, Errand, Failed, Item, Verdict};
+use super::item::{Death, Errand, Failed, Item, Verdict};
 use super::lane::{Lanes, ParcelId};
 use super::poison::{Standing, Tries, Try};
 use super::ramp::Ramp;
@@ -38,11 +38,8 @@ use crate::dead::Reason;
 use crate::fault;
 use crate::journal::{Position, Settled};
 
+mod out;
 mod parts;
-#[cfg(test)]
-mod sim;
-#[cfg(test)]
-mod tests;
 
 use parts::Group;
 pub use parts::Part;
@@ -94,6 +91,7 @@ struct Held {
     journal: u16,
     slot: u16,
     uncertain: bool,
+    quarantined: bool,
 }
 
 /// What few parcels have.
@@ -125,7 +123,8 @@ pub struct Book {
     groups: Slab<Group>,
     /// Parcels to be buried. They are parked.
     graves: VecDeque<(ParcelId, Reason)>,
-    burying: Vec<ParcelId>,
+    /// One at a time: while the disk is full it takes long, and others must go on.
+    burying: Option<ParcelId>,
     probes: Vec<ParcelId>,
     trying: usize,
     breaker: Breaker,
@@ -146,7 +145,7 @@ impl Book {
             sides: Slab::default(),
             groups: Slab::default(),
             graves: VecDeque::new(),
-            burying: Vec::new(),
+            burying: None,
             probes: Vec::new(),
             trying: 0,
             breaker: Breaker::new(now),
@@ -180,6 +179,7 @@ impl Book {
             journal: u16::try_from(item.journal).unwrap_or(u16::MAX),
             slot: item.slot,
             uncertain: item.uncertain,
+            quarantined: item.quarantined,
         };
         let id = self.lanes.push(conversations, held);
         let soon = self.state() == State::Closed && self.open_len() <= self.rules.kept;
@@ -204,7 +204,7 @@ impl Book {
     pub fn has_room(&self) -> bool {
         let closed = self.state() == State::Closed;
         let counted = if closed { self.open_len() } else { self.lanes.len() };
-        counted <= self.rules.window / 2 && self.lanes.blocked_len() <= self.rules.window * BLOCKED / 2
+        counted <= self.rules.window / 2 && self.lanes.blocked_len() <= self.rules.window * (BLOCKED - 1)
     }
 
     /// Parcels that are not settled.
@@ -241,7 +241,7 @@ impl Book {
 
     /// Parcels with a worker: being tried or buried.
     pub fn busy(&self) -> usize {
-        self.trying + self.burying.len()
+        self.trying + usize::from(self.burying.is_some())
     }
 
     /// Whether a parcel waits that may have been delivered.
@@ -252,99 +252,6 @@ impl Book {
     /// A person says that the region that answered 410 is back; true if it was paused.
     pub fn resume(&mut self, now: Instant) -> bool {
         self.breaker.resume(now)
-    }
-
-    // What goes out.
-
-    /// For how many errands workers should come now.
-    pub fn startable(&mut self, now: Instant) -> usize {
-        let tries = match self.breaker.room(self.probes.len() as u32, now) {
-            Room::Free => {
-                let room = self.ramp.limit().saturating_sub(self.trying);
-                self.lanes.ready_len().min(room).min(self.rate.left(now))
-            }
-            Room::Probes(most) => {
-                let room = self.rules.in_flight.saturating_sub(self.trying);
-                (self.lanes.ready_len() + self.due.len()).min(room).min(most as usize)
-            }
-        };
-        tries + self.graves.len()
-    }
-
-    /// The next errand. Each ends with [`Book::done`] or [`Book::buried`], or with [`Book::put_back`].
-    pub fn next(&mut self, now: Instant) -> Option<(ParcelId, Errand)> {
-        if let Some((id, reason)) = self.graves.pop_front() {
-            let item = self.item(id)?;
-            let side = self.side(id);
-            let (status, first) = side.map_or((0, None), |side| (side.status, side.first_tried));
-            self.burying.push(id);
-            return Some((
-                id,
-                Errand::Bury(item, Death { reason, status, first_tried: first.unwrap_or(now) }),
-            ));
-        }
-        if self.rate.left(now) == 0 {
-            return None;
-        }
-        let id = match self.breaker.room(self.probes.len() as u32, now) {
-            Room::Free if self.trying < self.ramp.limit() => self.lanes.pop_ready(),
-            Room::Probes(1..) if self.trying < self.rules.in_flight => {
-                self.pop_probe(now).inspect(|id| self.probes.push(*id))
-            }
-            Room::Free | Room::Probes(_) => None,
-        }?;
-        self.rate.take();
-        self.trying += 1;
-        Some((id, Errand::Try(self.item(id)?)))
-    }
-
-    /// The oldest parcel, but rather one that says something about its region.
-    fn pop_probe(&mut self, now: Instant) -> Option<ParcelId> {
-        while let Some(id) = self.lanes.pop_ready() {
-            if !self.is_suspect(id) {
-                return Some(id);
-            }
-            self.lanes.park(id);
-            self.due.push(now, id);
-        }
-        let (lanes, sides) = (&self.lanes, &self.sides);
-        let suspect = |id| {
-            let side = lanes.get(id).and_then(|held| sides.get(held.side));
-            side.is_some_and(|side| side.tries.is_suspect())
-        };
-        let id = self.due.take_first(|id| !suspect(id)).or_else(|| self.due.pop(now))?;
-        self.lanes.unpark(id);
-        self.lanes.pop_ready()
-    }
-
-    /// The parcel as it goes out. Its kept record goes with it: should the try fail, the parcel waits,
-    /// maybe long, and is read again when its time comes.
-    fn item(&mut self, id: ParcelId) -> Option<Item> {
-        let held = self.lanes.get_mut(id)?;
-        let record = self.records.take(std::mem::replace(&mut held.record, slab::NONE));
-        let held = *held;
-        let letter = held.journal == u16::MAX;
-        let mut item = Item {
-            journal: if letter { DEAD_LETTERS } else { u32::from(held.journal) },
-            slot: held.slot,
-            uncertain: held.uncertain,
-            lsn: held.lsn,
-            frame: held.frame,
-            offset: held.offset,
-            len: held.len,
-            record,
-            ..Item::default()
-        };
-        if let Some(side) = self.sides.get(held.side) {
-            item.attempts = side.attempts;
-            item.part = side.part;
-            item.repeats.clone_from(&side.repeats);
-            item.only.clone_from(&side.only);
-        }
-        if !self.gaps.is_empty() && !letter {
-            item.gap = self.gaps.before(self.lanes.conversations(id));
-        }
-        Some(item)
     }
 
     // What came of it.
@@ -396,8 +303,8 @@ impl Book {
 
     /// The parcel is to wait, as if nothing had happened: it could not be read or written.
     pub fn put_back(&mut self, id: ParcelId, now: Instant) {
-        if let Some(at) = self.burying.iter().position(|other| *other == id) {
-            self.burying.swap_remove(at);
+        if self.burying == Some(id) {
+            self.burying = None;
         } else {
             self.trying -= 1;
             self.end_probe(id);
@@ -539,3 +446,6 @@ impl Book {
         self.sides.get(self.lanes.get(id)?.side)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,3 +262,107 @@ impl Breaker {
         self.unanswered = if outcome.failed == Some(Cause::Nothing) { self.unanswered + 1 } else { 0 };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Outcome = Outcome { failed: None, slow: false, probe: false, suspect: false };
+    const BAD: Outcome = Outcome { failed: Some(Cause::Answer), ..FINE };
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    /// Notes `outcomes`, 10 ms apart; the state afterwards.
+    fn after(outcomes: impl Iterator<Item = Outcome>) -> State {
+        let start = Instant::now();
+        let (mut breaker, mut rng) = (Breaker::new(start), Rng::new(1));
+        for (n, outcome) in (0..).zip(outcomes) {
+            breaker.note(outcome, &mut rng, at(start, n * 10));
+        }
+        breaker.state()
+    }
+
+    fn every(of: usize, bad: Outcome) -> impl Iterator<Item = Outcome> {
+        (1..=1_000).map(move |n| if n % of == 0 { bad } else { FINE })
+    }
+
+    #[test]
+    fn half_of_twenty_failures_open_it_and_fewer_do_not() {
+        assert_eq!(after(std::iter::repeat_n(BAD, 19)), State::Closed);
+        assert_eq!(after(std::iter::repeat_n(BAD, 20)), State::Open);
+        assert_eq!(after(every(2, BAD)), State::Open);
+        assert_eq!(after(every(3, BAD)), State::Closed);
+        // After much health an outage shows within a moment.
+        let outage = std::iter::repeat_n(FINE, 10_000).chain(std::iter::repeat_n(BAD, 64));
+        assert_eq!(after(outage), State::Open);
+    }
+
+    #[test]
+    fn ten_attempts_without_an_answer_open_it() {
+        let silence = Outcome { failed: Some(Cause::Nothing), ..FINE };
+        assert_eq!(after(std::iter::repeat_n(silence, 9).chain([BAD])), State::Closed);
+        assert_eq!(after(std::iter::repeat_n(silence, 10)), State::Open);
+    }
+
+    #[test]
+    fn slow_answers_open_it_though_all_succeed() {
+        let slow = Outcome { slow: true, ..FINE };
+        assert_eq!(after(every(2, slow)), State::Closed, "half is not more than half");
+        assert_eq!(after(std::iter::repeat_n(slow, 20)), State::Open);
+    }
+
+    #[test]
+    fn what_is_said_of_a_parcel_alone_neither_opens_nor_keeps_closed() {
+        let suspect = Outcome { suspect: true, ..BAD };
+        assert_eq!(after(std::iter::repeat_n(suspect, 1_000)), State::Closed);
+        let lucky = Outcome { suspect: true, ..FINE };
+        assert_eq!(after((0..100).flat_map(|_| [lucky, lucky, lucky, BAD])), State::Open);
+    }
+
+    #[test]
+    fn old_failures_are_forgotten() {
+        let start = Instant::now();
+        let (mut breaker, mut rng) = (Breaker::new(start), Rng::new(1));
+        for n in 0..100 {
+            breaker.note(BAD, &mut rng, at(start, n * 2_000));
+        }
+        assert_eq!(breaker.state(), State::Closed, "15 failures in 30 s are too few to tell");
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute_and_begin_anew_after_a_healthy_one() {
+        let mut now = Instant::now();
+        let (mut breaker, mut rng) = (Breaker::new(now), Rng::new(1));
+        let pause = |breaker: &mut Breaker, rng: &mut Rng, now: &mut Instant| {
+            if breaker.state() == State::Closed {
+                (0..20).for_each(|_| breaker.note(BAD, rng, *now));
+            } else {
+                assert_eq!(breaker.room(0, *now), Room::Probes(1));
+                breaker.note(Outcome { probe: true, ..BAD }, rng, *now);
+            }
+            let until = breaker.wake().unwrap();
+            let pause = until - *now;
+            assert_eq!(breaker.room(0, until - Duration::from_millis(1)), Room::Probes(0));
+            *now = until;
+            pause.as_secs_f64()
+        };
+        for expected in [1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 60.0] {
+            let pause = pause(&mut breaker, &mut rng, &mut now);
+            assert!((expected..=expected * 1.25).contains(&pause), "{pause} s, expected {expected}");
+        }
+        for stage in STAGES {
+            assert_eq!(breaker.room(0, now), Room::Probes(stage));
+            (0..stage).for_each(|_| breaker.note(Outcome { probe: true, ..FINE }, &mut rng, now));
+        }
+        assert_eq!((breaker.state(), breaker.closed_since()), (State::Closed, Some(now)));
+        let relapsed = pause(&mut breaker, &mut rng, &mut now);
+        assert!(relapsed >= 60.0, "{relapsed} s: it relapsed at once");
+        breaker.room(0, now);
+        (0..9).for_each(|_| breaker.note(Outcome { probe: true, ..FINE }, &mut rng, now));
+        now += RELAPSE;
+        let first = pause(&mut breaker, &mut rng, &mut now);
+        assert!(first < 2.0, "{first} s");
+    }
+}

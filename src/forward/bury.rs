@@ -13,6 +13,7 @@ use super::region::Region;
 use super::sift::News;
 use crate::dead::{Failure, Held, Letter, Replay};
 use crate::entry::Meta;
+use crate::handling::Step;
 use crate::journal::read::Blocks;
 use crate::journal::record::{self, Record};
 
@@ -30,14 +31,15 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         let Some(record) = self.record(region, &mut item).await else {
             return region.put_back(id, region.clock());
         };
-        // It was read before each attempt.
+        // It was read before, if it was tried.
         let (Ok((Record::Entry(entry), _)), Some(journal)) =
             (record::read_known(&record), self.journals.get(item.journal as usize))
         else {
             return region.put_back(id, region.clock());
         };
         let Ok(meta) = Meta::read(entry.meta) else { return region.put_back(id, region.clock()) };
-        let first_tried = now.saturating_sub(region.clock().saturating_duration_since(first_tried));
+        let first_tried =
+            first_tried.map(|at| now.saturating_sub(region.clock().saturating_duration_since(at)));
         let places = events(&meta, &item).map(|(at, _)| at as u32);
         let letter = Letter {
             journal: *journal,
@@ -47,7 +49,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
             region: region.id,
             source: meta.source(),
             last,
-            first_tried_ms: first_tried.as_millis() as u64,
+            first_tried_ms: first_tried.map_or(0, |at| at.as_millis() as u64),
             received_at_ms: meta.received_at_ns() / 1_000_000,
             conversations: region.conversations(id),
             events: if item.is_whole() { Vec::new() } else { places.collect() },
@@ -73,19 +75,21 @@ pub(super) fn rest(held: &Held, news: Option<News>, meta: &Meta<'_>, slot: u16) 
 /// Puts the letters that are due into their regions, at the end of their lanes.
 pub fn bring_back<C, B>(attempts: &Attempts<C, B>, regions: &[Rc<Region>]) {
     while let Some(replay) = attempts.dead.replay() {
-        let Replay { id, region, slot, part, attempts, conversations, events, record } = replay;
+        let Replay { id, region, slot, part, attempts: tries, conversations, events, record } = replay;
         let Some(region) = regions.iter().find(|r| r.id == region) else { continue };
         let item = Item {
             journal: DEAD_LETTERS,
             slot,
             uncertain: true,
-            attempts,
+            attempts: tries,
             lsn: id.0,
             len: record.len() as u32,
             part,
             only: (!events.is_empty()).then(|| events.into()),
             ..Item::default()
         };
+        let quarantined = attempts.watch.is_quarantined(Step::Cut, item.watched());
+        let item = Item { quarantined, ..item };
         region.push(item, conversations.into_iter(), || record);
         region.kick();
     }

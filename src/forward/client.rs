@@ -87,6 +87,9 @@ struct Idle {
     /// Boxed: it goes in and out of the pool with every parcel and is some hundred bytes.
     connection: Box<Connection>,
     since: Instant,
+    /// Its last answer was none of 2xx. A region in trouble may say more than it was asked for, and that must
+    /// not be taken for the answer to the next parcel: such a connection is never used without a look at it.
+    refused: bool,
 }
 
 impl Client {
@@ -171,7 +174,7 @@ impl Client {
                     retry_after: answer.retry_after.map(|asked| asked.wait(SystemTime::now())),
                 };
                 if answer.reusable {
-                    self.put_idle(connection, now);
+                    self.put_idle(connection, now, !(200..300).contains(&answer.status));
                 }
             }
             Err(fault) => {
@@ -222,12 +225,12 @@ impl Client {
         None
     }
 
-    fn put_idle(&self, connection: Box<Connection>, now: Instant) {
+    fn put_idle(&self, connection: Box<Connection>, now: Instant, refused: bool) {
         let mut idle = self.idle.borrow_mut();
         let known = self.addresses.borrow().contains(&connection.peer());
         if known && !connection.expired() && idle.len() < self.in_flight {
             connection.rest();
-            idle.push(Idle { connection, since: now });
+            idle.push(Idle { connection, since: now, refused });
         }
     }
 }
@@ -238,7 +241,8 @@ impl Idle {
     }
 
     fn fit(&self, now: Instant) -> bool {
-        let rested = now.saturating_duration_since(self.since);
-        self.young(now) && (rested < LOOK_AFTER || self.connection.is_quiet()) && !self.connection.expired()
+        let hot = now.saturating_duration_since(self.since) < LOOK_AFTER;
+        let usable = if hot { !self.refused } else { self.connection.is_quiet() };
+        self.young(now) && usable && !self.connection.expired()
     }
 }

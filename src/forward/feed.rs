@@ -19,6 +19,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -27,9 +28,11 @@ use super::item::Item;
 use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
+use super::told::Told;
 use crate::dead::Desk;
 use crate::entry::Meta;
 use crate::fault;
+use crate::handling::{Step, Watch};
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::{Blocks, JournalReader, ReadEntry, ReadError, ReadFrame};
@@ -94,6 +97,8 @@ pub struct Feed {
     sieve: Rc<Sieve>,
     settler: Rc<Settler>,
     dead: Desk,
+    watch: Rc<Watch>,
+    told: Told,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -107,6 +112,7 @@ impl Feed {
         by_id: HashMap<u32, Option<Rc<Region>>>,
         orphans: Option<Rc<Region>>,
         (sieve, settler, dead): (Rc<Sieve>, Rc<Settler>, Desk),
+        watch: Rc<Watch>,
         pool: BufferPool,
         lag: Rc<Notify>,
     ) -> Self {
@@ -125,6 +131,8 @@ impl Feed {
             sieve,
             settler,
             dead,
+            watch,
+            told: Told::default(),
             pool,
             lag,
             stopping: Cell::new(false),
@@ -254,7 +262,13 @@ impl Feed {
         let meta = match Meta::read(entry.meta) {
             Ok(meta) => meta,
             Err(fault) => {
-                tracing::error!(lsn, %fault, "an entry of the journal cannot be read; it stays there");
+                // Of a newer version there may be thousands.
+                if self.told.is_due(0, "unreadable", Instant::now()) {
+                    tracing::error!(
+                        lsn, %fault,
+                        "entries of the journal cannot be read, this one and maybe others; they stay there"
+                    );
+                }
                 return;
             }
         };
@@ -280,7 +294,18 @@ impl Feed {
                 // repeat of one with a higher sequence number, which still waits.
                 continue;
             }
-            let news = self.sieve.sift(region, &meta, slot);
+            let at = (journal, lsn, slot);
+            let unsifted = self.watch.is_quarantined(Step::Sift, at);
+            let quarantined = unsifted || self.watch.is_quarantined(Step::Cut, at);
+            let news = if unsifted {
+                // Whether it is a repeat nobody knows: all of it is given up.
+                Some(News { repeats: None, uncertain: true })
+            } else {
+                self.watch.during(Step::Sift, at, || {
+                    fault::poison("sift", entry.body);
+                    self.sieve.sift(region, &meta, slot)
+                })
+            };
             fault::point("sifted");
             let held = if old { self.dead.held(&view.id, lsn, slot) } else { None };
             let news = match held {
@@ -313,6 +338,7 @@ impl Feed {
                 len: bytes.len() as u32,
                 slot,
                 uncertain: uncertain || old && !view.clean,
+                quarantined,
                 repeats,
                 ..Item::default()
             };

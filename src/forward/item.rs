@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::dead::{LetterId, Reason};
-use crate::journal::Position;
+use crate::journal::{JournalIndex, Position};
 
 /// [`Item::journal`] of a letter that goes out again; `lsn` is then its id.
-pub const DEAD_LETTERS: u32 = u32::MAX;
+pub const DEAD_LETTERS: u32 = crate::handling::LETTERS as u32;
 
 /// One parcel that is not settled, as it comes and as it goes out for a try.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Item {
     pub part: u16,
     /// An earlier attempt may have been taken.
     pub uncertain: bool,
+    /// It is not to be tried, but given up.
+    pub quarantined: bool,
     /// Tries that failed.
     pub attempts: u32,
     /// Parcels of its conversations that were given up since the last one that was delivered.
@@ -42,6 +44,11 @@ impl Item {
     /// The dead letter that it is, if it goes out by a person's order.
     pub fn letter(&self) -> Option<LetterId> {
         (self.journal == DEAD_LETTERS).then_some(LetterId(self.lsn))
+    }
+
+    /// Its name where the handling of entries is watched.
+    pub fn watched(&self) -> (JournalIndex, u64, u16) {
+        (self.journal as JournalIndex, self.lsn, self.slot)
     }
 
     /// Whether the event at this place of the webhook, one of its slot, goes out.
@@ -69,7 +76,8 @@ pub struct Death {
     pub reason: Reason,
     /// Of the last answer; 0: there was none.
     pub status: u16,
-    pub first_tried: Instant,
+    /// `None`: it never was.
+    pub first_tried: Option<Instant>,
 }
 
 /// How an attempt ended.

@@ -36,6 +36,7 @@ use crate::deadline::{Deadlines, SWEEP_EVERY};
 use crate::dedupe::{Folder, Keeper, Seen, keeper};
 use crate::entry::name_id;
 use crate::fault;
+use crate::handling::Watch;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
@@ -104,6 +105,7 @@ pub struct Setup {
     pub seed: u64,
     pub keys: Keys,
     pub dead: Desk,
+    pub watch: Watch,
 }
 
 /// What a core needs to find repeats.
@@ -166,7 +168,9 @@ impl Forwarder {
             seed,
             keys,
             dead,
+            watch,
         } = setup;
+        let watch = Rc::new(watch);
         let (sieve, settler) = remember(keys, &config, &owned, marks, &cells)?;
         let deadlines = Rc::new(Deadlines::default());
         let pool = BufferPool::new(4, Arc::clone(&held));
@@ -195,6 +199,7 @@ impl Forwarder {
             journals: journals.iter().map(|j| j.id).collect(),
             settler: Rc::clone(&settler),
             dead: dead.clone(),
+            watch: Rc::clone(&watch),
             cells: Arc::clone(&cells),
             cutter: RefCell::default(),
             parser: RefCell::default(),
@@ -230,8 +235,8 @@ impl Forwarder {
             regions.push(region);
         }
         let orphans = regions.iter().find(|r| r.index == config.default_region).cloned();
-        let feed =
-            Rc::new(Feed::new(journals, by_id, orphans, (Rc::clone(&sieve), settler, dead), pool, room));
+        let memory = (Rc::clone(&sieve), settler, dead);
+        let feed = Rc::new(Feed::new(journals, by_id, orphans, memory, watch, pool, room));
         for region in &regions {
             monoio::spawn(resolve(Rc::clone(&attempts), region.index, Arc::clone(&config), side.clone()));
         }

@@ -107,3 +107,89 @@ impl Groups {
         at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{EventRow, Verdict};
+    use crate::journal::buffer::AlignedBuf;
+
+    /// A webhook with one event for each: of these users, or of nobody; all of slot 0 but where `other` says.
+    fn webhook(events: &[&[&str]], other: &[usize]) -> (Vec<u8>, Vec<u8>) {
+        let changes = events.iter().enumerate().map(|(n, users)| match users {
+            [] => format!(r#"{{"field":"account_update","value":{{"event":"E{n}"}}}}"#),
+            [user] => change(&format!(r#""messages":[{{"from":"{user}","id":"w{n}","type":"text"}}]"#)),
+            [user, then] => change(&format!(
+                r#""messages":[{{"from":"{user}","id":"w{n}","type":"system","system":{{"type":"user_changed_number","wa_id":"{then}"}}}}]"#
+            )),
+            _ => panic!("at most two users"),
+        });
+        let changes = changes.collect::<Vec<_>>().join(",");
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"2","changes":[{changes}]}}]}}"#
+        );
+        let mut verdict = Verdict::default();
+        let (mine, others) = (verdict.slot(1), verdict.slot(2));
+        let mut n = 0;
+        Parser::new().parse(SourceKind::Whatsapp, body.as_bytes(), &mut |event: &Event<'_>| {
+            let slot = if other.contains(&n) { others } else { mine };
+            n += 1;
+            let row = EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 };
+            verdict.push(row, event.users);
+            verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
+        });
+        assert_eq!(n, events.len(), "{body}");
+        verdict.finish();
+        let mut meta = AlignedBuf::with_capacity(0);
+        verdict.write(&mut meta);
+        (body.into_bytes(), meta.as_slice().to_vec())
+    }
+
+    fn change(messages: &str) -> String {
+        format!(
+            r#"{{"field":"messages","value":{{"messaging_product":"whatsapp","metadata":{{"phone_number_id":"1"}},{messages}}}}}"#
+        )
+    }
+
+    /// Number and events of each part.
+    fn cut(events: &[&[&str]], other: &[usize], item: &Item) -> Option<Vec<(u16, Vec<u32>)>> {
+        let (body, meta) = webhook(events, other);
+        let meta = Meta::read(&meta).unwrap();
+        let parts = parts(&mut Parser::new(), &body, &meta, item)?;
+        let mut all: Vec<u64> = parts.iter().flat_map(|part| part.conversations.clone()).collect();
+        all.sort_unstable();
+        let mut held: Vec<u64> = meta.conversations(item.slot).collect();
+        held.sort_unstable();
+        assert_eq!(all, held, "every lane is in one part");
+        Some(parts.iter().map(|part| (part.number, part.events.to_vec())).collect())
+    }
+
+    const A: &[&str] = &["15550000001"];
+    const B: &[&str] = &["15550000002"];
+    const C: &[&str] = &["15550000003"];
+
+    #[test]
+    fn each_conversation_is_a_part_and_so_is_what_has_none() {
+        let whole = Item::default();
+        let found = cut(&[B, A, &[], B, C, &[]], &[], &whole).unwrap();
+        assert_eq!(found, [(1, vec![0, 3]), (2, vec![1]), (3, vec![2, 5]), (4, vec![4])]);
+        assert_eq!(cut(&[A, A], &[], &whole), None, "one conversation is not cut");
+        assert_eq!(cut(&[A, B, C], &[1, 2], &whole), None, "others' events are not its own");
+        assert_eq!(cut(&[C, B, A], &[1], &whole).unwrap(), [(1, vec![0]), (2, vec![2])]);
+    }
+
+    #[test]
+    fn numbers_stay_when_some_of_it_is_a_repeat() {
+        let item = |repeats: &[u32]| Item { repeats: Some(repeats.into()), ..Item::default() };
+        assert_eq!(cut(&[A, B, C, A], &[], &item(&[0, 3])).unwrap(), [(2, vec![1]), (3, vec![2])]);
+        assert_eq!(cut(&[A, B, C], &[], &item(&[0, 1])), None);
+    }
+
+    #[test]
+    fn webhook_that_reads_otherwise_than_when_it_was_stored_is_not_cut() {
+        let (body, _) = webhook(&[A, B], &[]);
+        let (_, meta) = webhook(&[A, C, B], &[]);
+        let meta = Meta::read(&meta).unwrap();
+        assert!(parts(&mut Parser::new(), &body, &meta, &Item::default()).is_none());
+    }
+}

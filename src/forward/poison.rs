@@ -206,3 +206,122 @@ impl Conversations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A parcel's tries beside a region's traffic.
+    struct Case {
+        now: Instant,
+        closed_since: Option<Instant>,
+        standing: Standing,
+        tries: Tries,
+        limits: Retry,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut standing = Standing::new(now);
+            (0..100).for_each(|conversation| standing.take(conversation));
+            standing.fail(now);
+            let limits = Retry { attempts: 0, window: Duration::from_hours(24) };
+            Self { now, closed_since: Some(now), standing, tries: Tries::default(), limits }
+        }
+
+        /// One try that fails, then that much traffic of others until the next one is due.
+        fn fail(&mut self, unwanted: bool, taken: u64, failed: u64) -> Option<Reason> {
+            self.now += SECOND;
+            let firsts = self.standing.firsts;
+            self.tries.failed(Try { started: self.now, ended: self.now, firsts, unwanted });
+            self.standing.firsts.taken += taken;
+            self.standing.firsts.failed += failed;
+            self.now += SECOND * 60;
+            self.tries.judge(&self.standing, self.closed_since, self.now);
+            self.tries.verdict(&self.limits)
+        }
+
+        /// How many such tries it takes; none of two thousand: `None`.
+        fn dies(&mut self, unwanted: bool, taken: u64, failed: u64) -> Option<(usize, Reason)> {
+            (1..=2_000).find_map(|n| Some((n, self.fail(unwanted, taken, failed)?)))
+        }
+    }
+
+    #[test]
+    fn unwanted_parcel_dies_after_five_counted_tries() {
+        assert_eq!(Case::new().dies(true, 100, 0), Some((5, Reason::Refused)));
+        assert_eq!(Case::new().dies(true, 100, 9), Some((5, Reason::Refused)), "others fail now and then");
+    }
+
+    #[test]
+    fn attempts_and_window_count_only_counted_tries() {
+        let mut case = Case::new();
+        case.limits.attempts = 3;
+        assert_eq!((case.fail(false, 0, 0), case.fail(false, 100, 50)), (None, None));
+        assert_eq!(case.dies(false, 100, 0), Some((3, Reason::Attempts)));
+        let mut case = Case::new();
+        case.limits.window = Duration::from_mins(10);
+        assert_eq!((case.fail(false, 0, 0), case.fail(false, 100, 50)), (None, None));
+        assert_eq!(case.dies(false, 100, 0), Some((10, Reason::Window)));
+        assert_eq!(Case::new().dies(false, 100, 0).unwrap().0, 24 * 60);
+    }
+
+    #[test]
+    fn nothing_counts_where_nobody_else_is_taken_or_many_fail() {
+        let short = Retry { attempts: 1, window: SECOND };
+        for (taken, failed) in [(0, 0), (0, 10), (50, 50), (90, 11), (1, 1)] {
+            let mut case = Case::new();
+            case.limits = short;
+            assert_eq!(case.dies(true, taken, failed), None, "{taken} taken, {failed} failed");
+        }
+        let mut case = Case::new();
+        case.limits = short;
+        assert_eq!(case.dies(true, 3, 0).unwrap().0, 17, "a quiet region takes its time: 50 others");
+    }
+
+    #[test]
+    fn nothing_counts_while_the_breaker_was_not_closed_all_the_time() {
+        let mut case = Case::new();
+        case.limits.attempts = 1;
+        case.closed_since = None;
+        assert_eq!(case.fail(true, 100, 0), None);
+        case.closed_since = Some(case.now + SECOND * 30);
+        assert_eq!(case.fail(true, 100, 0), None, "it was open when the try began");
+        assert!(case.fail(true, 100, 0).is_some());
+    }
+
+    #[test]
+    fn nothing_counts_while_many_conversations_fail() {
+        let mut case = Case::new();
+        case.limits.attempts = 1;
+        // As many as a half-deployed fleet: once they fail they try nothing first any more.
+        (0..20).for_each(|_| case.standing.fail(case.now + SECOND * 2));
+        assert_eq!(case.fail(true, 1_000, 0), None);
+        (0..15).for_each(|_| case.standing.settle());
+        assert!(case.fail(true, 1_000, 0).is_some(), "a few of them are poison");
+    }
+
+    #[test]
+    fn luck_of_a_moment_is_void_once_others_fail() {
+        let mut case = Case::new();
+        (0..4).for_each(|_| assert_eq!(case.fail(true, 100, 0), None));
+        assert_eq!(case.fail(true, 50, 50), None);
+        assert_eq!(case.dies(true, 100, 0), Some((5, Reason::Refused)));
+    }
+
+    #[test]
+    fn conversations_are_counted_for_some_minutes() {
+        let start = Instant::now();
+        let mut conversations = Conversations::new(start);
+        (0..100u64).for_each(|n| conversations.insert(n.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        assert!((95..=100).contains(&conversations.count()), "{}", conversations.count());
+        conversations.tick(start + TAKEN);
+        assert!(conversations.count() >= 95);
+        conversations.insert(1);
+        conversations.tick(start + TAKEN * 2);
+        assert_eq!(conversations.count(), 1);
+    }
+}

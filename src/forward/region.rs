@@ -53,7 +53,7 @@ pub struct Region {
     now: Cell<Instant>,
     /// As it was told last.
     state: Cell<State>,
-    in_flight_max: usize,
+    workers_max: usize,
     held_bytes: usize,
     idle: RefCell<Vec<Waker>>,
     workers: Cell<usize>,
@@ -93,7 +93,8 @@ impl Region {
             book: RefCell::new(Book::new(rules, seed, now)),
             now: Cell::new(now),
             state: Cell::new(State::Closed),
-            in_flight_max: rules.in_flight,
+            // One more than tries at once: somebody may be burying.
+            workers_max: rules.in_flight + 1,
             held_bytes,
             idle: RefCell::default(),
             workers: Cell::new(0),
@@ -185,7 +186,7 @@ impl Region {
             if let Some(waker) = idle {
                 self.coming.set(self.coming.get() + 1);
                 waker.wake();
-            } else if self.workers.get() < self.in_flight_max {
+            } else if self.workers.get() < self.workers_max {
                 self.workers.set(self.workers.get() + 1);
                 self.coming.set(self.coming.get() + 1);
                 if let Some(this) = self.this.upgrade() {

@@ -53,8 +53,8 @@ pub enum FolderError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error(
-        "its file `floor`: {0}; restore it from a copy, or remove it to go on as if every segment were there: what \
-         only it can tell is then reported as lost, and settled parcels may be sent again"
+        "its file `floor`: {0}; restore it from a copy, or let `penstock journal fsck --repair` make it anew from the \
+         segments"
     )]
     Floor(TwinFault),
 }

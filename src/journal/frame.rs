@@ -271,30 +271,46 @@ impl SegmentHeader {
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameFault> {
         let Some(blocks) = bytes.get(..2 * BLOCK) else { return Err(FrameFault::Short) };
         let mut fault = FrameFault::NoFrame;
-        for b in [&blocks[..SEGMENT_HEADER], &blocks[BLOCK..BLOCK + SEGMENT_HEADER]] {
-            if u64_at(b, 0) != SEGMENT_MAGIC {
-                continue;
+        for copy in Self::copies(blocks) {
+            match copy {
+                Err(FrameFault::NoFrame) => {}
+                Err(FrameFault::HeaderCrc) => fault = FrameFault::HeaderCrc,
+                read => return read.map(Some),
             }
-            if crc32_iscsi(&b[..SEGMENT_HEADER - 8]) != u32_at(b, SEGMENT_HEADER - 8) {
-                fault = FrameFault::HeaderCrc;
-                continue;
-            }
-            if b[8] != VERSION || u16_at(b, 9) != 0 {
-                return Err(FrameFault::Version(b[8]));
-            }
-            return Ok(Some(Self {
-                journal: array(b, 16),
-                salt: array(b, 32),
-                number: u64_at(b, 48),
-                base_lsn: u64_at(b, 56),
-                first_frame: u64_at(b, 64),
-                previous: array(b, 72),
-                previous_segment: u64_at(b, 88),
-                previous_end: u64_at(b, 96),
-                created_at: u64_at(b, 104),
-            }));
         }
         if blocks.iter().all(|byte| *byte == 0) { Ok(None) } else { Err(fault) }
+    }
+
+    /// What each of the two copies at the start of a segment says.
+    pub fn copies(bytes: &[u8]) -> [Result<Self, FrameFault>; 2] {
+        let copy = |at: usize| match bytes.get(at..at + SEGMENT_HEADER) {
+            Some(copy) => Self::copy(copy),
+            None => Err(FrameFault::Short),
+        };
+        [copy(0), copy(BLOCK)]
+    }
+
+    fn copy(b: &[u8]) -> Result<Self, FrameFault> {
+        if u64_at(b, 0) != SEGMENT_MAGIC {
+            return Err(FrameFault::NoFrame);
+        }
+        if crc32_iscsi(&b[..SEGMENT_HEADER - 8]) != u32_at(b, SEGMENT_HEADER - 8) {
+            return Err(FrameFault::HeaderCrc);
+        }
+        if b[8] != VERSION || u16_at(b, 9) != 0 {
+            return Err(FrameFault::Version(b[8]));
+        }
+        Ok(Self {
+            journal: array(b, 16),
+            salt: array(b, 32),
+            number: u64_at(b, 48),
+            base_lsn: u64_at(b, 56),
+            first_frame: u64_at(b, 64),
+            previous: array(b, 72),
+            previous_segment: u64_at(b, 88),
+            previous_end: u64_at(b, 96),
+            created_at: u64_at(b, 104),
+        })
     }
 }
 

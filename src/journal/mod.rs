@@ -22,10 +22,12 @@
 //!
 //! # Deliberately absent
 //!
-//! What a webhook means: `meta` and `body` of an entry are opaque. Replication. In-place repair.
+//! What a webhook means: `meta` and `body` of an entry are opaque. Replication. Repair by itself: a start
+//! changes nothing that a person could still want; [`check`] says what is wrong, and repairs when asked to.
 
 pub mod account;
 pub mod buffer;
+pub mod check;
 pub mod commit;
 pub mod disk;
 pub mod floor;
@@ -43,6 +45,7 @@ pub mod segments;
 pub mod spare;
 pub mod store;
 mod tail;
+mod thin;
 pub mod twin;
 pub mod view;
 pub mod writer;

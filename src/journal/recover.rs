@@ -14,15 +14,11 @@ use super::Position;
 use super::buffer::BLOCK;
 use super::floor::Floor;
 use super::frame::{self, Digest, FIRST_FRAME, FrameFault, FrameHeader, FrameKind, JournalId, SegmentHeader};
-use super::live::{LiveList, LiveRow};
+use super::live::LiveList;
 use super::record::{self, Record, RecordFault};
+use super::thin::read_thin;
 use super::twin::TwinFault;
 use crate::fault;
-
-/// Records of a thin segment that lie this close are read at once.
-const NEAR: u64 = 64 * 1024;
-/// Most that is read of a thin segment at once, unless one record is longer.
-const AT_ONCE: u64 = 1024 * 1024;
 
 /// Where a segment's frames lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +73,20 @@ pub enum RecoverError {
     #[error("segment {segment} belongs to another journal; move it out of the folder")]
     Foreign { segment: u64 },
     #[error(
-        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or move \
-         it and {segment:010}.seg out of the folder: the start then says which records are lost"
+        "the file of segment {segment} ({segment:010}.seg) is that of segment {says}: files were renamed, or put back \
+         under other names; `penstock journal fsck` says how they belong"
+    )]
+    Misnamed { segment: u64, says: u64 },
+    #[error(
+        "the list of what waits in segment {segment} ({segment:010}.live): {fault}; restore it from a copy, or let \
+         `penstock journal fsck --repair` make it anew from what the segment still holds"
     )]
     List { segment: u64, fault: TwinFault },
+    #[error(
+        "{segment:010}.live is not there, and segment {segment} is thin: only this list says what waits in it; restore \
+         it from a copy, or let `penstock journal fsck --repair` make it anew from what the segment still holds"
+    )]
+    NoList { segment: u64 },
 }
 
 /// What is wanted of a segment.
@@ -115,11 +121,13 @@ pub fn recover(
         let bytes = load(segment, Part::Header).map_err(io(segment))?;
         let header = match SegmentHeader::decode(&bytes) {
             Ok(Some(header)) if header.number == segment => Head::Good(header),
+            // Its frames verify, under their own numbers: read here they would come out of order.
+            Ok(Some(header)) => return Err(RecoverError::Misnamed { segment, says: header.number }),
             Ok(None) => Head::Blank,
             Err(fault @ FrameFault::Version(_)) => {
                 return Err(RecoverError::Newer { segment, at: 0, fault: fault.to_string() });
             }
-            Ok(Some(_)) | Err(_) => Head::Bad,
+            Err(_) => Head::Bad,
         };
         headers.push((segment, header));
     }
@@ -148,16 +156,21 @@ pub fn recover(
     // Segments after the last one in use were made ahead; one whose header was torn while it was
     // being taken into use holds nothing yet.
     let used = headers.iter().rposition(|(n, h)| h.header().is_some() || is_thin(*n)).map_or(0, |at| at + 1);
-    for (number, head) in &headers {
+    for (at, (number, head)) in headers.iter().enumerate() {
         match head {
             _ if is_thin(*number) => {}
             Head::Blank => out.spares.push(*number),
+            // One with others behind it was in use once: what is left in it is nobody's to remove.
+            Head::Bad if at < used => {}
             Head::Bad => out.void.push(*number),
             Head::Good(_) | Head::Salvaged(_) => {}
         }
     }
-    // What the next segment must go on from, once there is one from which none is missing.
-    let mut expected = floor.map(|floor| (floor.first_frame, floor.base_lsn, None));
+    // What the next segment must go on from. Where nothing was freed yet, that is where every journal begins.
+    let mut expected = match floor {
+        Some(floor) => Some((floor.first_frame, floor.base_lsn, None)),
+        None => Some((1, 1, Some(Digest::default()))),
+    };
     for at in 0..used {
         let (segment, head) = &headers[at];
         let segment = *segment;
@@ -166,7 +179,10 @@ pub fn recover(
         let next = headers[at + 1..used].iter().find_map(|(_, h)| h.header());
         let list = match floor {
             Some(floor) if is_thin(segment) => {
-                let bytes = load(segment, Part::List).map_err(io(segment))?;
+                let bytes = load(segment, Part::List).map_err(|source| match source.kind() {
+                    std::io::ErrorKind::NotFound => RecoverError::NoList { segment },
+                    _ => RecoverError::Io { segment, source },
+                })?;
                 let list = LiveList::decode(&bytes, &floor.journal, segment);
                 Some(list.map_err(|fault| RecoverError::List { segment, fault })?)
             }
@@ -203,22 +219,22 @@ pub fn recover(
         } else if let Some(header) = head.header() {
             out.chain = header.previous;
             let bytes = load(segment, Part::Whole).map_err(io(segment))?;
-            let (end, next_lsn) = match kept {
+            let (end, after) = match kept {
                 // Its successor may be gone.
-                Some(kept) => (Some(kept.end), Some(kept.next_lsn)),
+                Some(kept) => (Some(kept.end), Some((kept.next_lsn, None))),
                 None => (
                     next.filter(|n| n.previous_segment == segment).map(|n| n.previous_end),
-                    next.map(|n| n.base_lsn),
+                    next.map(|n| (n.base_lsn, Some((n.first_frame, n.previous)))),
                 ),
             };
-            walk(header, &bytes, end, next_lsn, &mut out, &mut visit)?;
+            walk(header, &bytes, end, after, &mut out, &mut visit)?;
         }
         if !below {
             expected = Some((out.next_frame, out.next_lsn, Some(out.chain)));
         }
     }
     if let Some((frame, lsn, chain)) = expected {
-        let lsn = if fault::planted("numbers-given-twice") { lsn.saturating_sub(1) } else { lsn };
+        let lsn = lsn.saturating_sub(u64::from(fault::planted("numbers-given-twice")));
         (out.next_frame, out.next_lsn, out.chain) = (frame, lsn, chain.unwrap_or_default());
     }
     Ok(out)
@@ -235,61 +251,6 @@ fn missing(floor: &Floor, numbers: &[u64], out: &mut Recovered) {
             fault: FrameFault::Chain,
         });
     }
-}
-
-/// Hands on the records that a thin segment's list names; each has its own checksum to answer for it.
-fn read_thin(
-    list: &LiveList,
-    load: &mut impl FnMut(u64, Part) -> std::io::Result<Vec<u8>>,
-    out: &mut Recovered,
-    visit: &mut impl FnMut(Position, u64, &Record<'_>),
-) -> Result<(), RecoverError> {
-    let segment = list.segment;
-    let place = |row: &LiveRow| (row.frame + u64::from(row.offset), u64::from(row.len));
-    let records: Vec<&LiveRow> = list.records().map(|rows| &rows[0]).collect();
-    let mut rest = &records[..];
-    while let Some(first) = rest.first() {
-        let (from, mut to) = (place(first).0, place(first).0 + place(first).1);
-        let mut count = 1;
-        for (at, len) in rest[1..].iter().map(|row| place(row)) {
-            if at > to + NEAR || at + len > from + AT_ONCE {
-                break;
-            }
-            to = to.max(at + len);
-            count += 1;
-        }
-        let part = Part::Bytes { at: from, len: (to - from) as usize };
-        let bytes = load(segment, part).map_err(|source| RecoverError::Io { segment, source })?;
-        for row in &rest[..count] {
-            let (at, len) = place(row);
-            let start = (at - from) as usize;
-            let record = bytes.get(start..start + len as usize).ok_or(RecordFault::Short);
-            match record.and_then(record::read) {
-                Ok((record, _)) => visit(Position::new(segment, row.frame), row.lsn, &record),
-                Err(fault @ RecordFault::Unknown(_)) => {
-                    return Err(RecoverError::Newer { segment, at, fault: fault.to_string() });
-                }
-                Err(_) => out.lost.push(Lost {
-                    first_lsn: row.lsn,
-                    last_lsn: row.lsn,
-                    segment,
-                    at,
-                    fault: FrameFault::PayloadCrc,
-                }),
-            }
-        }
-        rest = &rest[count..];
-    }
-    out.spans.push(Span {
-        segment,
-        end: list.end,
-        holes: Vec::new(),
-        lsns: list.base_lsn..list.next_lsn,
-        parcels: list.rows.len() as u64,
-        thin: true,
-    });
-    (out.next_frame, out.next_lsn, out.chain) = (list.next_frame, list.next_lsn, list.chain);
-    Ok(())
 }
 
 enum Head {
@@ -326,13 +287,13 @@ fn salvage(segment: u64, bytes: &[u8]) -> Option<SegmentHeader> {
     })
 }
 
-/// Walks one segment up to `end` (known from its successor) or to where the frames stop. `next_lsn` is
-/// that of the record after it, if there is more after it.
+/// Walks one segment up to `end` (known from its successor) or to where the frames stop. `after`: the LSN
+/// of the record behind it, if there is more behind it, and with what the next frame begins.
 fn walk(
     segment: &SegmentHeader,
     bytes: &[u8],
     end: Option<u64>,
-    next_lsn: Option<u64>,
+    after: Option<(u64, Option<(u64, Digest)>)>,
     out: &mut Recovered,
     visit: &mut impl FnMut(Position, u64, &Record<'_>),
 ) -> Result<(), RecoverError> {
@@ -355,7 +316,7 @@ fn walk(
             chain: Some(&out.chain),
         };
         match check(&bytes[at as usize..limit as usize], &expect) {
-            Ok(header) if !(fault::planted("good-frame-refused") && header.number % 8 == 7) => {
+            Ok(header) => {
                 span.parcels += accept(segment.number, at, &bytes[at as usize..], &header, out, visit)?;
                 at += u64::from(header.padded);
                 span.end = at;
@@ -366,12 +327,11 @@ fn walk(
             Err(fault @ FrameFault::Version(_)) => {
                 return Err(RecoverError::Newer { segment: segment.number, at, fault: fault.to_string() });
             }
-            bad => {
-                let fault = bad.err().unwrap_or(FrameFault::PayloadCrc);
+            Err(fault) => {
                 let later = find_later(&bytes[..limit as usize], at + BLOCK as u64, segment, out.next_frame);
-                let (resume, lsn) = match (&later, next_lsn) {
+                let (resume, lsn) = match (&later, after) {
                     (Some((offset, header)), _) => (*offset, header.first_lsn),
-                    (None, Some(next)) => (limit, next),
+                    (None, Some((next, _))) => (limit, next),
                     (None, None) => {
                         // Nothing after it verifies: the end of the journal. What an earlier use of the
                         // file left there has another salt.
@@ -392,9 +352,10 @@ fn walk(
                 span.holes.push((at, resume));
                 at = resume;
                 span.end = at;
-                if let Some((_, header)) = later {
-                    (out.next_frame, out.next_lsn, out.chain) =
-                        (header.number, header.first_lsn, header.previous);
+                out.next_lsn = lsn;
+                let follows = later.map(|(_, header)| (header.number, header.previous));
+                if let Some((frame, chain)) = follows.or(after.and_then(|(_, follows)| follows)) {
+                    (out.next_frame, out.chain) = (frame, chain);
                 }
             }
         }
@@ -466,8 +427,7 @@ fn check(bytes: &[u8], expect: &Expect<'_>) -> Result<FrameHeader, FrameFault> {
         return Err(FrameFault::Salt);
     }
     let (header, payload) = frame::read(bytes)?;
-    if let Some(chain) = expect.chain
-        && !fault::planted("chain-not-compared")
+    if let Some(chain) = expect.chain.filter(|_| !fault::planted("chain-not-compared"))
         && (header.number != expect.number || header.first_lsn != expect.lsn || header.previous != *chain)
     {
         return Err(FrameFault::Chain);
@@ -482,6 +442,7 @@ fn check(bytes: &[u8], expect: &Expect<'_>) -> Result<FrameHeader, FrameFault> {
             Err(_) => return Err(FrameFault::PayloadCrc),
         }
     }
+    let count = count + u32::from(fault::planted("good-frame-refused"));
     if count != header.records { Err(FrameFault::Lengths) } else { Ok(header) }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/lock                      held while the process lives
+//! <data_dir>/aside/                    what a repair replaced (`check::repair`); nobody reads it
 //! <data_dir>/clean                     the last process left nothing under way; taken away at start
 //! <data_dir>/journal/<id>/             a journal (`folder`); an empty one is nobody's and goes
 //! ```
@@ -37,7 +38,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 pub enum StoreError {
     #[error("data folder {} is in use by another process; stop it, or give this one a folder of its own", .0.display())]
     InUse(PathBuf),
-    #[error("{what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {source}; {}", path.display(), advice(source))]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("journal {}: {source}", path.display())]
     Recover { path: PathBuf, source: RecoverError },
@@ -49,6 +50,30 @@ pub enum StoreError {
         path.display()
     )]
     Damaged { path: PathBuf, first: u64, last: u64, segment: u64, at: u64 },
+}
+
+/// What to do about an error of the data folder.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "the folder named by gateway.data_dir must belong to the user that the gateway runs as"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the file system of gateway.data_dir, or name another one"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount the file system of gateway.data_dir for writing; if the kernel made it read-only, see dmesg for why"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "something that is no folder has its name: move it, or name another folder as gateway.data_dir"
+        }
+        io::ErrorKind::NotFound => {
+            "files were moved while the gateway started, or its own were: `penstock journal fsck` says which"
+        }
+        _ => {
+            "if it stays, see dmesg for what the disk says, and `penstock doctor` for what the gateway needs"
+        }
+    }
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {

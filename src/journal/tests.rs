@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::buffer::{AlignedBuf, BLOCK};
 use super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, SegmentHeader};
 use super::record::{self, Record};
-use super::recover::{Part, Recovered, recover};
+use super::recover::{Part, RecoverError, Recovered, recover};
 
+mod checking;
+mod exhaustive;
 mod freeing;
 /// The disk that the simulation of the whole gateway has, too.
 #[path = "../../tests/sim/disk.rs"]
@@ -108,6 +110,10 @@ impl Image {
 
     /// What recovery makes of it: its verdict, and the bodies by LSN.
     fn recover(&self) -> (Recovered, BTreeMap<u64, Vec<u8>>) {
+        self.try_recover().unwrap()
+    }
+
+    fn try_recover(&self) -> Result<(Recovered, BTreeMap<u64, Vec<u8>>), RecoverError> {
         let numbers: Vec<u64> = self.segments.keys().copied().collect();
         let mut found = BTreeMap::new();
         let recovered = recover(
@@ -115,16 +121,19 @@ impl Image {
             None,
             |number, part| {
                 let bytes = &self.segments[&number];
-                Ok(if part == Part::Header { bytes[..2 * BLOCK].to_vec() } else { bytes.clone() })
+                Ok(if part == Part::Header {
+                    bytes.iter().copied().take(2 * BLOCK).collect()
+                } else {
+                    bytes.clone()
+                })
             },
             |_, lsn, record| {
                 if let Record::Entry(entry) = record {
                     assert!(found.insert(lsn, entry.body.to_vec()).is_none(), "LSN {lsn} came twice");
                 }
             },
-        )
-        .unwrap();
-        (recovered, found)
+        )?;
+        Ok((recovered, found))
     }
 }
 

@@ -34,6 +34,8 @@ pub struct ProcessCells {
     pub segments_removed: Gauge,
     /// Journal files used again since the start.
     pub segments_reused: Gauge,
+    /// Webhooks that are not handled any more in some step, as the start found them.
+    pub quarantined: Gauge,
     /// Bytes free on the journal's file system.
     pub journal_free_bytes: Gauge,
     /// Log lines thrown away because their reader was too slow; many threads write it.
@@ -202,6 +204,11 @@ impl Registry {
             "Journal files used again: all in them was settled.",
         )
         .sample(&[], self.process.segments_reused.get());
+        page.counter(
+            "penstock_quarantined_total",
+            "Webhooks that are left out of a step because it ended the process three times with them.",
+        )
+        .sample(&[], self.process.quarantined.get());
         page.gauge("penstock_journal_spare_segments", "Journal files made ahead.")
             .sample(&[], sum(&self.ingest, |cells| cells.spare_segments.get()));
         page.gauge("penstock_journal_free_bytes", "Bytes free on the journal's file system.")

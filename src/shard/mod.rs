@@ -20,31 +20,33 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::admin::{self, AdminState};
 use crate::archive;
-use crate::config::{Config, OnDamage};
-use crate::dead::{self, DeadError, Graves};
+use crate::config::Config;
+use crate::dead::DeadError;
 use crate::dedupe::{self, FolderError};
-use crate::entry::{Meta, name_id};
+use crate::entry::name_id;
 use crate::forward;
 use crate::forward::envelope::EnvelopeError;
 use crate::forward::settle::{self, Target};
+use crate::handling::Handling;
 use crate::handoff::{self, Limits};
 use crate::journal::account::Account;
 use crate::journal::disk::Local;
 use crate::journal::free::{Freeing, Place};
 use crate::journal::spare::{Maker, OpenMode};
-use crate::journal::store::{self, FoundJournal, Seen, Store, StoreError, StoreOptions};
+use crate::journal::store::{FoundJournal, Store, StoreError};
 use crate::journal::view::{Archived, JournalView, Published};
 use crate::journal::writer::Seed;
 use crate::listen;
-use crate::metrics::ForwardCells;
 use crate::metrics::render::Registry;
 use crate::side::Side;
 use crate::wake::Doorbell;
 
 mod archiving;
+mod backlog;
 mod disk;
 mod forwarding;
 mod ingest;
+mod letters;
 mod spawn;
 
 pub use spawn::{Fatal, RingFlags};
@@ -171,8 +173,16 @@ impl Gateway {
 
         // The owner of a region: dealt out in turn.
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
-        let store = open(&config, ingest_count, &owners, &registry.forward)?;
+        let store = backlog::open(&config, ingest_count, &owners, &registry.forward)?;
         let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync)?;
+        let ids = store.journals.iter().map(|journal| journal.id).collect();
+        let handling = Handling::open(&config.gateway.data_dir, ids, config.journal.sync);
+        let handling = Arc::new(handling.map_err(|source| StoreError::Io {
+            what: "keep track of what is handled in",
+            path: config.gateway.data_dir.clone(),
+            source,
+        })?);
+        registry.process.quarantined.set(handling.quarantined());
         let held = Arc::new(AtomicUsize::new(0));
         let seq = Arc::new(AtomicU64::new(store.max_seq + 1));
         let progress = Arc::new(Progress::default());
@@ -193,16 +203,7 @@ impl Gateway {
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
         let (finished_to, finished) = crossbeam_channel::unbounded();
-        let (desks, office) = dead::start(dead::Start {
-            graves: graves(&config)?,
-            regions: ways(&config, &owners),
-            forward_cores: forward_count,
-            unsettled: &|id, lsn, slot| {
-                store.journals.iter().any(|journal| journal.id == *id && journal.open.contains(lsn, slot))
-            },
-            cells: Arc::clone(&registry.dead),
-            failed: dead_letters_failed(fatal_to.clone()),
-        })?;
+        let (desks, office) = letters::start(&config, &store, &owners, &registry.dead, fatal_to.clone())?;
         admin.open_office(office);
         for (core, (inlet, dead)) in inlets.into_iter().zip(desks).enumerate() {
             let setup = forward::Setup {
@@ -226,6 +227,7 @@ impl Gateway {
                     failed: key_log_failed(core, fatal_to.clone()),
                 },
                 dead,
+                watch: handling.watch()?,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
             let main = move || forwarding::run(setup, progress, finished);
@@ -239,7 +241,8 @@ impl Gateway {
         }
 
         let cells = Arc::clone(&registry.archive);
-        let archive = archive::Setup { config: Arc::clone(&config), journals: views, cells };
+        let archive =
+            archive::Setup { config: Arc::clone(&config), journals: views, cells, watch: handling.watch()? };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
@@ -332,36 +335,6 @@ fn key_log_failed(core: usize, fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error
     })
 }
 
-/// Reads the dead letters, and says what is wrong with them.
-fn graves(config: &Config) -> Result<Graves, DeadError> {
-    let start = Instant::now();
-    let graves = Graves::open(&config.gateway.data_dir, config.journal.sync)?;
-    for damage in &graves.damages {
-        tracing::error!(%damage, "dead letters are not as they were written");
-    }
-    let letters: usize = graves.stocks().iter().map(|stock| stock.letters).sum();
-    if letters > 0 {
-        tracing::info!(letters, took = ?start.elapsed(), "dead letters wait for a person: penstock dead list");
-    }
-    Ok(graves)
-}
-
-fn ways(config: &Config, owners: &[u16]) -> Vec<dead::Way> {
-    let way = |(region, owner): (&crate::config::Region, &u16)| dead::Way {
-        id: name_id(&region.name),
-        name: region.name.clone(),
-        core: usize::from(*owner),
-    };
-    config.regions.iter().zip(owners).map(way).collect()
-}
-
-fn dead_letters_failed(fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error) + Send> {
-    Box::new(move |source| {
-        tracing::error!(error = %source, "the dead letters cannot be written; what is given up stays unsettled");
-        tell(&fatal, Fatal::Io { core: "dead".to_owned(), source });
-    })
-}
-
 /// Waits for `count` messages, at most `patience` in all. True if they came.
 fn wait_for(messages: &Receiver<()>, count: usize, patience: Duration) -> bool {
     let end = Instant::now() + patience;
@@ -413,44 +386,6 @@ fn start_admin(config: &Config, state: &Arc<AdminState>, side: &Side) -> Result<
         }
     });
     Ok(())
-}
-
-/// Opens the data folder; counts what is not settled, by region.
-fn open(
-    config: &Config,
-    cores: usize,
-    owners: &[u16],
-    cells: &[Arc<ForwardCells>],
-) -> Result<Store, StartError> {
-    let options = StoreOptions {
-        data_dir: config.gateway.data_dir.clone(),
-        segment_bytes: config.journal.segment,
-        sync: config.journal.sync,
-        halt_on_damage: config.journal.on_damage == OnDamage::Halt,
-    };
-    let index =
-        |id: u32| config.regions.iter().position(|r| name_id(&r.name) == id).unwrap_or(config.default_region);
-    let mut waiting = vec![0i64; config.regions.len()];
-    let mut of_entry: Vec<usize> = Vec::new();
-    let store = store::open_store(&options, cores, &mut |seen| match seen {
-        Seen::Entry(entry) => {
-            of_entry.clear();
-            of_entry.extend(Meta::read(entry.meta).iter().flat_map(|m| m.regions()).map(index));
-            of_entry.iter().for_each(|region| waiting[*region] += 1);
-        }
-        Seen::Listed { slot } => {
-            if let Some(region) = of_entry.get(usize::from(slot)) {
-                waiting[*region] -= 1;
-            }
-        }
-        Seen::Settled(tag) => waiting[index(tag)] -= 1,
-    })?;
-    for (region, count) in waiting.into_iter().enumerate() {
-        // Below zero only if marks outlived the entries they settle.
-        let count = u64::try_from(count).unwrap_or(0);
-        cells[usize::from(owners[region])].regions[region].recovered.set(count);
-    }
-    Ok(store)
 }
 
 fn views(store: &Store, published: &[Arc<Published>], archives: bool) -> Vec<JournalView> {

@@ -89,10 +89,8 @@ where
                 // Nobody listens any more: the process is ending already.
                 fatal.send(Fatal::Io { core: name, source }).ok();
             }
-            Err(_) => {
-                tracing::error!(core = %name, "core panicked; ending the process");
-                std::process::abort();
-            }
+            // The panic hook has said what and where; the thread's name is the core's.
+            Err(_) => std::process::abort(),
         }
     })
 }

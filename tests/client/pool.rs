@@ -1,6 +1,6 @@
 //! Connections are used again, and never for an answer that belongs to nobody.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use penstock::config::Region;
 use penstock::forward::client::{Fault, Outcome};
@@ -220,6 +220,28 @@ fn idle_connection_outlives_the_deadline_of_its_attempt() {
         assert_eq!(core.deliver(b"2").await.opened, 0);
         core.client.reap(Instant::now() + std::time::Duration::from_secs(30));
         assert_eq!(core.client.idle_len(), 0, "but not for ever");
+    });
+    script.end();
+}
+
+#[test]
+fn second_answer_right_behind_a_refusal_is_not_the_next_parcels() {
+    let script = Script::start(|listener| {
+        let mut stream = accept(listener);
+        request(&mut stream);
+        answer(&mut stream, b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+        // Read apart from the first, and there before the next parcel.
+        std::thread::sleep(Duration::from_micros(100));
+        answer(&mut stream, OK);
+        let mut fresh = accept(listener);
+        request(&mut fresh);
+        answer(&mut fresh, OK);
+        closed(&mut stream);
+    });
+    on_core(&region(script.address), async |core| {
+        core.send(b"1").await;
+        std::thread::sleep(Duration::from_micros(400));
+        assert_eq!(core.deliver(b"2").await.opened, 1);
     });
     script.end();
 }

@@ -26,17 +26,15 @@ fn frozen_process_goes_on_where_it_was() {
     let _alone = alone();
     let stage = Stage::start((2, 2), None, 300, 1);
     std::thread::sleep(Duration::from_secs(1));
-    for _ in 0..2 {
-        stage.gateway.signal("STOP");
-        std::thread::sleep(Duration::from_millis(200));
-        let frozen = stage.acked();
-        std::thread::sleep(Duration::from_secs(5));
-        assert_eq!(stage.acked(), frozen, "it was not frozen");
-        stage.gateway.signal("CONT");
-        eventually("it answers again", PATIENCE, || stage.acked() > frozen + 20);
-    }
+    stage.gateway.signal("STOP");
+    std::thread::sleep(Duration::from_millis(200));
+    let frozen = stage.acked();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(stage.acked(), frozen, "it was not frozen");
+    stage.gateway.signal("CONT");
+    eventually("it answers again", PATIENCE, || stage.acked() > frozen + 20);
     stage.judge();
-    row("process frozen", "SIGSTOP for 5 s, SIGCONT", 2, "went on at once");
+    row("process frozen", "SIGSTOP for 5 s, SIGCONT", 1, "went on, 0 lost, 0 out of order");
 }
 
 #[test]

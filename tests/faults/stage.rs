@@ -112,18 +112,17 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(300));
         self.ledger.add(self.sender.take().unwrap().stop());
         let report = self.ledger.assert_kept(&self.regions, SETTLE);
+        // Nothing comes in, so every object is closed then.
         eventually("everything is archived", PATIENCE, || {
             let metrics = self.gateway.metrics();
             let lag = |name| metrics.sum("penstock_archive_lag_seconds", &[("region", name)]);
-            NAMES.into_iter().all(|name| lag(name) == 0.0)
+            let lags = NAMES.map(lag);
+            if lags.iter().any(|lag| *lag > 20.0) {
+                println!("archive lags {lags:?}");
+            }
+            lags == [0.0; 3]
         });
         self.kill();
-        self.disarm();
-        self.shipped(true);
-        self.gateway.restart();
-        // A stop in good order closes every object.
-        let (code, _) = self.gateway.terminate();
-        assert_eq!(code, Some(0), "{}", self.gateway.said());
         let sent: Vec<_> = self.ledger.sent().iter().collect();
         archive::assert_kept(&archive::read(&self.roots), &sent, &NAMES);
         report

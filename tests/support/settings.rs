@@ -17,6 +17,8 @@ pub struct Settings {
     pub regions: Vec<Rule>,
     /// Lines of `[listen.limits]`.
     pub limits: String,
+    /// Lines of `[admin]`.
+    pub admin: String,
     /// Lines of `[archive]`.
     pub archive: String,
     pub segment: &'static str,
@@ -57,6 +59,7 @@ impl Settings {
             forward: 1,
             regions,
             limits: String::new(),
+            admin: String::new(),
             archive: String::new(),
             segment: "16MiB",
             tables: String::new(),
@@ -85,6 +88,7 @@ address = "127.0.0.1:{listen}"
 
 [admin]
 address = "127.0.0.1:{admin}"
+{admin_lines}
 
 [journal]
 segment = "{segment}"
@@ -105,7 +109,8 @@ kind = "wasender"
 path = "/wasender"
 secrets = ["{WASENDER_SECRET}"]
 "#,
-            data = data.display()
+            data = data.display(),
+            admin_lines = self.admin,
         );
         for Rule { name, endpoint, lines } in regions {
             write!(text, "\n[[region]]\nname = \"{name}\"\nendpoint = \"{endpoint}\"\n{lines}\n").unwrap();

@@ -42,7 +42,7 @@ impl Book {
 
     /// The parcel's letter is durable. `Some`: all of the parcel is settled, and how.
     pub fn buried(&mut self, id: ParcelId) -> Option<Settled> {
-        self.burying.retain(|other| *other != id);
+        self.burying = None;
         let letter = self.lanes.get(id).is_some_and(|held| held.journal == u16::MAX);
         if !letter {
             for conversation in self.lanes.conversations(id) {

@@ -2,22 +2,21 @@
 
 use std::collections::HashMap;
 
-use super::block::FAILING;
 use super::{Lanes, NONE, PARKED, Parcel, ParcelId, RUNNING, claim};
+
+/// Conversations and item of each part.
+type Parts<T> = Vec<(Vec<u64>, T)>;
 
 impl<T> Lanes<T> {
     /// Replaces a parcel by `parts`: each stands in the lanes of its conversations, where the parcel
-    /// stood, parked and as old as it was. They hold up who stands behind them as a failed parcel does.
+    /// stood, parked and as old as it was. Where it held up
+    /// who stands behind it, they do.
     ///
     /// `Err` gives everything back unchanged: some lane of the parcel would be in no part, or in two.
     ///
     /// # Panics
     /// If the parcel is neither running nor parked.
-    pub fn split(
-        &mut self,
-        id: ParcelId,
-        parts: Vec<(Vec<u64>, T)>,
-    ) -> Result<(T, Vec<ParcelId>), Vec<(Vec<u64>, T)>> {
+    pub fn split(&mut self, id: ParcelId, parts: Parts<T>) -> Result<(T, Vec<ParcelId>), Parts<T>> {
         let mut part_of: HashMap<u64, usize> = HashMap::new();
         let mut twice = false;
         for (at, (conversations, _)) in parts.iter().enumerate() {
@@ -28,16 +27,12 @@ impl<T> Lanes<T> {
         if twice || self.conversations(id).any(|conversation| !part_of.contains_key(&conversation)) {
             return Err(parts);
         }
-        let first = self.held(id, &[RUNNING, PARKED]).first;
+        let parcel = self.held(id, &[RUNNING, PARKED]);
+        let (first, blocked) = (parcel.first, parcel.blocked);
         let mut ids = Vec::with_capacity(parts.len());
         for (_, item) in parts {
-            let part = Parcel {
-                item: Some(item),
-                sequence: id.sequence,
-                first: NONE,
-                waits: PARKED,
-                blocked: FAILING,
-            };
+            let part =
+                Parcel { item: Some(item), sequence: id.sequence, first: NONE, waits: PARKED, blocked };
             // Before the parcel's own slot is free: no part may be taken for it.
             ids.push(ParcelId { index: claim(&mut self.parcels, &mut self.free_parcels, part), ..id });
         }

@@ -6,6 +6,7 @@ use crate::forward::retry::Rng;
 struct Model {
     /// In the order of pushes: id, conversations, state.
     parcels: Vec<(ParcelId, Vec<u64>, Is)>,
+    failing: Vec<ParcelId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +28,20 @@ impl Model {
             .collect()
     }
 
+    /// Parcels behind one that fails, or behind one that is blocked.
+    fn blocked(&self) -> usize {
+        let mut holding: Vec<u64> = Vec::new();
+        let mut count = 0;
+        for (id, conversations, _) in &self.parcels {
+            let blocked = conversations.iter().any(|c| holding.contains(c));
+            count += usize::from(blocked);
+            if blocked || self.failing.contains(id) {
+                holding.extend(conversations);
+            }
+        }
+        count
+    }
+
     fn set(&mut self, id: ParcelId, is: Is) {
         self.parcels.iter_mut().find(|p| p.0 == id).unwrap().2 = is;
     }
@@ -35,6 +50,26 @@ impl Model {
     fn pick(&self, states: &[Is], rng: &mut Rng) -> Option<ParcelId> {
         let fit: Vec<_> = self.parcels.iter().filter(|p| states.contains(&p.2)).collect();
         if fit.is_empty() { None } else { Some(fit[rng.below(fit.len() as u64) as usize].0) }
+    }
+}
+
+/// Cuts a parcel into one part per conversation, if it has several.
+fn split(lanes: &mut Lanes<u64>, model: &mut Model, id: ParcelId) {
+    let item = *lanes.get(id).unwrap();
+    let conversations: Vec<u64> = lanes.conversations(id).collect();
+    if conversations.len() < 2 {
+        return;
+    }
+    let parts = conversations.iter().map(|c| (vec![*c], item)).collect();
+    let (whole, ids) = lanes.split(id, parts).unwrap();
+    assert_eq!(whole, item);
+    let at = model.parcels.iter().position(|p| p.0 == id).unwrap();
+    let parts = ids.iter().zip(conversations).map(|(id, c)| (*id, vec![c], Is::Parked));
+    let mut parts: Vec<_> = parts.collect();
+    parts.sort_by_key(|part| part.0);
+    model.parcels.splice(at..=at, parts);
+    if model.failing.contains(&id) {
+        model.failing.extend(&ids);
     }
 }
 
@@ -47,7 +82,7 @@ fn follow_the_model(seed: u64) {
     let conversations = 1 + rng.below(12);
     let mut pushed = 0u64;
     for _ in 0..300 {
-        match rng.below(10) {
+        match rng.below(11) {
             0..4 => {
                 let wanted: Vec<u64> = (0..rng.below(5))
                     .map(|_| rng.below(conversations).wrapping_mul(0x9E37_79B9_7F4A_7C15))
@@ -67,6 +102,15 @@ fn follow_the_model(seed: u64) {
                 if let Some(id) = model.pick(&[Is::Running], &mut rng) {
                     lanes.park(id);
                     model.set(id, Is::Parked);
+                    if rng.below(2) == 0 {
+                        lanes.block(id);
+                        model.failing.push(id);
+                    }
+                }
+            }
+            9 => {
+                if let Some(id) = model.pick(&[Is::Running, Is::Parked], &mut rng) {
+                    split(&mut lanes, &mut model, id);
                 }
             }
             8 => {
@@ -85,6 +129,7 @@ fn follow_the_model(seed: u64) {
         }
         assert_eq!(lanes.len(), model.parcels.len(), "seed {seed}");
         assert_eq!(lanes.ready_len(), model.ready().len(), "seed {seed}");
+        assert_eq!(lanes.blocked_len(), model.blocked(), "seed {seed}");
         let mut ids: Vec<_> = lanes.ids().collect();
         ids.sort();
         assert_eq!(ids, model.parcels.iter().map(|p| p.0).collect::<Vec<_>>(), "seed {seed}");
@@ -100,6 +145,7 @@ fn follow_the_model(seed: u64) {
         model.parcels.retain(|p| p.0 != id);
     }
     assert!(model.parcels.is_empty(), "seed {seed}: {} parcels wait for ever", model.parcels.len());
+    assert_eq!(lanes.blocked_len(), 0, "seed {seed}");
     assert!(lanes.is_empty() && lanes.tails.is_empty(), "seed {seed}: empty lanes are given back");
     assert_eq!(lanes.places.len(), lanes.free_places.len(), "seed {seed}: so are places");
     assert_eq!(lanes.parcels.len(), lanes.free_parcels.len(), "seed {seed}: and slots");
@@ -145,6 +191,46 @@ fn parcel_of_two_conversations_waits_for_both_and_holds_both() {
     assert_eq!(lanes.pop_ready(), None);
     lanes.finish(both);
     assert_eq!(lanes.pop_ready(), Some(after));
+}
+
+#[test]
+fn blocked_parcels_are_those_behind_a_failing_one_near_or_far() {
+    let mut lanes = Lanes::default();
+    let head = lanes.push(&[1], ());
+    lanes.push(&[1, 2], ());
+    lanes.push(&[2], ());
+    let free = lanes.push(&[3], ());
+    lanes.pop_ready();
+    lanes.park(head);
+    assert_eq!(lanes.blocked_len(), 0, "it waits for something else than its region");
+    lanes.block(head);
+    lanes.block(head);
+    assert_eq!(lanes.blocked_len(), 2);
+    let late = lanes.push(&[3, 2], ());
+    assert!(lanes.is_blocked(late) && !lanes.is_blocked(free) && !lanes.is_blocked(head));
+    lanes.finish(head);
+    assert_eq!(lanes.blocked_len(), 0);
+}
+
+#[test]
+fn parts_stand_in_the_lanes_of_their_conversations_and_nobody_passes() {
+    let mut lanes = Lanes::default();
+    let whole = lanes.push(&[1, 2], "whole");
+    let behind = [lanes.push(&[1], "one"), lanes.push(&[2], "two")];
+    lanes.pop_ready();
+    for parts in [vec![(vec![1], "a")], vec![(vec![1], "a"), (vec![1, 2], "b")]] {
+        assert!(lanes.split(whole, parts).is_err(), "a lane in no part, or in two");
+    }
+    let (item, parts) = lanes.split(whole, vec![(vec![1], "a"), (vec![2], "b")]).unwrap();
+    assert_eq!((item, lanes.get(whole), lanes.len()), ("whole", None, 4));
+    parts.iter().for_each(|part| lanes.unpark(*part));
+    assert_eq!(
+        (lanes.pop_ready(), lanes.pop_ready(), lanes.pop_ready()),
+        (Some(parts[0]), Some(parts[1]), None)
+    );
+    lanes.finish(parts[1]);
+    assert_eq!(lanes.pop_ready(), Some(behind[1]));
+    assert_eq!(lanes.conversations(parts[0]).collect::<Vec<_>>(), [1]);
 }
 
 #[test]

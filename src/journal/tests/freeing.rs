@@ -5,7 +5,9 @@
 //! `PENSTOCK_SEED` repeats a run, `PENSTOCK_LIVES` sets how many worlds are tried.
 
 use super::super::account::KEEP;
+use super::super::disk::Disk;
 use super::super::free::{Freed, Round};
+use super::super::spare::segment_path;
 use super::memory::{MemoryDisk, Random};
 use super::world::World;
 
@@ -54,7 +56,7 @@ fn recover(world: &mut World, disk: &MemoryDisk) -> Vec<super::super::store::Fou
 }
 
 /// One life of a process, up to its end.
-fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
+pub(super) fn live(world: &mut World, disk: &MemoryDisk, steps: u64) -> Freed {
     let found = recover(world, disk);
     let cores = 1 + world.random.below(3) as usize;
     let stubborn = world.random.below(4) * 5;
@@ -200,7 +202,7 @@ fn a_round_may_end_at_every_step() {
 }
 
 /// A disk with thin segments, one of which has its list at the path.
-fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
+pub(super) fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
     let (mut world, disk) = (World::new(seed), MemoryDisk::default());
     let found = world.recover(&disk).unwrap();
     let mut process = world.start(&disk, found, 1);
@@ -235,5 +237,43 @@ fn a_list_or_floor_that_cannot_be_read_is_refused_and_one_copy_is_enough() {
         assert!(said.contains(name) && said.contains("restore it"), "{said}");
         disk.put(&path, 0, &bytes);
     }
+    world.recover(&disk).unwrap();
+}
+
+#[test]
+fn segment_that_cannot_be_listed_stays_and_is_told_once_and_what_needs_it_stays_too() {
+    let (mut world, disk) = (World::new(21), MemoryDisk::default());
+    let found = world.recover(&disk).unwrap();
+    let mut process = world.start(&disk, found, 1);
+    process.archive_all(&mut world);
+    let dir = process.places[0].1.dir.clone();
+    (0..40).for_each(|_| process.commit(&mut world).unwrap());
+    // A frame of the first segment in which a parcel waits that nobody takes.
+    let stubborn = |world: &World| {
+        let waits = |(seq, slot): &&(u64, u16)| (seq + u64::from(*slot)) % 40 < 3;
+        world.open.iter().filter(waits).map(|(seq, _)| world.entries[seq].position).min().unwrap()
+    };
+    let at = stubborn(&world);
+    let path = segment_path(&dir, at.segment());
+    let byte = (&disk).read(&path, at.offset() + 150, 1).unwrap()[0];
+    disk.put(&path, at.offset() + 150, &[!byte]);
+    let mut stuck = Vec::new();
+    for _ in 0..300 {
+        process.commit(&mut world).unwrap();
+        process.deliver(&mut world, 3);
+        match process.free(&mut world, true) {
+            Ok(_) => {}
+            Err(error) => stuck.push(error.to_string()),
+        }
+    }
+    let [said] = &stuck[..] else { panic!("told {} times: {stuck:?}", stuck.len()) };
+    assert!(said.contains("is not as it was written") && said.contains(path.to_str().unwrap()), "{said}");
+    let there = (&disk).list(&dir).unwrap();
+    let segments = there.iter().filter(|name| name.ends_with(".seg")).count() as u64;
+    assert!(there.contains(&path.file_name().unwrap().to_str().unwrap().to_owned()), "it was freed");
+    // Its frames and those behind it hold marks that only it could be told of.
+    assert!(segments >= process.end().segment() - at.segment(), "{there:?}");
+    drop(process);
+    disk.put(&path, at.offset() + 150, &[byte]);
     world.recover(&disk).unwrap();
 }

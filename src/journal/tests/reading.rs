@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::super::buffer::BufferPool;
+use super::super::floor::Floor;
+use super::super::folder::{floor_path, live_path};
+use super::super::live::LiveList;
 use super::super::read::JournalReader;
 use super::super::record::{self, Record};
-use super::super::spare::OpenMode;
+use super::super::spare::{OpenMode, segment_path};
 use super::super::view::{Archived, JournalView};
 use super::super::{JournalId, Position};
-use super::freeing::{Said, seeds};
+use super::freeing::{Said, seeds, thinned};
 use super::memory::MemoryDisk;
 use super::world::World;
 
@@ -135,4 +138,47 @@ fn reader_misses_nothing_that_waits_and_reads_nothing_of_another_use_of_a_file()
     }
     println!("{thin} thin, {reused} used again");
     assert!(thin > 0 && reused > 0, "nothing was freed: the test tested nothing");
+}
+
+#[test]
+fn damaged_record_of_a_thin_segment_is_left_out_and_those_around_it_are_read() {
+    let (world, disk, list) = thinned(3);
+    let source = list.parent().unwrap();
+    let id = super::super::store::parse_id(source.file_name().unwrap().to_str().unwrap()).unwrap();
+    let bytes = |path: &Path| disk.files().into_iter().find(|(file, _)| file == path).unwrap().1;
+    let floor = Floor::decode(&bytes(&floor_path(source)), &id).unwrap();
+    let number = floor.kept.iter().find(|kept| kept.thin).unwrap().number;
+    let waiting = LiveList::decode(&bytes(&live_path(source, number)), &id, number).unwrap();
+    let lsns: Vec<u64> = waiting.records().map(|rows| rows[0].lsn).collect();
+    let victim = waiting.rows[waiting.rows.len() / 2];
+    let at = victim.frame + u64::from(victim.offset) + 30;
+    let segment = segment_path(source, number);
+    disk.put(&segment, at, &[!bytes(&segment)[at as usize]]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("journal");
+    export(&disk, &dir);
+    let view = JournalView {
+        id,
+        dir,
+        mode: OpenMode::Buffered,
+        spans: Arc::default(),
+        end: Position::new(number + 1, 0),
+        clean: true,
+        settled: Arc::default(),
+        published: None,
+        archived: Arc::new(Archived::never_asked()),
+        segments: Arc::new(super::super::segments::Segments::new(floor)),
+    };
+    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+    runtime.block_on(async {
+        let mut reader = JournalReader::new(&view, BufferPool::new(1, Arc::default()));
+        let start = Position::new(number, 0);
+        // Twice: a region that lags reads the same place again.
+        for _ in 0..2 {
+            let (found, _) = read(&mut reader, (start, 0), view.end, usize::MAX, &world, id).await;
+            let expected: Vec<u64> = lsns.iter().copied().filter(|lsn| *lsn != victim.lsn).collect();
+            assert_eq!(found, expected);
+        }
+    });
 }

@@ -209,22 +209,23 @@ impl Core {
                 machine.exec.sleep(Duration::from_millis(500)).await;
             }
             loop {
-                let mut all = keys.borrow_mut();
-                let KeyLog { inbox, targets, cells, .. } = &mut *all;
-                if blocks.is_empty() {
-                    inbox.written();
+                {
+                    let mut all = keys.borrow_mut();
+                    let KeyLog { inbox, targets, cells, .. } = &mut *all;
+                    if blocks.is_empty() {
+                        inbox.written();
+                    }
+                    let mut stuck = false;
+                    inbox.go_on(|marks| {
+                        let done = settle::pass_on(targets, marks, cells);
+                        stuck |= !done;
+                        done
+                    });
+                    if !stuck {
+                        all.busy = false;
+                        return;
+                    }
                 }
-                let mut stuck = false;
-                inbox.go_on(|marks| {
-                    let done = settle::pass_on(targets, marks, cells);
-                    stuck |= !done;
-                    done
-                });
-                if !stuck {
-                    all.busy = false;
-                    return;
-                }
-                drop(all);
                 machine.exec.sleep(Duration::from_millis(10)).await;
             }
         });

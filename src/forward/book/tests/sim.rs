@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::*;
+use crate::forward::book::*;
 
 /// How the region treats what comes.
 #[derive(Debug, Clone, Copy, PartialEq)]

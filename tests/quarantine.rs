@@ -1,0 +1,237 @@
+//! One webhook that ends the process whenever it is handled: after three crashes it is a dead letter, and
+//! everything else is delivered and archived as if nothing had been.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::body::World;
+use support::gateway::{Gateway, run, serve};
+use support::http::{Connection, find, post};
+use support::ledger::Ledger;
+use support::region::Region;
+use support::sender::{Load, send_for};
+use support::settings::{Rule, Settings};
+use support::{SECRET, archive, eventually, signature};
+
+const PREFIXES: [&str; 2] = ["1", "91"];
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Stands in the text of one message.
+const POISON: &str = "hemlock";
+/// Of who sends it, and of the first person of [`load`].
+const PHONE: &str = "100000000000";
+
+fn poisoned(config: &Path, step: &str) -> Command {
+    let mut command = serve(config);
+    command.env("PENSTOCK_POISON", format!("{step}:{POISON}"));
+    command
+}
+
+fn regions() -> [Region; 2] {
+    [Region::start("us"), Region::start("in")]
+}
+
+fn load(gateway: &Gateway, seed: u64) -> Load {
+    let world = Arc::new(World::new(&PREFIXES, 20, 50));
+    Load { address: gateway.listen, path: "/webhook".into(), world, connections: 4, rate: 300, seed }
+}
+
+/// Sends the poison. Whether an answer comes before the end of the process is open.
+fn send_poison(gateway: &Gateway) {
+    let body = World::new(&PREFIXES, 1, 10).webhook(&[(0, false)]).body;
+    let body = String::from_utf8(body).unwrap().replace("xxxxxxxxxx", POISON).into_bytes();
+    let request = post("/webhook", ("x-hub-signature-256", &signature(SECRET, &body)), &body);
+    let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+    connection.send(&request).unwrap();
+    connection.answer().ok();
+}
+
+/// Three crashes, and a fourth start that stays. What the ledger had before and gets after is kept.
+fn three_crashes(mut settings: Settings, regions: &[Region]) -> (Gateway, Ledger) {
+    settings.admin = "token = \"a-token-that-is-long-enough-for-tests\"".to_owned();
+    let mut gateway = Gateway::start(settings);
+    let mut ledger = Ledger::default();
+    ledger.add(send_for(&load(&gateway, 1), Duration::from_millis(400)));
+    send_poison(&gateway);
+    for crash in 1..=3 {
+        let status = gateway.wait_exit(PATIENCE);
+        assert_eq!(status.code(), None, "it was to be killed: {status}");
+        ledger.killed(Instant::now());
+        assert!(gateway.said().matches("penstock-fault: poison").count() == crash, "{}", gateway.said());
+        if crash < 3 {
+            gateway.start_again();
+        }
+    }
+    gateway.restart();
+    ledger.add(send_for(&load(&gateway, 2), Duration::from_millis(400)));
+    ledger.settle(regions, PATIENCE * 3);
+    let report = ledger.audit(regions);
+    // The poison is the one that the ledger does not know; who is only left out of the archive is delivered.
+    let kept = report.faults().iter().all(|(name, list)| list.len() <= usize::from(*name == "never sent"));
+    assert!(kept, "a promise was broken: {report}");
+    assert_eq!(gateway.said().matches("\"quarantined: ").count(), 1, "{}", gateway.said());
+    assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 1.0);
+    (gateway, ledger)
+}
+
+/// The dead letters, each as a line of JSON.
+fn letters(gateway: &Gateway) -> Vec<serde_json::Value> {
+    let config = gateway.config().display().to_string();
+    let (code, said, errors) = run(&["dead", "list", "--config", &config, "--json"]);
+    assert_eq!(code, Some(0), "{said}{errors}");
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// One for the poison, and the next parcel of its conversation was told.
+fn assert_given_up_once(gateway: &Gateway, regions: &[Region]) {
+    let letters = letters(gateway);
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!((&letter["reason"], &letter["region"]), (&"quarantined".into(), &"us".into()), "{letter}");
+    assert_eq!(letter["state"], "waiting");
+    let told = |region: &Region| {
+        let mut delivered: Vec<_> = region.parcels();
+        delivered.retain(|parcel| parcel.delivered() && find(parcel.body(), PHONE.as_bytes()).is_some());
+        delivered.sort_by_key(|parcel| parcel.done);
+        let gap = |parcel: &std::sync::Arc<support::region::Parcel>| {
+            parcel.head.header("penstock-gap-before").map(str::to_owned)
+        };
+        delivered.iter().filter_map(gap).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&regions[0]), ["1"], "told once");
+    assert!(told(&regions[1]).is_empty());
+}
+
+fn forwarding_goes_on(step: fn(&Path) -> Command) {
+    let regions = regions();
+    let (mut gateway, mut ledger) = three_crashes(
+        Settings { command: step, ingest: 2, forward: 2, ..Settings::new(&regions, &PREFIXES) },
+        &regions,
+    );
+    assert_given_up_once(&gateway, &regions);
+    // It stays a letter, for a person, over any number of starts.
+    ledger.killed(gateway.kill9());
+    gateway.restart();
+    ledger.add(send_for(&load(&gateway, 3), Duration::from_millis(200)));
+    ledger.assert_kept(&regions, PATIENCE * 3);
+    assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 1.0);
+    assert_given_up_once(&gateway, &regions);
+    gateway.terminate();
+    let taken = regions.iter().flat_map(Region::parcels);
+    assert!(taken.into_iter().all(|parcel| find(parcel.body(), POISON.as_bytes()).is_none()));
+    let data = gateway.data().to_str().unwrap();
+    let (_, said, _) = run(&["journal", "inspect", "--data-dir", data, "--entries", "--waiting"]);
+    let waiting: Vec<&str> =
+        said.lines().filter(|line| line.contains("waiting") && line.contains(" entry ")).collect();
+    assert!(waiting.is_empty(), "{said}");
+}
+
+#[test]
+fn webhook_that_ends_the_process_while_repeats_are_looked_for_is_quarantined_and_the_rest_flows() {
+    forwarding_goes_on(|config| poisoned(config, "sift"));
+}
+
+#[test]
+fn webhook_that_ends_the_process_while_its_parcel_is_made_is_quarantined_and_the_rest_flows() {
+    forwarding_goes_on(|config| poisoned(config, "cut"));
+}
+
+/// A version that can handle it gets it out; until then replays do no more harm than the webhook did.
+#[test]
+fn replay_that_ends_the_process_is_a_letter_again_and_one_that_does_not_is_delivered() {
+    let regions = regions();
+    let poison: fn(&Path) -> Command = |config| poisoned(config, "cut");
+    let settings = Settings { command: poison, ..Settings::new(&regions, &PREFIXES) };
+    let (mut gateway, _) = three_crashes(settings, &regions);
+    let replay = |gateway: &Gateway| {
+        let config = gateway.config().display().to_string();
+        let (code, said, errors) =
+            run(&["dead", "replay", "--config", &config, "--reason", "quarantined", "--yes"]);
+        assert_eq!(code, Some(0), "{said}{errors}");
+    };
+    replay(&gateway);
+    for crash in 1..=3 {
+        assert_eq!(gateway.wait_exit(PATIENCE).code(), None, "crash {crash}");
+        gateway.start_again();
+    }
+    eventually("ready at last", PATIENCE, || gateway.is_ready());
+    eventually("a letter for a person again", PATIENCE, || letters(&gateway)[0]["state"] == "waiting");
+    assert_eq!(letters(&gateway)[0]["reason"], "quarantined");
+    assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 2.0);
+
+    gateway.terminate();
+    gateway.settings.command = serve;
+    std::fs::remove_file(gateway.data().join("handling")).unwrap();
+    gateway.restart();
+    replay(&gateway);
+    eventually("no letter is left", PATIENCE, || letters(&gateway).is_empty());
+    let mut taken = regions.iter().flat_map(Region::parcels);
+    assert!(taken.any(|parcel| parcel.delivered() && find(parcel.body(), POISON.as_bytes()).is_some()));
+}
+
+#[test]
+fn webhook_that_panics_is_quarantined_and_nobody_else_is_suspected() {
+    let regions = regions();
+    let command: fn(&Path) -> Command = |config| poisoned(config, "cut:panic");
+    let settings = Settings { command, forward: 2, ..Settings::new(&regions, &PREFIXES) };
+    let (gateway, _) = three_crashes(settings, &regions);
+    assert_eq!(
+        gateway.said().matches("after three times it is quarantined").count(),
+        2,
+        "{}",
+        gateway.said()
+    );
+}
+
+#[test]
+fn webhook_that_ends_the_process_while_it_is_archived_is_archived_as_it_came() {
+    let (regions, root) = (regions(), tempfile::tempdir().unwrap());
+    let folder = |n: usize| root.path().join(["us", "in"][n]);
+    let rule = |n: usize| {
+        let lines = format!("prefixes = [\"{}\"]\narchive = \"file://{}\"", PREFIXES[n], folder(n).display());
+        Rule::new(&regions[n], &lines)
+    };
+    (0..2).for_each(|n| std::fs::create_dir(folder(n)).unwrap());
+    let command: fn(&Path) -> Command = |config| poisoned(config, "archive");
+    let settings = Settings { command, ..Settings::of(vec![rule(0), rule(1)]) };
+    let (mut gateway, ledger) = three_crashes(settings, &regions);
+    gateway.terminate();
+    let records = archive::read(&[folder(0), folder(1)]);
+    let raw: Vec<_> = records.iter().filter(|record| record.json["body_base64"].is_string()).collect();
+    assert_eq!(raw.len(), 1);
+    assert!(find(&raw[0].body, POISON.as_bytes()).is_some());
+    let others: Vec<_> = records.iter().filter(|record| record.json["body"].is_string()).cloned().collect();
+    let sent: Vec<_> = ledger.sent().iter().collect();
+    archive::assert_kept(&others, &sent, &["us", "in"]);
+}
+
+#[test]
+fn webhook_that_can_be_archived_in_no_way_is_left_out_and_the_rest_is_archived() {
+    let (regions, root) = (regions(), tempfile::tempdir().unwrap());
+    let lines = format!("prefixes = [\"1\"]\narchive = \"file://{}\"", root.path().display());
+    let command: fn(&Path) -> Command = |config| {
+        let mut command = serve(config);
+        command.env("PENSTOCK_POISON", format!("archive*:{POISON}"));
+        command
+    };
+    let settings = Settings { command, ..Settings::of(vec![Rule::new(&regions[0], &lines)]) };
+    let mut gateway = Gateway::start(settings);
+    send_poison(&gateway);
+    for crash in 0..6 {
+        assert_eq!(gateway.wait_exit(PATIENCE).code(), None, "crash {crash}");
+        gateway.start_again();
+    }
+    eventually("ready at last", PATIENCE, || gateway.is_ready());
+    let sent = send_for(
+        &Load { world: Arc::new(World::new(&["1"], 5, 0)), ..load(&gateway, 1) },
+        Duration::from_millis(300),
+    );
+    gateway.terminate();
+    assert!(!sent.is_empty());
+    assert_eq!(archive::read(&[root.path().to_owned()]).len(), sent.len());
+}
