@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
-use super::{PLANTED, POINTS};
+use super::{GIVEN_UP, PLANTED, POINTS};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -65,7 +65,13 @@ fn parse(text: &str) -> Option<Armed> {
     };
     let (at, on) = at.strip_suffix('+').map_or((at, false), |at| (at, true));
     let at = at.parse().ok()?;
-    POINTS.contains(&name).then(|| Armed { name: name.to_owned(), action, at, on, passed: AtomicU64::new(0) })
+    (POINTS.contains(&name) || GIVEN_UP.contains(&name)).then(|| Armed {
+        name: name.to_owned(),
+        action,
+        at,
+        on,
+        passed: AtomicU64::new(0),
+    })
 }
 
 /// What is to happen at this passing, if anything; tells of it.

@@ -75,10 +75,6 @@ pub const POINTS: &[&str] = &[
     "keys-written",
     "keys-synced",
     "marks-passed",
-    "letter-write",
-    "index-write",
-    "letter-durable",
-    "letter-replayed",
     // The archive.
     "object-created",
     "object-append",
@@ -91,6 +87,9 @@ pub const POINTS: &[&str] = &[
     "progress-renamed",
     "progress-durable",
 ];
+
+/// Steps that only a region which refuses some of its parcels brings about.
+pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];
 
 /// Known mistakes.
 pub const PLANTED: &[&str] = &["ack-before-commit"];

@@ -21,7 +21,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::admin::{self, AdminState};
 use crate::archive;
 use crate::config::{Config, OnDamage};
-use crate::dead::{self, DeadError, Graves};
+use crate::dead::DeadError;
 use crate::dedupe::{self, FolderError};
 use crate::entry::{Meta, name_id};
 use crate::forward;
@@ -45,6 +45,7 @@ mod archiving;
 mod disk;
 mod forwarding;
 mod ingest;
+mod letters;
 mod spawn;
 
 pub use spawn::{Fatal, RingFlags};
@@ -193,16 +194,7 @@ impl Gateway {
         let (outlets, inlets): (Vec<_>, Vec<_>) =
             forward_bells.iter().map(|bell| handoff::channel(bell.clone(), limits)).unzip();
         let (finished_to, finished) = crossbeam_channel::unbounded();
-        let (desks, office) = dead::start(dead::Start {
-            graves: graves(&config)?,
-            regions: ways(&config, &owners),
-            forward_cores: forward_count,
-            unsettled: &|id, lsn, slot| {
-                store.journals.iter().any(|journal| journal.id == *id && journal.open.contains(lsn, slot))
-            },
-            cells: Arc::clone(&registry.dead),
-            failed: dead_letters_failed(fatal_to.clone()),
-        })?;
+        let (desks, office) = letters::start(&config, &store, &owners, &registry.dead, fatal_to.clone())?;
         admin.open_office(office);
         for (core, (inlet, dead)) in inlets.into_iter().zip(desks).enumerate() {
             let setup = forward::Setup {
@@ -329,36 +321,6 @@ fn key_log_failed(core: usize, fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error
     Box::new(move |source| {
         tracing::error!(core, error = %source, "the key log beside the journal failed; nothing more is settled");
         tell(&fatal, Fatal::Io { core: format!("keys-{core}"), source });
-    })
-}
-
-/// Reads the dead letters, and says what is wrong with them.
-fn graves(config: &Config) -> Result<Graves, DeadError> {
-    let start = Instant::now();
-    let graves = Graves::open(&config.gateway.data_dir, config.journal.sync)?;
-    for damage in &graves.damages {
-        tracing::error!(%damage, "dead letters are not as they were written");
-    }
-    let letters: usize = graves.stocks().iter().map(|stock| stock.letters).sum();
-    if letters > 0 {
-        tracing::info!(letters, took = ?start.elapsed(), "dead letters wait for a person: penstock dead list");
-    }
-    Ok(graves)
-}
-
-fn ways(config: &Config, owners: &[u16]) -> Vec<dead::Way> {
-    let way = |(region, owner): (&crate::config::Region, &u16)| dead::Way {
-        id: name_id(&region.name),
-        name: region.name.clone(),
-        core: usize::from(*owner),
-    };
-    config.regions.iter().zip(owners).map(way).collect()
-}
-
-fn dead_letters_failed(fatal: Sender<Fatal>) -> Box<dyn FnOnce(io::Error) + Send> {
-    Box::new(move |source| {
-        tracing::error!(error = %source, "the dead letters cannot be written; what is given up stays unsettled");
-        tell(&fatal, Fatal::Io { core: "dead".to_owned(), source });
     })
 }
 
