@@ -164,6 +164,13 @@ impl<D: Disk> Archiver<D> {
         Ok(())
     }
 
+    /// There is no frame from `asked` up to `end`, which may lie in a later segment: a process that ended just
+    /// after it took a segment into use left nothing in it. Whoever waits for the journal to be archived waits
+    /// for that segment, too.
+    pub(super) fn pass_over(&mut self, journal: JournalIndex, asked: Position, end: Position) {
+        self.journals[journal].strands.iter_mut().for_each(|strand| strand.pass_over(asked, end));
+    }
+
     fn take_entry(&mut self, journal: JournalIndex, lsn: u64, meta: Meta<'_>, body: &[u8], now_ms: u64) {
         let sha256 = BodyDigest::default();
         for (slot, id) in meta.regions().enumerate() {
