@@ -17,7 +17,10 @@ const OFTEN: u64 = 40;
 /// Of these the start sees a few, and then none.
 const FEW: [&str; 2] = ["accept", "recover-read"];
 /// Steps of the end of a region's outage, of a stop, and of a start with fewer cores; in this order.
-const LATE: [&str; 7] = [
+const LATE: [&str; 10] = [
+    "list-removed",
+    "reuse-blanked",
+    "reuse-renamed",
     "segment-emptied",
     "segment-removed",
     "stop-seal",
