@@ -323,16 +323,16 @@ impl Segment {
             self.open = Some((open(FileKind::Letters)?, open(FileKind::Index)?));
         }
         let Some((letters_file, index_file)) = &self.open else { return Ok(()) };
-        let write = |name, file: &File, bytes: &[u8], at: u64| {
+        let write = |point: &dyn Fn() -> io::Result<()>, file: &File, bytes: &[u8], at: u64| {
             if bytes.is_empty() {
                 return Ok(());
             }
-            fault::io(name)?;
+            point()?;
             file.write_all_at(bytes, at)?;
             if sync { file.sync_data() } else { Ok(()) }
         };
-        let written = write("letter-write", letters_file, letters, self.letters_end)
-            .and_then(|()| write("index-write", index_file, index, self.index_end));
+        let written = write(&|| fault::io("letter-write"), letters_file, letters, self.letters_end)
+            .and_then(|()| write(&|| fault::io("index-write"), index_file, index, self.index_end));
         if let Err(error) = written {
             // What was written of it must not be found at a start and be a letter.
             letters_file.set_len(self.letters_end).and_then(|()| index_file.set_len(self.index_end)).ok();
