@@ -59,6 +59,10 @@
 //! a database.
 #![deny(unsafe_code)]
 
+/// For what unit tests share with those in `tests`.
+#[cfg(test)]
+extern crate self as penstock;
+
 pub mod fault;
 pub mod config;
 pub mod metrics;

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use sim::world::{Report, run};
 
+#[allow(dead_code, reason = "the journal's own tests use the disk, too")]
 mod sim;
 
 /// Worlds of a plain `cargo test`, without optimisation.

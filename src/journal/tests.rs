@@ -10,6 +10,9 @@ use super::recover::{Part, RecoverError, Recovered, recover};
 mod checking;
 mod exhaustive;
 mod freeing;
+/// The disk that the simulation of the whole gateway has, too.
+#[path = "../../tests/sim/disk.rs"]
+#[allow(dead_code, reason = "each of the two uses a part of it")]
 mod memory;
 mod reading;
 mod world;

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use penstock::journal::buffer::BLOCK;
@@ -253,6 +253,10 @@ impl MemoryDisk {
         self.0.borrow_mut().fuse = steps;
     }
 
+    pub(crate) fn steps(&self) -> u64 {
+        self.0.borrow().steps
+    }
+
     /// After a power cut: of what was not synced, any part. After a kill (`power` false): all of it, and
     /// any part of what was being written around the page cache.
     pub(crate) fn crash(&self, random: &mut Random, power: bool) {
@@ -294,5 +298,42 @@ impl MemoryDisk {
             stays
         });
         durable.clone_from(names);
+    }
+
+    /// Durable at once. Not a step.
+    pub(crate) fn put(&self, path: &Path, at: u64, bytes: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let inode = state.inode(path).unwrap();
+        inode.put(at as usize, bytes);
+        inode.settle(at as usize, at as usize + bytes.len());
+    }
+
+    /// A file of zeros, durable with its name.
+    pub(crate) fn make(&self, path: &Path, len: usize) {
+        let mut state = self.0.borrow_mut();
+        let pages = vec![None; len.div_ceil(BLOCK)];
+        state.inodes.push(Inode { pages, len, old_len: len, ..Inode::default() });
+        let number = state.inodes.len() - 1;
+        state.names.insert(name(path), number);
+        state.durable.insert(name(path), number);
+        for above in path.ancestors().skip(1).filter(|above| *above != Path::new("/")) {
+            if !state.names.contains_key(text(above)) {
+                state.inodes.push(Inode { folder: true, ..Inode::default() });
+                let number = state.inodes.len() - 1;
+                state.names.insert(name(above), number);
+                state.durable.insert(name(above), number);
+            }
+        }
+    }
+
+    /// All files with what they hold.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let state = self.0.borrow();
+        let files = state.names.iter().filter(|(_, inode)| !state.inodes[**inode].folder);
+        files
+            .map(|(name, inode)| {
+                (PathBuf::from(&**name), state.inodes[*inode].bytes(0, state.inodes[*inode].len))
+            })
+            .collect()
     }
 }

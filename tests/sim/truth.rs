@@ -225,7 +225,8 @@ impl Truth {
     pub(crate) fn takes(&self, region: usize, id: &str, flagged: bool, body: &[u8]) -> Vec<u32> {
         let found = events_of(body);
         // A part has the id of its parcel and a number, and after a crash the parcel is whole again.
-        let parcel = id.rsplit_once('_').filter(|(before, _)| before.contains('_')).map_or(id, |(before, _)| before);
+        let parcel =
+            id.rsplit_once('_').filter(|(before, _)| before.contains('_')).map_or(id, |(before, _)| before);
         let hash = parcel.bytes().fold(7u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         let mut wrong = Vec::new();
         {

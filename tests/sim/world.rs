@@ -16,66 +16,10 @@ use penstock::parse::{Parsed, Parser, conversations};
 use super::disk::{MemoryDisk, Random};
 use super::exec::{self, Exec, elapsed};
 use super::ground::{DiskRules, Machine};
-use super::life::{Ended, Life, Plan};
+use super::life::{Ended, Life, Plan, left_open};
 use super::network::{Mode, Network};
 use super::truth::{REGIONS, Truth};
 use super::{archives, configs};
-
-/// What came of a seed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Report {
-    pub(crate) trace: u64,
-    pub(crate) violations: Vec<String>,
-    pub(crate) crashes: u64,
-    pub(crate) power_cuts: u64,
-    pub(crate) stops: u64,
-    pub(crate) outages: u64,
-    pub(crate) time: Duration,
-    pub(crate) events: u64,
-    pub(crate) acked: u64,
-    pub(crate) takes: u64,
-    pub(crate) repeats: u64,
-    pub(crate) polls: u64,
-    pub(crate) deaths: u64,
-    pub(crate) recoveries_cut: u64,
-    pub(crate) webhooks: u64,
-    pub(crate) archives: u64,
-    pub(crate) flips: u64,
-}
-
-impl Report {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.crashes += other.crashes;
-        self.power_cuts += other.power_cuts;
-        self.recoveries_cut += other.recoveries_cut;
-        self.stops += other.stops;
-        self.outages += other.outages;
-        self.time += other.time;
-        self.webhooks += other.webhooks;
-        self.events += other.events;
-        self.acked += other.acked;
-        self.takes += other.takes;
-        self.repeats += other.repeats;
-        self.polls += other.polls;
-        self.deaths += other.deaths;
-        self.archives += other.archives;
-        self.flips += other.flips;
-    }
-}
-
-impl std::fmt::Display for Report {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { crashes, power_cuts, recoveries_cut, stops, outages, time, .. } = self;
-        let Self { webhooks, events, acked, takes, repeats, polls, deaths, archives, flips, .. } = self;
-        let days = time.as_secs_f64() / 86_400.0;
-        write!(
-            f,
-            "{days:.1} days, {crashes} crashes ({power_cuts} of power, {recoveries_cut} in a start), {stops} stops, \
-             {outages} outages; {webhooks} webhooks with {events} events, {acked} acknowledged, {takes} parcels taken, \
-             {repeats} events again, {deaths} given up, {flips} bits flipped; {archives} worlds with archives; {polls} turns"
-        )
-    }
-}
 
 struct World {
     random: Random,
@@ -105,11 +49,17 @@ struct World {
     report: Report,
 }
 
+mod provider;
+mod report;
+mod weather;
+
+pub(crate) use report::Report;
+
 /// One frame beyond the bound for each core that hands over, and what its readers keep.
 const HELD_BEYOND: usize = 3 << 20;
 
 /// Turns of one life's loop: some thousands are common.
-const ROUNDS_MAX: u64 = 1_000_000;
+const ROUNDS_MAX: u64 = 200_000;
 
 /// Events of one webhook.
 const EVENTS_MAX: u64 = 9;
@@ -241,36 +191,6 @@ impl World {
         exec::go_to(elapsed() + Duration::from_millis(self.random.below(2000)));
     }
 
-    /// A bit of a segment that others follow turns over: the very last frame would look torn, which is the
-    /// journal's honest limit.
-    fn flip(&mut self) {
-        let used = |path: &PathBuf| {
-            let head = Disk::read(&self.disk, path, 0, 8).unwrap_or_default();
-            head.iter().any(|byte| *byte != 0)
-        };
-        let paths: Vec<PathBuf> = self.disk.paths(".seg").into_iter().filter(used).collect();
-        let followed: Vec<&PathBuf> =
-            paths.windows(2).filter(|two| two[0].parent() == two[1].parent()).map(|two| &two[0]).collect();
-        if followed.is_empty() {
-            return;
-        }
-        let path = followed[self.random.below(followed.len() as u64) as usize].clone();
-        let bits = Disk::size(&self.disk, &path).unwrap_or(0) * 8;
-        let bit = self.random.below(bits);
-        if bits > 0 {
-            self.truth.damage();
-            self.truth.note(format_args!("bit {bit} of {} turns over", path.display()));
-            self.disk.flip(&path, bit);
-            self.report.flips += 1;
-        }
-    }
-
-    /// The provider sends it again later.
-    fn again(&mut self, webhook: usize) {
-        let wait = Duration::from_millis(50 + self.random.below(6000));
-        self.sends.push(Reverse((elapsed() + wait, webhook)));
-    }
-
     /// A process that takes webhooks; the world may end in its start, several times.
     fn start(&mut self) -> Option<Life> {
         for round in 0..64 {
@@ -333,7 +253,7 @@ impl World {
         }
         let born = elapsed();
         let patience = match (last, self.calm) {
-            (true, _) => Duration::from_hours(12),
+            (true, _) => Duration::from_hours(3),
             (false, true) => Duration::from_mins(20),
             (false, false) => Duration::from_secs(40),
         };
@@ -364,7 +284,9 @@ impl World {
             }
             self.take_answers();
             if life.pump() || !quiet {
+                // While nothing happens ticks come more and more rarely: they would find nothing.
                 gap = Duration::from_millis(20);
+                next_tick = next_tick.min(elapsed() + gap);
                 continue;
             }
             if last && self.done(life) {
@@ -376,7 +298,7 @@ impl World {
             if elapsed() > born + patience {
                 if last {
                     let owed = self.truth.owed();
-                    self.truth.wrong(format!("I3: never delivered: {owed:?}"));
+                    self.truth.wrong(format!("I3: never delivered: {owed:?}; {}", life.tell()));
                 }
                 return End::Crash;
             }
@@ -426,191 +348,9 @@ impl World {
             return false;
         }
         // After a failure the archive pauses for up to 30 s; an object closes after 2 s.
-        let patience = if self.plan.archives || self.truth.is_damaged() { 45 } else { 0 };
+        let patience = if self.plan.archives || self.truth.is_damaged() { 45 } else { 5 };
         let since = *self.done_since.get_or_insert_with(elapsed);
         elapsed() >= since + Duration::from_secs(patience)
-    }
-
-    fn heal(&mut self) {
-        self.healing = true;
-        self.truth.note(format_args!("all is well from now on"));
-        self.network.poison.borrow_mut().clear();
-        (0..REGIONS.len()).for_each(|region| self.network.set(region, Mode::Up));
-        let mut rules = self.rules.borrow_mut();
-        (rules.slow, rules.fails, rules.shorts) = (false, 0, 0);
-        self.disk.set_full(false);
-    }
-
-    fn take_answers(&mut self) {
-        let answered = std::mem::take(&mut *self.answered.borrow_mut());
-        for webhook in answered {
-            // An answer is lost now and then, and the provider repeats what was stored.
-            if self.random.one_in(12) {
-                self.again(webhook);
-            }
-        }
-    }
-
-    fn provider(&mut self, life: &Life) {
-        while let Some(Reverse((at, webhook))) = self.sends.peek().copied() {
-            if at > elapsed() {
-                break;
-            }
-            self.sends.pop();
-            self.send(life, webhook);
-        }
-        while self.to_make > 0 && self.next_make <= elapsed() {
-            self.to_make -= 1;
-            let pause = match self.random.below(4) {
-                0 | 1 => self.random.below(3),
-                2 => self.random.below(60),
-                _ => self.random.below(1500),
-            };
-            let pause = if self.calm { pause * 8 } else { pause };
-            self.next_make = elapsed() + Duration::from_millis(pause);
-            let webhook = self.make();
-            self.send(life, webhook);
-        }
-    }
-
-    /// A new webhook: new events, sometimes with old ones among them.
-    fn make(&mut self) -> usize {
-        let count = if self.random.one_in(3) { 1 + self.random.below(5) } else { 1 };
-        let mut events = Vec::new();
-        let base = self.random.below(u64::from(self.conversations)) as u32;
-        for _ in 0..count {
-            let stray = self.random.one_in(3);
-            let conversation =
-                if stray { self.random.below(u64::from(self.conversations)) as u32 } else { base };
-            events.push(self.truth.new_event(conversation));
-        }
-        if self.truth.webhooks() > 0 && self.random.one_in(8) {
-            let old = self.random.below(self.truth.webhooks() as u64) as usize;
-            let mut more = self.truth.webhook(old, |webhook| webhook.events.clone());
-            more.truncate(1 + self.random.below(4) as usize);
-            // Old ones first: so they were made.
-            more.append(&mut events);
-            events = more;
-        }
-        let padding = if self.random.one_in(10) { self.random.below(9000) as usize } else { 0 };
-        self.truth.new_webhook(events, padding)
-    }
-
-    fn send(&mut self, life: &Life, number: usize) {
-        let body = self.truth.webhook(number, |webhook| Rc::clone(&webhook.body));
-        let at = self.random.below(life.journals.len() as u64) as usize;
-        let journal = &life.journals[at];
-        // As intake does, without the signature.
-        let verdict = &mut self.verdict;
-        verdict.clear();
-        verdict.source = name_id("main");
-        verdict.received_at_ns = exec::unix_ns();
-        verdict.signature[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        let config = &life.plan.config;
-        let mut owners = 0u64;
-        let parsed = self.parser.parse(config.sources[0].kind, &body, &mut |event| {
-            let phone = event.users.first().and_then(|user| user.phone).unwrap_or_default();
-            let region = REGIONS.iter().position(|(_, prefix)| phone.starts_with(prefix)).unwrap_or(0);
-            owners |= 1 << (region % life.plan.forward);
-            let slot = verdict.slot(name_id(REGIONS[region].0));
-            let row = EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 };
-            verdict.push(row, event.users);
-            verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
-        });
-        assert!(!matches!(parsed, Parsed::Opaque(_)), "the simulation's own webhooks are understood");
-        verdict.finish();
-        let seq = life.seq.get();
-        life.seq.set(seq + 1);
-        let slots = verdict.regions.len() as u16;
-        if !journal.accepting() {
-            self.truth.note(format_args!("webhook {number} answered 503"));
-            self.again(number);
-            return;
-        }
-        let appended =
-            journal.append(seq, slots, owners, verdict.encoded_len(), |out| verdict.write(out), &body);
-        match appended {
-            Ok(ticket) => {
-                self.truth.sent(number);
-                let events = self.truth.webhook(number, |webhook| webhook.events.clone());
-                self.truth.note(format_args!("webhook {number} {events:?} to journal {at}, seq {seq}"));
-                *self.open.borrow_mut().entry(number).or_default() += 1;
-                let (truth, open) = (Rc::clone(&self.truth), Rc::clone(&self.open));
-                let answered = Rc::clone(&self.answered);
-                life.exec().spawn(async move {
-                    if ticket.await.is_ok() {
-                        truth.acked(number);
-                        truth.note(format_args!("webhook {number} answered 200"));
-                        let mut open = open.borrow_mut();
-                        if let Some(count) = open.get_mut(&number) {
-                            *count -= 1;
-                            if *count == 0 {
-                                open.remove(&number);
-                            }
-                        }
-                        answered.borrow_mut().push(number);
-                    }
-                });
-            }
-            Err(_) => {
-                self.truth.note(format_args!("webhook {number} answered 503"));
-                self.again(number);
-            }
-        }
-    }
-
-    fn faults(&mut self, last: bool) {
-        for region in 0..REGIONS.len() {
-            if self.outage_ends[region].is_some_and(|end| end <= elapsed()) {
-                self.outage_ends[region] = None;
-                self.network.set(region, Mode::Up);
-            }
-        }
-        if self.healing || elapsed() < self.next_fault {
-            return;
-        }
-        let random = &mut self.random;
-        let often = if self.calm { 120_000 } else { 2500 };
-        self.next_fault = elapsed() + Duration::from_millis(50 + random.below(often));
-        match random.below(10) {
-            0..6 => {
-                let region = random.below(REGIONS.len() as u64) as usize;
-                let mode = match random.below(8) {
-                    0 | 1 => Mode::Gone,
-                    2 => Mode::Says([500, 503, 429][random.below(3) as usize]),
-                    3 => Mode::Says([401, 403, 404][random.below(3) as usize]),
-                    4 => Mode::Brown(50, 500),
-                    5 => Mode::Silent,
-                    6 => Mode::Brown(10, 503),
-                    _ => Mode::Slow,
-                };
-                let longest = if random.one_in(6) { 600_000 } else { 4000 };
-                self.outage_ends[region] = Some(elapsed() + Duration::from_millis(random.below(longest)));
-                self.network.set(region, mode);
-                self.report.outages += 1;
-            }
-            6 => {
-                let slow = random.one_in(2);
-                self.rules.borrow_mut().slow = slow;
-                self.truth.note(format_args!("disk slow: {slow}"));
-            }
-            7 if !last => {
-                let fails = if random.one_in(3) { 1 + random.below(30) } else { 0 };
-                let shorts = if random.one_in(6) { 1 + random.below(30) } else { 0 };
-                let mut rules = self.rules.borrow_mut();
-                (rules.fails, rules.shorts) = (fails, shorts);
-                self.truth.note(format_args!("disk fails {fails}, short {shorts}"));
-            }
-            7 => {
-                let mut rules = self.rules.borrow_mut();
-                (rules.fails, rules.shorts) = (0, 0);
-            }
-            _ => {
-                let full = random.one_in(2);
-                self.disk.set_full(full);
-                self.truth.note(format_args!("disk full: {full}"));
-            }
-        }
     }
 
     /// The process is asked to stop, in the order of `shard`. It ends clean, or as after a crash.
@@ -669,6 +409,14 @@ impl World {
         let owed = self.truth.owed();
         if owed.len() as u64 > self.truth.reported_lost() * EVENTS_MAX {
             self.truth.wrong(format!("I1: lost: {owed:?}"));
+        }
+        match left_open(&self.disk) {
+            Ok(0) => {}
+            Ok(open) if self.truth.is_damaged() => {
+                self.truth.note(format_args!("{open} parcels have no mark"))
+            }
+            Ok(open) => self.truth.wrong(format!("I3: {open} parcels are settled and have no mark")),
+            Err(Ended(why)) => self.truth.wrong(format!("I8: no start: {why}")),
         }
         if self.plan.archives {
             let whole = self.plan.config.archive.mixed == penstock::config::Mixed::Whole;

@@ -23,7 +23,7 @@ fn dirs(disk: &MemoryDisk) -> Vec<(JournalId, PathBuf)> {
 }
 
 fn checked(disk: &MemoryDisk) -> Vec<Checked> {
-    check(&disk, &dirs(disk)).unwrap()
+    check(disk, &dirs(disk)).unwrap()
 }
 
 fn findings(disk: &MemoryDisk) -> Vec<Finding> {
@@ -55,9 +55,9 @@ fn repair(disk: &MemoryDisk, findings: &[Finding]) {
 
 /// Sequence numbers and slots of what a start would deliver.
 fn waiting(disk: &MemoryDisk, world: &World) -> BTreeSet<(u64, u16)> {
-    let folders = Folders::look(&disk, dirs(disk), false).unwrap();
+    let folders = Folders::look(disk, dirs(disk), false).unwrap();
     let (found, _) = folders
-        .recover(&disk, &mut |what| {
+        .recover(disk, &mut |what| {
             if let Seen::Entry(entry) = what {
                 assert_eq!(entry.body, world.entries[&entry.seq].body, "entry {} was altered", entry.seq);
             }
@@ -83,7 +83,7 @@ fn nothing_is_found_in_journals_that_were_only_crashed_and_freed() {
             live(&mut world, &disk, steps);
             let serious = serious(&disk);
             assert!(serious.is_empty(), "{serious:#?}");
-            notes += findings(&disk).len();
+            notes += findingsdisk.len();
         }
         drop(said);
     }
@@ -104,7 +104,7 @@ fn list_that_is_gone_is_made_anew_from_the_thin_segment() {
             .collect();
         for (at, list) in lists.iter().enumerate() {
             if at % 2 == 0 {
-                (&disk).remove(list).unwrap();
+                disk.remove(list).unwrap();
             } else {
                 let bytes = disk.files().into_iter().find(|(path, _)| path == list).unwrap().1;
                 disk.put(list, 40, &[!bytes[40]]);
@@ -133,9 +133,9 @@ fn floor_that_is_gone_or_damaged_is_made_anew_and_nothing_is_lost() {
         let said = Said(seed);
         let (world, disk, list) = thinned(seed);
         let floor = floor_path(list.parent().unwrap());
-        let len = (&disk).size(&floor).unwrap();
+        let len = disk.size(&floor).unwrap();
         if gone {
-            (&disk).remove(&floor).unwrap();
+            disk.remove(&floor).unwrap();
         } else {
             disk.put(&floor, 40, &vec![0xee; len as usize - 40]);
         }
@@ -175,15 +175,15 @@ fn files_under_each_others_names_are_renamed_and_one_too_many_is_put_aside() {
     let dir = list.parent().unwrap();
     let before = waiting(&disk, &world);
     let named = |number: &u64| {
-        let bytes = (&disk).read(&segment_path(dir, *number), 0, 2 * BLOCK).unwrap_or_default();
+        let bytes = disk.read(&segment_path(dir, *number), 0, 2 * BLOCK).unwrap_or_default();
         matches!(SegmentHeader::decode(&bytes), Ok(Some(_)))
-            && (&disk).size(&live_path(dir, *number)).is_err()
+            && disk.size(&live_path(dir, *number)).is_err()
     };
     let whole: Vec<u64> = (1..200).filter(named).collect();
     let [one, other] = [0, 2].map(|n| segment_path(dir, whole[whole.len() - 1 - n]));
-    (&disk).rename(&one, &dir.join("x")).unwrap();
-    (&disk).rename(&other, &one).unwrap();
-    (&disk).rename(&dir.join("x"), &other).unwrap();
+    disk.rename(&one, &dir.join("x")).unwrap();
+    disk.rename(&other, &one).unwrap();
+    disk.rename(&dir.join("x"), &other).unwrap();
     let found = serious(&disk);
     let renames = found.iter().filter(|f| matches!(f.remedy, Some(Remedy::Rename { .. })));
     assert_eq!(
@@ -196,8 +196,8 @@ fn files_under_each_others_names_are_renamed_and_one_too_many_is_put_aside() {
     assert_eq!(waiting(&disk, &world), before);
 
     let copy = segment_path(dir, whole[whole.len() - 1] + 1);
-    let bytes = (&disk).read(&one, 0, usize::MAX >> 1).unwrap();
-    (&disk).write(&copy, &bytes).unwrap();
+    let bytes = disk.read(&one, 0, usize::MAX >> 1).unwrap();
+    disk.write(&copy, &bytes).unwrap();
     let found = serious(&disk);
     let [finding] = &found[..] else { panic!("{found:#?}") };
     assert_eq!((finding.level, &finding.remedy, &finding.file), (Level::Stops, &Some(Remedy::Away), &copy));
@@ -211,7 +211,7 @@ fn damaged_copy_is_named_and_made_good_from_the_other() {
     let dir = list.parent().unwrap();
     let newest = disk.files().into_iter().rfind(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
     let newest = newest.unwrap().0;
-    let half = |path: &Path| (&disk).size(path).unwrap() / 2;
+    let half = |path: &Path| disk.size(path).unwrap() / 2;
     let places = [
         (newest.clone(), 20),
         (newest, BLOCK as u64 + 20),
@@ -220,13 +220,13 @@ fn damaged_copy_is_named_and_made_good_from_the_other() {
         (floor_path(dir), 20),
     ];
     for (file, at) in places {
-        let byte = (&disk).read(&file, at, 1).unwrap()[0];
+        let byte = disk.read(&file, at, 1).unwrap()[0];
         disk.put(&file, at, &[!byte]);
         let found = serious(&disk);
         let [finding] = &found[..] else { panic!("{found:#?}") };
         assert_eq!((finding.level, &finding.file), (Level::Damage, &file));
         repair(&disk, &found);
-        assert_eq!((&disk).read(&file, at, 1).unwrap()[0], byte, "{}", file.display());
+        assert_eq!(disk.read(&file, at, 1).unwrap()[0], byte, "{}", file.display());
         assert_eq!(serious(&disk), []);
     }
 }
@@ -235,10 +235,10 @@ fn damaged_copy_is_named_and_made_good_from_the_other() {
 fn lost_header_is_made_anew_so_that_the_segment_can_be_freed_again() {
     let (_, disk, list) = thinned(9);
     let dir = list.parent().unwrap();
-    let numbers: Vec<u64> = (1..200).filter(|n| (&disk).size(&segment_path(dir, *n)).is_ok()).collect();
+    let numbers: Vec<u64> = (1..200).filter(|n| disk.size(&segment_path(dir, *n)).is_ok()).collect();
     for number in numbers {
         let path = segment_path(dir, number);
-        let before = (&disk).read(&path, 0, 2 * BLOCK).unwrap();
+        let before = disk.read(&path, 0, 2 * BLOCK).unwrap();
         if before.iter().all(|byte| *byte == 0) {
             continue;
         }
@@ -246,15 +246,15 @@ fn lost_header_is_made_anew_so_that_the_segment_can_be_freed_again() {
         let found = serious(&disk);
         if found.is_empty() {
             // Nothing was written to it yet, or all of it was settled.
-            assert!(findings(&disk).iter().any(|finding| finding.file == path), "segment {number}");
+            assert!(findingsdisk.iter().any(|finding| finding.file == path), "segment {number}");
             continue;
         }
         assert!(found.iter().all(|finding| finding.file == path && finding.remedy.is_some()), "{found:#?}");
         repair(&disk, &found);
         assert_eq!(serious(&disk), []);
-        if (&disk).size(&live_path(dir, number)).is_err() {
+        if disk.size(&live_path(dir, number)).is_err() {
             // All but what follows: the segment before it, which may be gone, and the time of its making.
-            assert_eq!((&disk).read(&path, 0, 88).unwrap(), before[..88], "segment {number}");
+            assert_eq!(disk.read(&path, 0, 88).unwrap(), before[..88], "segment {number}");
         }
     }
 }

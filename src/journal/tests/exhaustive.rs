@@ -322,7 +322,7 @@ fn every_flipped_bit_of_a_thin_segments_blocks_costs_at_most_one_record_and_says
     let (world, disk, path) = thinned(5);
     let dir = path.parent().unwrap();
     let id = parse_id(dir.file_name().unwrap().to_str().unwrap()).unwrap();
-    let read = |path: &std::path::Path| (&disk).read(path, 0, usize::MAX >> 1).unwrap();
+    let read = |path: &std::path::Path| disk.read(path, 0, usize::MAX >> 1).unwrap();
     let floor = Floor::decode(&read(&floor_path(dir)), &id).unwrap();
     let number = floor.kept.iter().find(|kept| kept.thin).unwrap().number;
     let list = LiveList::decode(&read(&super::super::folder::live_path(dir, number)), &id, number).unwrap();

@@ -66,7 +66,7 @@ pub(super) struct World {
 pub(super) struct Process<'d> {
     disk: &'d MemoryDisk,
     writers: Vec<Writer>,
-    pub(super) freeing: Freeing<&'d MemoryDisk>,
+    pub(super) freeing: Freeing<MemoryDisk>,
     pub(super) places: Vec<(JournalId, Place)>,
     /// Frames that freeing has not been told of yet.
     wrote: Vec<Wrote>,
@@ -98,10 +98,10 @@ impl World {
                 dirs.push((id, dir.to_owned()));
             }
         }
-        let folders = Folders::look(&disk, dirs, true).map_err(|error| error.to_string())?;
+        let folders = Folders::look(disk, dirs, true).map_err(|error| error.to_string())?;
         let (mut seen, mut backlog) = (BTreeSet::new(), 0i64);
         let (found, _) = folders
-            .recover(&disk, &mut |what| match what {
+            .recover(disk, &mut |what| match what {
                 Seen::Entry(entry) => {
                     let truth = &self.entries[&entry.seq];
                     assert_eq!(entry.body, truth.body, "entry {} was altered", entry.seq);
@@ -181,7 +181,7 @@ impl World {
         let account =
             Account::new(found.iter().enumerate().map(|(at, journal)| journal.start(at < cores)).collect());
         let shared = places.iter().map(|(_, place)| place.clone()).collect();
-        let freeing = Freeing::new(disk, ROOT.into(), account, shared);
+        let freeing = Freeing::new(disk.clone(), ROOT.into(), account, shared);
         Process { disk, writers, freeing, places, wrote: Vec::new(), delivered: BTreeSet::new() }
     }
 }
