@@ -15,7 +15,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,11 +34,17 @@ use crate::fault;
 use crate::handling::{Step, Watch};
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::read::{Blocks, JournalReader, ReadEntry, ReadError, ReadFrame};
+use crate::journal::read::{Blocks, JournalReader, ReadError};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
 use crate::wake::{Bell, Notify, Yield};
+
+mod head;
+mod pace;
+
+use head::{Head, lowest};
+pub use pace::Pace;
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
@@ -47,24 +52,6 @@ const TURN: usize = 256;
 const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// How a core's tasks give way to each other; a simulation has its own way.
-pub trait Pace {
-    /// Lets every other task have its turn.
-    fn aside(&self) -> impl Future<Output = std::io::Result<()>>;
-
-    fn pause(&self, time: std::time::Duration) -> impl Future<Output = ()>;
-}
-
-impl Pace for Yield {
-    async fn aside(&self) -> std::io::Result<()> {
-        self.now().await
-    }
-
-    async fn pause(&self, time: std::time::Duration) {
-        monoio::time::sleep(time).await;
-    }
-}
 
 /// What a look into the channel came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -505,44 +492,4 @@ impl Feed {
 enum PassError {
     Read(ReadError),
     Ring(std::io::Error),
-}
-
-/// The journal whose next entry has the lowest sequence number.
-fn lowest(heads: &[Option<Head>]) -> Option<JournalIndex> {
-    heads
-        .iter()
-        .enumerate()
-        .filter_map(|(journal, head)| head.as_ref().and_then(Head::next_seq).map(|seq| (seq, journal)))
-        .min_by_key(|(seq, journal)| (if fault::planted("journals-not-merged") { 0 } else { *seq }, *journal))
-        .map(|(_, journal)| journal)
-}
-
-/// A frame in a pass.
-struct Head {
-    frame: ReadFrame,
-    /// Place of the next entry among the frame's.
-    at: usize,
-}
-
-impl Head {
-    /// Entries from LSN `from` on.
-    fn new(frame: ReadFrame, from: u64) -> Self {
-        let at = frame.entries.partition_point(|entry| entry.lsn < from);
-        Self { frame, at }
-    }
-
-    fn next_seq(&self) -> Option<u64> {
-        self.frame.entries.get(self.at).map(|e| e.seq)
-    }
-
-    fn done(&self) -> bool {
-        self.at >= self.frame.entries.len()
-    }
-
-    /// Only called when not done.
-    fn pop(&mut self) -> ReadEntry {
-        let entry = self.frame.entries[self.at];
-        self.at += 1;
-        entry
-    }
 }

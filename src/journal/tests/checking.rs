@@ -83,7 +83,7 @@ fn nothing_is_found_in_journals_that_were_only_crashed_and_freed() {
             live(&mut world, &disk, steps);
             let serious = serious(&disk);
             assert!(serious.is_empty(), "{serious:#?}");
-            notes += findingsdisk.len();
+            notes += findings(&disk).len();
         }
         drop(said);
     }
@@ -176,8 +176,7 @@ fn files_under_each_others_names_are_renamed_and_one_too_many_is_put_aside() {
     let before = waiting(&disk, &world);
     let named = |number: &u64| {
         let bytes = disk.read(&segment_path(dir, *number), 0, 2 * BLOCK).unwrap_or_default();
-        matches!(SegmentHeader::decode(&bytes), Ok(Some(_)))
-            && disk.size(&live_path(dir, *number)).is_err()
+        matches!(SegmentHeader::decode(&bytes), Ok(Some(_))) && disk.size(&live_path(dir, *number)).is_err()
     };
     let whole: Vec<u64> = (1..200).filter(named).collect();
     let [one, other] = [0, 2].map(|n| segment_path(dir, whole[whole.len() - 1 - n]));
@@ -246,7 +245,7 @@ fn lost_header_is_made_anew_so_that_the_segment_can_be_freed_again() {
         let found = serious(&disk);
         if found.is_empty() {
             // Nothing was written to it yet, or all of it was settled.
-            assert!(findingsdisk.iter().any(|finding| finding.file == path), "segment {number}");
+            assert!(findings(&disk).iter().any(|finding| finding.file == path), "segment {number}");
             continue;
         }
         assert!(found.iter().all(|finding| finding.file == path && finding.remedy.is_some()), "{found:#?}");

@@ -145,7 +145,7 @@ fn round(seed: u64, fuse: Option<u64>) -> u64 {
     let (mut world, disk) = (World::new(seed), MemoryDisk::default());
     // Two lives without any freeing, so that marks are dealt out differently.
     for cores in [3, 2] {
-        let found = world.recoverdisk.unwrap();
+        let found = world.recover(&disk).unwrap();
         let mut process = world.start(&disk, found, cores);
         for _ in 0..80 {
             process.commit(&mut world).unwrap();
@@ -154,7 +154,7 @@ fn round(seed: u64, fuse: Option<u64>) -> u64 {
         drop(process);
         disk.crash(&mut Random(seed), false);
     }
-    let found = world.recoverdisk.unwrap();
+    let found = world.recover(&disk).unwrap();
     let mut process = world.start(&disk, found, 1 + (seed % 2) as usize);
     for _ in 0..40 {
         process.commit(&mut world).unwrap();
@@ -174,14 +174,14 @@ fn round(seed: u64, fuse: Option<u64>) -> u64 {
     let mut random = Random(seed ^ fuse.unwrap_or_default());
     for power in [fuse.is_none_or(|fuse| fuse % 4 != 0), true] {
         disk.crash(&mut random, power);
-        let found = world.recoverdisk.unwrap();
+        let found = world.recover(&disk).unwrap();
         // And a second time, in a process that gets further.
         let mut process = world.start(&disk, found, 1);
         process.archive_all(&mut world);
         while process.free(&mut world, true).unwrap() != Round::Idle {}
     }
     disk.crash(&mut random, true);
-    world.recoverdisk.unwrap();
+    world.recover(&disk).unwrap();
     steps
 }
 
@@ -204,7 +204,7 @@ fn a_round_may_end_at_every_step() {
 /// A disk with thin segments, one of which has its list at the path.
 pub(super) fn thinned(seed: u64) -> (World, MemoryDisk, std::path::PathBuf) {
     let (mut world, disk) = (World::new(seed), MemoryDisk::default());
-    let found = world.recoverdisk.unwrap();
+    let found = world.recover(&disk).unwrap();
     let mut process = world.start(&disk, found, 1);
     process.archive_all(&mut world);
     for _ in 0..400 {
@@ -227,23 +227,23 @@ fn a_list_or_floor_that_cannot_be_read_is_refused_and_one_copy_is_enough() {
         let half = bytes.len() / 2;
         for at in [5, half + 5, half - 1, bytes.len() - 1] {
             disk.put(&path, at as u64, &[!bytes[at]]);
-            world.recoverdisk.unwrap();
+            world.recover(&disk).unwrap();
             disk.put(&path, 0, &bytes);
         }
         disk.put(&path, 40, &[!bytes[40]]);
         disk.put(&path, half as u64 + 40, &[!bytes[half + 40]]);
-        let said = world.recoverdisk.unwrap_err();
+        let said = world.recover(&disk).unwrap_err();
         let name = if path == list { "list" } else { "floor" };
         assert!(said.contains(name) && said.contains("restore it"), "{said}");
         disk.put(&path, 0, &bytes);
     }
-    world.recoverdisk.unwrap();
+    world.recover(&disk).unwrap();
 }
 
 #[test]
 fn segment_that_cannot_be_listed_stays_and_is_told_once_and_what_needs_it_stays_too() {
     let (mut world, disk) = (World::new(21), MemoryDisk::default());
-    let found = world.recoverdisk.unwrap();
+    let found = world.recover(&disk).unwrap();
     let mut process = world.start(&disk, found, 1);
     process.archive_all(&mut world);
     let dir = process.places[0].1.dir.clone();
@@ -275,5 +275,5 @@ fn segment_that_cannot_be_listed_stays_and_is_told_once_and_what_needs_it_stays_
     assert!(segments >= process.end().segment() - at.segment(), "{there:?}");
     drop(process);
     disk.put(&path, at.offset() + 150, &[byte]);
-    world.recoverdisk.unwrap();
+    world.recover(&disk).unwrap();
 }

@@ -73,11 +73,11 @@ fn reader_misses_nothing_that_waits_and_reads_nothing_of_another_use_of_a_file()
         let said = Said(seed);
         let (mut world, disk) = (World::new(seed), MemoryDisk::default());
         // Two lives: what the second one writes is in none of the spans that it recovered.
-        let found = world.recoverdisk.unwrap();
+        let found = world.recover(&disk).unwrap();
         let mut process = world.start(&disk, found, 1);
         (0..60).for_each(|_| process.commit(&mut world).unwrap());
         drop(process);
-        let found = world.recoverdisk.unwrap();
+        let found = world.recover(&disk).unwrap();
         let spans = Arc::new(found[0].recovered.spans.clone());
         let end = found[0].end();
         let mut process = world.start(&disk, found, 1);

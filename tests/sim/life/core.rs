@@ -102,6 +102,7 @@ impl Makes<'_> {
             parser: RefCell::default(),
             values: RefCell::new(BytesMut::new()),
             told: Told::default(),
+            watch: Rc::default(),
         });
         let room = Rc::new(Notify::default());
         let mut by_id: HashMap<u32, Option<Rc<Region>>> =
@@ -135,6 +136,7 @@ impl Makes<'_> {
             by_id,
             orphans,
             (Rc::clone(&sieve), Rc::clone(&settler), dead),
+            Rc::default(),
             configs::pool().0,
             room,
         ));
