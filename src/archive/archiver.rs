@@ -167,6 +167,13 @@ impl<D: Disk> Archiver<D> {
         Ok(())
     }
 
+    /// There is no frame from `asked` up to `end`, which may lie in a later segment: a process that ended just
+    /// after it took a segment into use left nothing in it. Whoever waits for the journal to be archived waits
+    /// for that segment, too.
+    pub(super) fn pass_over(&mut self, journal: JournalIndex, asked: Position, end: Position) {
+        self.journals[journal].strands.iter_mut().for_each(|strand| strand.pass_over(asked, end));
+    }
+
     /// Handles an entry, saying so. One whose handling ended the process again and again is archived as it
     /// came (`raw`); if that does so too, it is left out: the log of each start tells.
     fn watched(&mut self, journal: JournalIndex, lsn: u64, body: &[u8], act: impl FnOnce(&mut Self, bool)) {

@@ -146,7 +146,10 @@ impl Shelf {
     ) -> Result<bool, Box<dyn std::error::Error>> {
         let (mut asked, mut bytes) = (from, 0);
         while bytes < SHARE {
-            let Some(frame) = self.reader.frame(asked, self.end).await? else { return Ok(bytes > 0) };
+            let Some(frame) = self.reader.frame(asked, self.end).await? else {
+                archiver.pass_over(journal, asked, self.end);
+                return Ok(bytes > 0);
+            };
             let read = Read {
                 asked,
                 position: frame.position,

@@ -120,6 +120,13 @@ impl<F> Strand<F> {
         }
     }
 
+    /// Nothing lies between `asked` and `end`.
+    pub(super) fn pass_over(&mut self, asked: Position, end: Position) {
+        if self.at == asked {
+            self.at = end.max(asked);
+        }
+    }
+
     /// Takes an entry that concerns the region.
     pub(super) fn take<D: Disk<File = F>>(
         &mut self,

@@ -225,6 +225,7 @@ fn idle_connection_outlives_the_deadline_of_its_attempt() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "shorter than the runtime's timer can wait")]
 fn second_answer_right_behind_a_refusal_is_not_the_next_parcels() {
     let script = Script::start(|listener| {
         let mut stream = accept(listener);

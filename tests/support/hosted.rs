@@ -4,8 +4,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
+use penstock::cli::logging::Log;
 use penstock::config::Config;
 use penstock::handoff::Limits;
 use penstock::shard::Gateway;
@@ -25,6 +25,7 @@ pub fn run(limits: Limits, change: impl FnOnce(&mut Config)) {
     let file = std::env::var(CONFIG).expect("started by another test of this file");
     let (mut config, _) = Config::load(Path::new(&file)).unwrap();
     change(&mut config);
-    let gateway = Gateway::start(config, limits, Arc::default(), Side::start().unwrap()).unwrap();
+    let log = Log::start().unwrap();
+    let gateway = Gateway::start(config, limits, log.dropped(), Side::start().unwrap()).unwrap();
     panic!("ended by itself: {}", gateway.fatal.recv().unwrap());
 }
