@@ -316,12 +316,19 @@ impl MemoryDisk {
         let number = state.inodes.len() - 1;
         state.names.insert(name(path), number);
         state.durable.insert(name(path), number);
-        for above in path.ancestors().skip(1).filter(|above| *above != Path::new("/")) {
-            if !state.names.contains_key(text(above)) {
+        drop(state);
+        path.parent().into_iter().for_each(|dir| self.make_folder(dir));
+    }
+
+    /// A folder with all that it is in, durable.
+    pub(crate) fn make_folder(&self, path: &Path) {
+        let mut state = self.0.borrow_mut();
+        for folder in path.ancestors().filter(|folder| *folder != Path::new("/")) {
+            if !state.names.contains_key(text(folder)) {
                 state.inodes.push(Inode { folder: true, ..Inode::default() });
                 let number = state.inodes.len() - 1;
-                state.names.insert(name(above), number);
-                state.durable.insert(name(above), number);
+                state.names.insert(name(folder), number);
+                state.durable.insert(name(folder), number);
             }
         }
     }

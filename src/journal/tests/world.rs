@@ -147,7 +147,10 @@ impl World {
     ) -> Process<'d> {
         while found.len() < cores {
             self.made += 1;
-            found.push(new_journal(self.made));
+            let journal = new_journal(self.made);
+            // Its first segment may be one of another journal that is used again.
+            disk.make_folder(&journal.dir);
+            found.push(journal);
         }
         let mut writers = Vec::new();
         let mut places = Vec::new();
