@@ -261,7 +261,8 @@ impl Truth {
                 }
                 if truth.taken > 0 {
                     state.repeats += 1;
-                    if !flagged {
+                    // With a damaged record goes what it says about an unfinished delivery.
+                    if !flagged && !state.damage {
                         wrong.push(format!("I5: event {event} again and not flagged"));
                     }
                     if truth.id != hash && !truth.overlap && !state.forgetful {

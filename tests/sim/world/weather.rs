@@ -44,6 +44,11 @@ impl World {
                 self.network.set(region, Mode::Up);
             }
         }
+        if self.full_ends.is_some_and(|end| end <= elapsed()) {
+            self.full_ends = None;
+            self.disk.set_full(false);
+            self.truth.note(format_args!("disk has space"));
+        }
         if self.healing || elapsed() < self.next_fault {
             return;
         }
@@ -86,6 +91,7 @@ impl World {
             _ => {
                 let full = random.one_in(2);
                 self.disk.set_full(full);
+                self.full_ends = full.then(|| elapsed() + Duration::from_millis(random.below(60_000)));
                 self.truth.note(format_args!("disk full: {full}"));
             }
         }
