@@ -4,7 +4,7 @@
 //! The verdict about frames and records is that of recovery itself ([`super::recover`]), so that a check
 //! says what a start would do; around it stands what recovery takes as given: both copies of each header,
 //! list and floor, the names of files, and what the marks of one journal say of another. Where a list or
-//! the floor stops a start, the check goes on with what [`rebuild`] makes of the segments.
+//! the floor stops a start, the check goes on with what `rebuild` makes of the segments.
 
 use std::collections::HashMap;
 use std::io;
