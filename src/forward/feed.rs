@@ -44,7 +44,7 @@ mod head;
 mod pace;
 
 use head::{Head, lowest};
-pub use pace::Pace;
+pub use pace::{Pace, Taken};
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
@@ -52,15 +52,6 @@ const TURN: usize = 256;
 const SHARE: usize = 2 * 1024 * 1024;
 /// Pause after a journal could not be read.
 const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// What a look into the channel came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
-    /// There may be more.
-    More,
-    /// The channel is empty, and nothing was missed.
-    All,
-}
 
 /// How far a lagging region got in one journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -154,6 +145,17 @@ impl Feed {
             }
         }
         Ok(())
+    }
+
+    /// Whether entries that an earlier process may have delivered, since it did not end in good order, have
+    /// not been taken up yet: they must still say so after the next start.
+    pub fn in_doubt(&self) -> bool {
+        let unread = |region: &Rc<Region>, journal: JournalIndex, view: &JournalView| {
+            !view.clean && region.cursor(journal).frame < view.end
+        };
+        self.regions.iter().filter(|region| region.lagging()).any(|region| {
+            self.journals.iter().enumerate().any(|(journal, view)| unread(region, journal, view))
+        })
     }
 
     /// Takes a turn's worth from the channel.

@@ -280,7 +280,8 @@ impl Forwarder {
             attempts.settler.flush();
         }
         // What waits and may have been delivered must still say so after the next start.
-        Ok(attempts.settler.idle() && regions.iter().all(|r| r.busy() == 0 && !r.uncertain()))
+        let certain = regions.iter().all(|r| r.busy() == 0 && !r.uncertain());
+        Ok(attempts.settler.idle() && certain && !feed.in_doubt())
     }
 }
 

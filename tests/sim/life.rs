@@ -287,7 +287,9 @@ impl Life {
     }
 
     pub(crate) fn uncertain(&self) -> bool {
-        self.cores.iter().flat_map(|core| &core.regions).any(|region| region.uncertain())
+        let certain =
+            |core: &Core| core.regions.iter().all(|region| !region.uncertain()) && !core.feed.in_doubt();
+        !self.cores.iter().all(certain)
     }
 
     pub(crate) fn seal(&self) {

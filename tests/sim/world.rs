@@ -250,6 +250,8 @@ impl World {
             match self.random.below(8) {
                 0..4 => turns = 1 + self.random.below(if self.calm { 30_000 } else { 600 }),
                 4..7 => self.disk.set_fuse(Some(self.random.below(if self.calm { 4000 } else { 160 }))),
+                // Often before it has taken up what it found.
+                _ if self.random.one_in(2) => stop_at = elapsed(),
                 _ => stop_at = elapsed() + Duration::from_millis(self.random.below(3000)),
             }
         }

@@ -23,3 +23,12 @@ impl Pace for Yield {
         monoio::time::sleep(time).await;
     }
 }
+
+/// What a look into the channel came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// There may be more.
+    More,
+    /// The channel is empty, and nothing was missed.
+    All,
+}
