@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
 use crate::fault;
 use crate::handling::{Step, Watch};
-use crate::journal::read::ReadEntry;
+use crate::journal::read::{ReadEntry, ReadFrame};
 use crate::journal::record::{self, Record};
 use crate::journal::store::hex;
 use crate::journal::view::Archived;
@@ -39,6 +39,19 @@ pub struct Read<'a> {
     /// Where the places of `entries` count from.
     pub bytes: &'a [u8],
     pub entries: &'a [ReadEntry],
+}
+
+impl<'a> Read<'a> {
+    pub fn of(asked: Position, frame: &'a ReadFrame) -> Self {
+        Self {
+            asked,
+            position: frame.position,
+            next: frame.next,
+            written_ms: frame.written_at / 1_000_000,
+            bytes: &frame.bytes,
+            entries: &frame.entries,
+        }
+    }
 }
 
 pub struct Archiver<D: Disk> {

@@ -150,14 +150,7 @@ impl Shelf {
                 archiver.pass_over(journal, asked, self.end);
                 return Ok(bytes > 0);
             };
-            let read = Read {
-                asked,
-                position: frame.position,
-                next: frame.next,
-                written_ms: frame.written_at / 1_000_000,
-                bytes: &frame.bytes,
-                entries: &frame.entries,
-            };
+            let read = Read::of(asked, &frame);
             archiver.take(journal, &read, now_ms)?;
             bytes += frame.bytes.len();
             asked = frame.next;

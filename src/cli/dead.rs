@@ -4,11 +4,11 @@
 //! files are read and written here. Nothing changes without `--yes`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::Value;
 
+use super::folder::FolderArgs;
 use super::{FAILED, Failure, USAGE};
 use crate::admin::dead::{RATE, RATE_MAX};
 use crate::dead::office::{Deed, Done};
@@ -102,17 +102,7 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Give dead letters up for good
     #[command(after_long_help = DROP)]
-    Drop(DropArgs),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct PlaceArgs {
-    /// The configuration
-    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
-    pub config: Option<PathBuf>,
-    /// The data folder itself, of a gateway that does not run
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    pub data_dir: Option<PathBuf>,
+    Drop(ChoiceArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -162,10 +152,31 @@ impl FilterArgs {
     }
 }
 
+/// Letters that something is done with.
+#[derive(Debug, clap::Args)]
+pub struct ChoiceArgs {
+    #[command(flatten)]
+    pub folder: FolderArgs,
+    /// These letters; without one, all that the filters take
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Do it, and do not only count
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl ChoiceArgs {
+    fn open(&self) -> anyhow::Result<(Wanted, Letters)> {
+        Ok((self.filter.wanted(&self.ids)?, Letters::open(&self.folder)?))
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub folder: FolderArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
     /// At most so many, the oldest; 0: all
@@ -179,7 +190,7 @@ pub struct ListArgs {
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
     #[command(flatten)]
-    pub place: PlaceArgs,
+    pub folder: FolderArgs,
     /// Number of the letter
     #[arg(value_name = "ID")]
     pub id: String,
@@ -191,35 +202,13 @@ pub struct ShowArgs {
 #[derive(Debug, clap::Args)]
 pub struct ReplayArgs {
     #[command(flatten)]
-    pub place: PlaceArgs,
-    /// These letters; without one, all that the filters take
-    #[arg(value_name = "ID")]
-    pub ids: Vec<String>,
-    #[command(flatten)]
-    pub filter: FilterArgs,
+    pub choice: ChoiceArgs,
     /// Letters a second to each region
     #[arg(long, value_name = "N/s", default_value_t = RATE, value_parser = rate)]
     pub rate: u32,
     /// Take the order back
     #[arg(long)]
     pub stop: bool,
-    /// Do it, and do not only count
-    #[arg(long)]
-    pub yes: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct DropArgs {
-    #[command(flatten)]
-    pub place: PlaceArgs,
-    /// These letters; without one, all that the filters take
-    #[arg(value_name = "ID")]
-    pub ids: Vec<String>,
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// Do it, and do not only count
-    #[arg(long)]
-    pub yes: bool,
 }
 
 fn rate(text: &str) -> Result<u32, String> {
@@ -234,21 +223,20 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
         Command::List(args) => list(args),
         Command::Show(args) => show(args),
         Command::Replay(args) => {
-            let wanted = args.filter.wanted(&args.ids)?;
-            let letters = Letters::open(&args.place)?;
+            let (wanted, letters) = args.choice.open()?;
+            let yes = args.choice.yes;
             if args.stop {
-                return act(letters, Deed::Keep, &wanted, args.yes, ("would not go out", "do not go out"));
+                return act(letters, Deed::Keep, &wanted, yes, ("would not go out", "do not go out"));
             }
             let done = if letters.gateway_runs() {
                 "are going out again"
             } else {
                 "go out again when the gateway starts: the order is stored"
             };
-            act(letters, Deed::Replay { rate: args.rate }, &wanted, args.yes, ("would go out again", done))
+            act(letters, Deed::Replay { rate: args.rate }, &wanted, yes, ("would go out again", done))
         }
         Command::Drop(args) => {
-            let wanted = args.filter.wanted(&args.ids)?;
-            let letters = Letters::open(&args.place)?;
+            let (wanted, letters) = args.open()?;
             act(letters, Deed::Drop, &wanted, args.yes, ("would be dropped", "were dropped"))
         }
     }
@@ -256,7 +244,7 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
 
 fn list(args: &ListArgs) -> anyhow::Result<u8> {
     let wanted = args.filter.wanted(&[])?;
-    let mut letters = Letters::open(&args.place)?;
+    let mut letters = Letters::open(&args.folder)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
     let (mut shown, mut line) = (0usize, String::new());
@@ -322,7 +310,7 @@ const USERS_SHOWN: usize = 2;
 
 fn show(args: &ShowArgs) -> anyhow::Result<u8> {
     let id = crate::dead::words::id("ID", &args.id).map_err(|word| Failure::new(USAGE, word.to_string()))?;
-    let mut letters = Letters::open(&args.place)?;
+    let mut letters = Letters::open(&args.folder)?;
     let Some((letter, body)) = letters.show(id, args.body)? else {
         let text = format!("no dead letter {}; expected a number from `penstock dead list`", args.id);
         return Err(Failure::new(FAILED, text).into());

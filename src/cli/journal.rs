@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
-use super::{CONFIG, FAILED, Failure, IO};
-use crate::config::Config;
+use super::folder::FolderArgs;
+use super::{FAILED, Failure, IO};
 use crate::entry::Meta;
 use crate::journal::disk::{Disk, Local};
 use crate::journal::folder::{self, Folder};
@@ -47,12 +47,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
 pub struct Args {
-    /// The configuration that names the data folder
-    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
-    pub config: Option<PathBuf>,
-    /// The data folder itself
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
     /// Only this journal (the start of its id is enough)
     #[arg(long, value_name = "ID")]
     pub journal: Option<String>,
@@ -71,7 +67,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let root = data_dir(args.config.as_deref(), args.data_dir.as_deref())?.join("journal");
+    let root = args.folder.find()?.0.join("journal");
     let mut journals = journals(&root)?;
     if let Some(start) = &args.journal {
         journals.retain(|(id, _)| hex(id).starts_with(start.as_str()));
@@ -108,15 +104,6 @@ fn is_gone(error: &anyhow::Error) -> bool {
 }
 
 /// The data folder: named by itself, or by its configuration.
-fn data_dir(config: Option<&Path>, data_dir: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(dir) = data_dir {
-        return Ok(dir.to_owned());
-    }
-    let path = config.unwrap_or(Path::new("penstock.toml"));
-    let (config, _) = Config::load(path).map_err(|invalid| Failure::new(CONFIG, invalid.to_string()))?;
-    Ok(config.gateway.data_dir)
-}
-
 /// The journals in a folder, by id.
 pub(super) fn journals(root: &Path) -> anyhow::Result<Vec<(JournalId, PathBuf)>> {
     let mut journals = Vec::new();

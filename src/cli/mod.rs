@@ -11,6 +11,7 @@ pub mod client;
 pub mod dead;
 pub mod demo;
 pub mod doctor;
+mod folder;
 pub mod journal;
 pub mod logging;
 pub mod route;

@@ -1,6 +1,7 @@
 //! The writer at the edge of its space.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,24 @@ use crate::wake::Yield;
 
 const SEGMENT: u64 = 2 * 1024 * 1024;
 
+/// A new journal on a full disk: there is no segment to write to, and nobody makes one.
+fn seed(dir: &Path) -> Seed {
+    Seed {
+        id: [1; 16],
+        spares: Vec::new(),
+        dir: dir.to_owned(),
+        next_frame: 1,
+        next_lsn: 1,
+        chain: [0; 16],
+        last_segment: 0,
+        last_end: 0,
+        damage: Vec::new(),
+        mode: OpenMode::Buffered,
+        segment_bytes: SEGMENT,
+        commit_delay: Duration::from_millis(2),
+    }
+}
+
 #[test]
 fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
     let (done_to, done) = std::sync::mpsc::channel();
@@ -23,19 +42,9 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_owned();
         let seed = Seed {
-            id: [1; 16],
             // The last one is for marks.
             spares: [1, 2].map(|n| spare::make(&dir, n, SEGMENT, OpenMode::Buffered).unwrap()).into(),
-            dir,
-            next_frame: 1,
-            next_lsn: 1,
-            chain: [0; 16],
-            last_segment: 0,
-            last_end: 0,
-            damage: Vec::new(),
-            mode: OpenMode::Buffered,
-            segment_bytes: SEGMENT,
-            commit_delay: Duration::from_millis(2),
+            ..seed(&dir)
         };
         // Nobody makes further segments: the disk is full.
         let (orders, _unanswered) = crossbeam_channel::unbounded();
@@ -83,19 +92,12 @@ fn a_report_of_damage_on_a_full_disk_leaves_the_core_to_others_and_to_its_stop()
         let folder = tempfile::tempdir().unwrap();
         let lost = Lost { first_lsn: 1, last_lsn: 2, segment: 1, at: 8192, fault: FrameFault::PayloadCrc };
         let seed = Seed {
-            id: [1; 16],
-            // The disk is full: there is no segment to write to, and nobody makes one.
-            spares: Vec::new(),
-            dir: folder.path().to_owned(),
             next_frame: 4,
             next_lsn: 3,
-            chain: [0; 16],
             last_segment: 1,
             last_end: 12288,
             damage: vec![lost],
-            mode: OpenMode::Buffered,
-            segment_bytes: SEGMENT,
-            commit_delay: Duration::from_millis(2),
+            ..seed(folder.path())
         };
         let (orders, _unanswered) = crossbeam_channel::unbounded();
         let mut runtime =

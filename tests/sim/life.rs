@@ -206,14 +206,7 @@ impl Life {
                 for _ in 0..if finish { usize::MAX } else { 1 + self.machine.below(8) as usize } {
                     let frame = reader.frame(asked, ends[journal]);
                     let Some(Ok(Some(frame))) = futures_util::FutureExt::now_or_never(frame) else { break };
-                    let read = Read {
-                        asked,
-                        position: frame.position,
-                        next: frame.next,
-                        written_ms: frame.written_at / 1_000_000,
-                        bytes: &frame.bytes,
-                        entries: &frame.entries,
-                    };
+                    let read = Read::of(asked, &frame);
                     archiver.take(journal, &read, now_ms).expect("an entry can be read");
                     asked = frame.next;
                 }

@@ -12,8 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Map, Value, json};
 
 use super::super::client::{Answer, Client, Url};
+use super::super::folder::FolderArgs;
 use super::super::{CONFIG, Failure, IO, UNAVAILABLE};
-use super::PlaceArgs;
 use crate::config::Config;
 use crate::dead::office::{Deed, Done, PAGE_MAX};
 use crate::dead::words::{self, Wanted};
@@ -34,18 +34,8 @@ pub(super) enum Letters {
 }
 
 impl Letters {
-    pub(super) fn open(args: &PlaceArgs) -> anyhow::Result<Self> {
-        let load = |path: &Path, load: fn(&Path) -> _| -> Result<Config, Failure> {
-            let loaded: Result<(Config, _), crate::config::Invalid> = load(path);
-            loaded.map(|(config, _)| config).map_err(|invalid| Failure::new(CONFIG, invalid.to_string()))
-        };
-        let config =
-            args.config.as_deref().map(|path| load(path, Config::load_without_secrets)).transpose()?;
-        let data_dir = match (&args.data_dir, &config) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(config)) => config.gateway.data_dir.clone(),
-            (None, None) => return Err(Failure::new(CONFIG, "name --config or --data-dir").into()),
-        };
+    pub(super) fn open(args: &FolderArgs) -> anyhow::Result<Self> {
+        let (data_dir, config) = args.find()?;
         if let Some(lock) = lock(&data_dir)? {
             let graves =
                 Graves::open(&data_dir, true).map_err(|error| Failure::new(IO, error.to_string()))?;
@@ -59,7 +49,7 @@ impl Letters {
             );
             return Err(Failure::new(UNAVAILABLE, text).into());
         };
-        let config = load(path, Config::load)?;
+        let (config, _) = Config::load(path).map_err(|invalid| Failure::new(CONFIG, invalid.to_string()))?;
         let Some(token) = config.admin.token else {
             let text = "the gateway runs and admin.token is not set; expected a token, since dead letters hold what users \
                         sent. Set admin.token and restart the gateway, or stop it: then the files are read";

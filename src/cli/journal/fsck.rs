@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{DISK, data_dir, journals, steady};
+use super::{DISK, journals, steady};
 use crate::archive;
+use crate::cli::folder::FolderArgs;
 use crate::cli::{FAILED, Failure, IO, UNAVAILABLE};
 use crate::dedupe;
 use crate::journal::check::repair::{Aside, in_use, own};
@@ -45,12 +46,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
 pub struct Args {
-    /// The configuration that names the data folder
-    #[arg(long, value_name = "FILE", required_unless_present = "data_dir")]
-    pub config: Option<PathBuf>,
-    /// The data folder itself
-    #[arg(long, value_name = "DIR", conflicts_with = "config")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub folder: FolderArgs,
     /// Put right what can be put right; the gateway must be stopped
     #[arg(long)]
     pub repair: bool,
@@ -73,7 +70,7 @@ impl Look {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let folder = data_dir(args.config.as_deref(), args.data_dir.as_deref())?;
+    let folder = args.folder.find()?.0;
     if !folder.join("journal").is_dir() {
         let text = format!(
             "{}: no data folder, it has no folder `journal`; name the one of [gateway] data_dir",
