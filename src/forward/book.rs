@@ -249,11 +249,6 @@ impl Book {
         self.lanes.ids().any(|id| self.lanes.get(id).is_some_and(|held| held.uncertain))
     }
 
-    /// A person says that the region that answered 410 is back; true if it was paused.
-    pub fn resume(&mut self, now: Instant) -> bool {
-        self.breaker.resume(now)
-    }
-
     // What came of it.
 
     /// A try that [`Book::next`] gave out and that was `started` then has ended.

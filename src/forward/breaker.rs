@@ -5,7 +5,7 @@
 //!    ^                     ^    │ Retry-After sets the pause                              │   │
 //!    └──1, then 3, then 5 probes were taken───────────────┼──────a probe failed───────────┘   │
 //!                                                         └───────────────────────────────────┘
-//! paused: it answered 410; one probe now and then, and a person, can tell that this is over
+//! paused: it answered 410; one probe now and then tells when this is over
 //! ```
 //!
 //! What a parcel that failed before brings says something about this parcel, not about the region, as long
@@ -186,15 +186,6 @@ impl Breaker {
         };
         let probe_at = (wish >= LONG_WISH).then(|| now + wish / 2);
         self.gate = Gate::Open { until, probe_at };
-    }
-
-    /// A person says that a region is no longer gone; true if it was paused.
-    pub fn resume(&mut self, now: Instant) -> bool {
-        let paused = matches!(self.gate, Gate::Paused { .. });
-        if paused {
-            self.gate = Gate::Paused { probe_at: now };
-        }
-        paused
     }
 
     fn note_probe(&mut self, outcome: Outcome, rng: &mut Rng, now: Instant) {

@@ -208,13 +208,6 @@ impl Region {
         self.kick();
     }
 
-    /// A person says that the region that answered 410 is back; true if it was paused.
-    pub fn resume(&self) -> bool {
-        let paused = self.book.borrow_mut().resume(self.now.get());
-        self.kick();
-        paused
-    }
-
     // The workers.
 
     /// The next errand; `None` when the core stops.
