@@ -76,7 +76,11 @@ fn archive(records: &mut Records, frames: &mut Frames, webhooks: &[(Vec<u8>, Vec
         let Ok(meta) = Meta::read(meta) else { continue };
         let sha256 = &BodyDigest::default();
         records
-            .write(&Webhook { journal: JOURNAL, lsn, meta, body, sha256, raw: false }, 0, pack.lines())
+            .write(
+                &Webhook { journal: JOURNAL, lsn, slot: 0, meta, body, sha256, raw: false },
+                0,
+                pack.lines(),
+            )
             .ok();
         pack.added();
         black_box(pack.frame(frames, false).ok());
@@ -110,7 +114,7 @@ fn bench(c: &mut Criterion) {
                     let sha256 = &BodyDigest::default();
                     records
                         .write(
-                            &Webhook { journal: JOURNAL, lsn, meta, body, sha256, raw: false },
+                            &Webhook { journal: JOURNAL, lsn, slot: 0, meta, body, sha256, raw: false },
                             0,
                             &mut lines,
                         )

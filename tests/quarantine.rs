@@ -42,14 +42,15 @@ fn load(gateway: &Gateway, seed: u64) -> Load {
     Load { address: gateway.listen, path: "/webhook".into(), world, connections: 4, rate: 300, seed }
 }
 
-/// Sends the poison. Whether an answer comes before the end of the process is open.
-fn send_poison(gateway: &Gateway) {
+/// Sends the poison, and gives it back. Whether an answer comes before the end of the process is open.
+fn send_poison(gateway: &Gateway) -> Vec<u8> {
     let body = World::new(&PREFIXES, 1, 10).webhook(&[(0, false)]).body;
     let body = String::from_utf8(body).unwrap().replace("xxxxxxxxxx", POISON).into_bytes();
     let request = post("/webhook", ("x-hub-signature-256", &signature(SECRET, &body)), &body);
     let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
     connection.send(&request).unwrap();
     connection.answer().ok();
+    body
 }
 
 /// Three crashes, and a fourth start that stays. What the ledger had before and gets after is kept.
@@ -211,7 +212,7 @@ fn webhook_that_ends_the_process_while_it_is_archived_is_archived_as_it_came() {
 }
 
 #[test]
-fn webhook_that_can_be_archived_in_no_way_is_left_out_and_the_rest_is_archived() {
+fn webhook_that_can_be_archived_in_no_way_is_kept_as_it_came_and_the_rest_is_archived() {
     let (regions, root) = (regions(), tempfile::tempdir().unwrap());
     let lines = format!("prefixes = [\"1\"]\narchive = \"file://{}\"", root.path().display());
     let command: fn(&Path) -> Command = |config| {
@@ -221,7 +222,7 @@ fn webhook_that_can_be_archived_in_no_way_is_left_out_and_the_rest_is_archived()
     };
     let settings = Settings { command, ..Settings::of(vec![Rule::new(&regions[0], &lines)]) };
     let mut gateway = Gateway::start(settings);
-    send_poison(&gateway);
+    let poison = send_poison(&gateway);
     for crash in 0..6 {
         assert_eq!(gateway.wait_exit(PATIENCE).code(), None, "crash {crash}");
         gateway.start_again();
@@ -234,4 +235,12 @@ fn webhook_that_can_be_archived_in_no_way_is_left_out_and_the_rest_is_archived()
     gateway.terminate();
     assert!(!sent.is_empty());
     assert_eq!(archive::read(&[root.path().to_owned()]).len(), sent.len());
+    let kept = std::fs::read_dir(gateway.data().join("unarchived")).unwrap();
+    let [kept] = &kept.map(|kept| std::fs::read(kept.unwrap().path()).unwrap()).collect::<Vec<_>>()[..]
+    else {
+        panic!("one webhook was to be kept");
+    };
+    let head = find(kept, b"\n\n").unwrap();
+    assert!(find(&kept[..head], b"x-hub-signature-256: ").is_some());
+    assert!(kept[head + 2..] == poison, "not what was sent");
 }

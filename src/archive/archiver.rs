@@ -3,7 +3,6 @@
 //! Order after an object closed: its name is durable, then the progress is, then the journal is told
 //! how far it is archived. So nothing is let go that a crash would make the archiver ask for again.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::disk::Disk;
@@ -12,6 +11,7 @@ use super::pack::{Frames, Rules};
 use super::progress::{Progress, Row};
 use super::record::{BodyDigest, Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
+use super::unarchived::Unarchived;
 use crate::config::Config;
 use crate::entry::{Meta, MetaFault};
 use crate::fault;
@@ -66,8 +66,9 @@ pub struct Archiver<D: Disk> {
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
     save_failed: bool,
+    unarchived: Unarchived<D>,
     /// Says which entry is being handled.
-    pub(super) watch: Rc<Watch>,
+    pub(super) watch: Watch,
 }
 
 struct Journal<F> {
@@ -128,7 +129,8 @@ impl<D: Disk + Clone> Archiver<D> {
             journals,
             failing: vec![false; names.len()],
             save_failed: false,
-            watch: Rc::default(),
+            watch: Watch::default(),
+            unarchived: Unarchived::new(disk.clone(), &config.gateway.data_dir),
             folders,
             names,
             records: Records::new(config),
@@ -171,9 +173,7 @@ impl<D: Disk> Archiver<D> {
             let bytes = read.bytes.get(entry.start..).unwrap_or_default();
             if let Ok((Record::Entry(found), _)) = record::read_known(bytes) {
                 let meta = Meta::read(found.meta)?;
-                self.watched(journal, entry.lsn, found.body, |archiver, raw| {
-                    archiver.take_entry(journal, entry.lsn, meta, found.body, raw, now_ms);
-                });
+                self.take_entry(journal, entry.lsn, meta, found.body, now_ms);
             }
         }
         self.journals[journal].strands.iter_mut().for_each(|strand| strand.end(read.next, read.written_ms));
@@ -187,39 +187,9 @@ impl<D: Disk> Archiver<D> {
         self.journals[journal].strands.iter_mut().for_each(|strand| strand.pass_over(asked, end));
     }
 
-    /// Handles an entry, saying so. One whose handling ended the process again and again is archived as it
-    /// came (`raw`); if that does so too, it is left out: the log of each start tells.
-    fn watched(&mut self, journal: JournalIndex, lsn: u64, body: &[u8], act: impl FnOnce(&mut Self, bool)) {
-        let watch = Rc::clone(&self.watch);
-        let at = (journal, lsn, 0);
-        let raw = watch.is_quarantined(Step::Archive, at);
-        if raw && watch.is_quarantined(Step::ArchiveRaw, at) {
-            return;
-        }
-        let (step, name) = if raw { (Step::ArchiveRaw, "archive-raw") } else { (Step::Archive, "archive") };
-        watch.during(step, at, || {
-            fault::poison(name, body);
-            act(self, raw);
-        });
-    }
-
-    fn take_entry(
-        &mut self,
-        journal: JournalIndex,
-        lsn: u64,
-        meta: Meta<'_>,
-        body: &[u8],
-        raw: bool,
-        now_ms: u64,
-    ) {
-        if raw && self.records.is_split(&meta) {
-            // Whose part is whose cannot be told, and no region may have what is another's.
-            tracing::error!(
-                lsn,
-                "a quarantined webhook of several regions is in none of their archives: it cannot be taken apart"
-            );
-            return;
-        }
+    /// A region for which making the record ended the process again and again gets the webhook as it came
+    /// (`raw`). Where that does so too, or what is whose could not be told then, the webhook is kept aside.
+    fn take_entry(&mut self, journal: JournalIndex, lsn: u64, meta: Meta<'_>, body: &[u8], now_ms: u64) {
         let sha256 = BodyDigest::default();
         for (slot, id) in meta.regions().enumerate() {
             let region = self.records.region(id);
@@ -227,8 +197,14 @@ impl<D: Disk> Archiver<D> {
             if meta.regions().take(slot).any(|before| self.records.region(before) == region) {
                 continue;
             }
+            let slot = slot as u16;
+            let raw = self.watch.is_quarantined(Step::Archive, (journal, lsn, slot));
+            let none = raw
+                && (self.records.is_split(&meta)
+                    || self.watch.is_quarantined(Step::ArchiveRaw, (journal, lsn, slot)));
             self.work(journal, region, now_ms, |strand, id, tools| {
-                strand.take(&Webhook { journal: id, lsn, meta, body, sha256: &sha256, raw }, tools)
+                let webhook = Webhook { journal: id, lsn, slot, meta, body, sha256: &sha256, raw };
+                if none { strand.leave_out(&webhook, tools) } else { strand.take(&webhook, tools) }
             });
         }
     }
@@ -248,6 +224,9 @@ impl<D: Disk> Archiver<D> {
             folder,
             records: &mut self.records,
             frames: &mut self.frames,
+            unarchived: &self.unarchived,
+            watch: &self.watch,
+            journal,
             cells: &self.cells[region],
             now_ms,
         };

@@ -6,6 +6,7 @@
 //! strand    one region's part of one journal, from its own place in it
 //! record    an entry as a line of JSON        pack  lines to frames to objects, when one closes
 //! file      an archive that is a folder       progress  how far it got, over restarts
+//! unarchived  webhooks that end the process whenever a record is made of them
 //! ```
 //!
 //! # Invariants
@@ -38,6 +39,7 @@ pub mod stamp;
 mod strand;
 #[cfg(test)]
 mod tests;
+mod unarchived;
 
 pub use progress::noted;
 pub use run::{Setup, run, wanted};

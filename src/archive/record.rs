@@ -29,6 +29,8 @@ pub struct Webhook<'a> {
     /// The journal's id in hex.
     pub journal: &'a str,
     pub lsn: u64,
+    /// Of the region among the webhook's.
+    pub slot: u16,
     pub meta: Meta<'a>,
     pub body: &'a [u8],
     pub sha256: &'a BodyDigest,
@@ -101,7 +103,7 @@ impl Records {
         region: usize,
         out: &mut Vec<u8>,
     ) -> Result<(), RecordFault> {
-        let Webhook { journal, lsn, meta, body, sha256, raw } = *webhook;
+        let Webhook { journal, lsn, meta, body, sha256, raw, .. } = *webhook;
         let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
         // Slots are few: nearly every webhook has one.
         let own: Vec<bool> = meta.regions().map(|id| self.region(id) == region).collect();

@@ -1,7 +1,6 @@
 //! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time.
 
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,7 +47,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
     let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
     let mut archiver = Archiver::new(&Os, &config, known, cells)?;
-    archiver.watch = Rc::new(watch);
+    archiver.watch = watch;
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());
     let mut shelves: Vec<Shelf> = journals.into_iter().map(|view| Shelf::new(view, &pool)).collect();

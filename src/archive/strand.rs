@@ -13,8 +13,10 @@ use super::file::{Folder, Opened, Unfinished};
 use super::pack::{Frames, Name, Pack, Rules};
 use super::record::{RecordFault, Records, Webhook};
 use super::stamp::Hour;
+use super::unarchived::Unarchived;
 use crate::fault;
-use crate::journal::Position;
+use crate::handling::{Step, Watch};
+use crate::journal::{JournalIndex, Position};
 use crate::metrics::archive::ArchiveCells;
 
 /// Pauses after a failure: doubled each time, up to the second.
@@ -34,6 +36,9 @@ pub(super) struct Tools<'a, D: Disk> {
     pub(super) folder: &'a mut Folder<D>,
     pub(super) records: &'a mut Records,
     pub(super) frames: &'a mut Frames,
+    pub(super) unarchived: &'a Unarchived<D>,
+    pub(super) watch: &'a Watch,
+    pub(super) journal: JournalIndex,
     pub(super) cells: &'a ArchiveCells,
     pub(super) now_ms: u64,
 }
@@ -127,16 +132,31 @@ impl<F> Strand<F> {
         }
     }
 
+    /// Whether the region lacks an entry of the frame that is being read.
+    fn lacks(&self, webhook: &Webhook<'_>) -> bool {
+        self.takes && webhook.lsn >= self.next_lsn
+    }
+
+    /// Passes over an entry of which no record can be made.
+    pub(super) fn leave_out<D: Disk<File = F>>(
+        &mut self,
+        webhook: &Webhook<'_>,
+        tools: &mut Tools<'_, D>,
+    ) -> Result<(), Fault> {
+        if self.lacks(webhook) {
+            tools.unarchived.keep(webhook)?;
+            self.next_lsn = webhook.lsn + 1;
+        }
+        Ok(())
+    }
+
     /// Takes an entry that concerns the region.
     pub(super) fn take<D: Disk<File = F>>(
         &mut self,
         webhook: &Webhook<'_>,
         tools: &mut Tools<'_, D>,
     ) -> Result<(), Fault> {
-        if !self.takes
-            || webhook.lsn < self.next_lsn
-            || fault::planted("archive-drops-some") && webhook.lsn % 16 == 3
-        {
+        if !self.lacks(webhook) || fault::planted("archive-drops-some") && webhook.lsn % 16 == 3 {
             return Ok(());
         }
         let received_ns = webhook.meta.received_at_ns();
@@ -150,7 +170,16 @@ impl<F> Strand<F> {
                 return Ok(());
             }
         }
-        tools.records.write(webhook, self.region, self.pack.lines())?;
+        // That alone can be the webhook's fault. Objects are written and synced, which may take long: a process
+        // that is killed meanwhile has not ended because of what came last.
+        let (step, name) = match webhook.raw {
+            true => (Step::ArchiveRaw, "archive-raw"),
+            false => (Step::Archive, "archive"),
+        };
+        tools.watch.during(step, (tools.journal, webhook.lsn, webhook.slot), || {
+            fault::poison(name, webhook.body);
+            tools.records.write(webhook, self.region, self.pack.lines())
+        })?;
         self.pack.added();
         self.next_lsn = webhook.lsn + 1;
         self.write_frame(false, tools)?;

@@ -160,6 +160,34 @@ fn a_kill_at_any_step_loses_nothing_and_keeps_the_order() {
     row("killed at a step", "all steps", kills, "0 lost, 0 out of order, archives exact");
 }
 
+/// An object closes after the webhook that filled it, at the same one after each start.
+#[test]
+fn webhook_at_which_the_process_is_killed_again_and_again_is_not_blamed_for_what_it_waits_for() {
+    if !armed() {
+        return;
+    }
+    let _alone = alone();
+    for point in ["object-created", "object-append", "object-synced"] {
+        let mut stage = Stage::start((1, 1), None, 100, 1);
+        std::thread::sleep(Duration::from_secs(1));
+        stage.kill();
+        for kill in 1..=4 {
+            stage.arm(&format!("{point}=abort"));
+            stage.gateway.start_again();
+            assert!(stage.wait_ended(REACHED_WITHIN).is_some(), "{point} was not reached");
+            assert_eq!(stage.fired(point), kill);
+        }
+        start(&mut stage, (1, 1));
+        stage.judge();
+        row(
+            "killed at a step",
+            &format!("{point}, four starts in a row"),
+            4,
+            "archived, nothing quarantined",
+        );
+    }
+}
+
 #[test]
 fn journal_whose_last_segment_was_opened_and_never_used_goes_once_it_is_archived() {
     if !armed() {

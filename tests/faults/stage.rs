@@ -119,6 +119,8 @@ impl Stage {
             let lag = |name| metrics.sum("penstock_archive_lag_seconds", &[("region", name)]);
             NAMES.into_iter().all(|name| lag(name) == 0.0) && !self.is_archiving()
         });
+        // Nothing that these tests send ends a process by itself.
+        assert_eq!(self.gateway.metrics().total("penstock_quarantined_total"), 0.0);
         self.kill();
         let sent: Vec<_> = self.ledger.sent().iter().collect();
         archive::assert_kept(&archive::read(&self.roots), &sent, &NAMES);

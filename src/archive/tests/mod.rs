@@ -70,5 +70,5 @@ fn meta_of(verdict: &Verdict) -> Vec<u8> {
 }
 
 fn webhook<'a>(lsn: u64, meta: &'a [u8], body: &'a [u8], sha256: &'a BodyDigest) -> Webhook<'a> {
-    Webhook { journal: JOURNAL, lsn, meta: Meta::read(meta).unwrap(), body, sha256, raw: false }
+    Webhook { journal: JOURNAL, lsn, slot: 0, meta: Meta::read(meta).unwrap(), body, sha256, raw: false }
 }
