@@ -68,6 +68,13 @@ impl Server {
         bail!("the server did not end within {PATIENCE:?} of SIGTERM; it said:\n{}", self.last_words())
     }
 
+    /// SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().context("kill the server")?;
+        self.child.wait().context("wait for the server's end")?;
+        Ok(())
+    }
+
     fn last_words(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

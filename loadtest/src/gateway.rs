@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -16,7 +17,14 @@ pub const SECRET: &str = "loadtest-secret-of-no-value";
 pub struct Gateway {
     pub server: Server,
     pub address: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
     admin: SocketAddr,
+    binary: PathBuf,
+    /// The configuration.
+    file: PathBuf,
+    log: PathBuf,
+    cpu: usize,
 }
 
 /// Totals over all cores of the counters that a measurement reads.
@@ -59,11 +67,26 @@ impl Gateway {
         }
         let file = folder.join("penstock.toml");
         std::fs::write(&file, text).context("write the configuration")?;
-        let mut command = Command::new(binary);
-        command.arg("serve").arg("--config").arg(&file);
-        let mut server = Server::start(command, cpu, &folder.join("gateway.log"))?;
-        server.wait_until(|| get(admin, "/readyz").is_ok_and(|(status, _)| status == 200))?;
-        Ok(Self { server, address, admin })
+        let log = folder.join("gateway.log");
+        let server = serve(binary, &file, cpu, &log, admin)?;
+        Ok(Self { server, address, data, admin, binary: binary.to_owned(), file, log, cpu })
+    }
+
+    /// SIGKILL and a new start; how long until it takes webhooks again.
+    pub fn kill_and_restart(&mut self) -> anyhow::Result<Duration> {
+        self.server.kill()?;
+        let start = Instant::now();
+        self.server = serve(&self.binary, &self.file, self.cpu, &self.log, self.admin)?;
+        Ok(start.elapsed())
+    }
+
+    /// Memory that the gateway has now.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.pid()))
+            .context("read the gateway's memory: it has ended")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.context("no VmRSS in /proc")? << 10)
     }
 
     /// What `/metrics` says now.
@@ -83,6 +106,15 @@ impl Gateway {
     }
 }
 
+/// Starts the gateway and waits until it is ready.
+fn serve(binary: &Path, file: &Path, cpu: usize, log: &Path, admin: SocketAddr) -> anyhow::Result<Server> {
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--config").arg(file);
+    let mut server = Server::start(command, cpu, log)?;
+    server.wait_until(|| get(admin, "/readyz").is_ok_and(|(status, _)| status == 200))?;
+    Ok(server)
+}
+
 /// Sum over all labels; 0 if there is no such metric.
 pub fn total(page: &str, name: &str) -> f64 {
     let values = page.lines().filter_map(|line| {
@@ -90,6 +122,13 @@ pub fn total(page: &str, name: &str) -> f64 {
         (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
     });
     values.sum()
+}
+
+/// The same for one region's.
+pub fn of_region(page: &str, name: &str, region: &str) -> f64 {
+    let label = format!("region=\"{region}\"");
+    let lines = page.lines().filter(|line| line.contains(&label)).collect::<Vec<_>>();
+    total(&lines.join("\n"), name)
 }
 
 fn config(data: &Path, cpu: usize, address: SocketAddr, admin: SocketAddr) -> String {

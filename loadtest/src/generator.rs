@@ -18,8 +18,9 @@ use hdrhistogram::Histogram;
 use monoio::io::AsyncWriteRentExt;
 use monoio::net::TcpStream;
 
+use crate::bits::Bits;
 use crate::http::{self, Incoming};
-use crate::pool::Pool;
+use crate::pool::{Numbered, Pool};
 use crate::server;
 
 /// Longest latency that the histogram tells apart.
@@ -62,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pool = Pool::new(args.seed, args.pool, args.users, &args.path, &args.secret);
     println!("{} webhooks of {} bytes, seed {}", pool.len(), pool.mean_bytes(), args.seed);
     let plan = Plan { target: args.target, connections: args.connections, rate: args.rate, cpu: args.cpu };
-    let load = start(plan, Arc::new(pool))?;
+    let load = start(plan, Webhooks::Pool(pool))?;
     load.sent.record.store(true, Relaxed);
     std::thread::sleep(Duration::from_secs(args.seconds));
     let sent = Arc::clone(&load.sent);
@@ -102,14 +103,26 @@ pub struct Sent {
     pub failed: AtomicU64,
     /// Webhooks sent a second time because the pool was used up.
     pub repeated: AtomicU64,
+    /// Numbered webhooks that were answered 200.
+    pub numbers: Bits,
     /// Latencies are kept while this is true.
     pub record: AtomicBool,
     stop: AtomicBool,
 }
 
+/// What is sent.
+pub enum Webhooks {
+    /// Again from the first when used up.
+    Pool(Pool),
+    /// From that number on.
+    Numbered(Box<RefCell<Numbered>>, u64),
+}
+
 /// A generator under way.
 pub struct Load {
     pub sent: Arc<Sent>,
+    /// When the first webhook was due.
+    pub started: Instant,
     thread: std::thread::JoinHandle<anyhow::Result<Histogram<u64>>>,
 }
 
@@ -121,28 +134,34 @@ impl Load {
     }
 }
 
-pub fn start(plan: Plan, pool: Arc<Pool>) -> anyhow::Result<Load> {
+pub fn start(plan: Plan, webhooks: Webhooks) -> anyhow::Result<Load> {
     let sent = Arc::new(Sent::default());
     let shared = Arc::clone(&sent);
+    let started = Instant::now();
     let thread = std::thread::Builder::new()
         .name("generator".into())
-        .spawn(move || server::on_core(plan.cpu, generate(plan, pool, shared))?)?;
-    Ok(Load { sent, thread })
+        .spawn(move || server::on_core(plan.cpu, generate(plan, webhooks, started, shared))?)?;
+    Ok(Load { sent, started, thread })
 }
 
 /// What the connections of one generator share.
 struct Shared {
     plan: Plan,
-    pool: Arc<Pool>,
+    webhooks: Webhooks,
     sent: Arc<Sent>,
-    next: Cell<usize>,
+    next: Cell<u64>,
     started: Instant,
     latency: RefCell<Histogram<u64>>,
 }
 
-async fn generate(plan: Plan, pool: Arc<Pool>, sent: Arc<Sent>) -> anyhow::Result<Histogram<u64>> {
+async fn generate(
+    plan: Plan,
+    webhooks: Webhooks,
+    started: Instant,
+    sent: Arc<Sent>,
+) -> anyhow::Result<Histogram<u64>> {
     let latency = RefCell::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?);
-    let shared = Rc::new(Shared { plan, pool, sent, next: Cell::new(0), started: Instant::now(), latency });
+    let shared = Rc::new(Shared { plan, webhooks, sent, next: Cell::new(0), started, latency });
     let connections: Vec<_> =
         (0..plan.connections).map(|_| monoio::spawn(keep_sending(Rc::clone(&shared)))).collect();
     for connection in connections {
@@ -168,9 +187,9 @@ async fn send_on_one_connection(shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut incoming, mut outgoing) = (Incoming::new(), Vec::new());
     while !shared.sent.stop.load(Relaxed) {
-        let (at, due) = shared.take_turn().await;
+        let (turn, due) = shared.take_turn().await;
         outgoing.clear();
-        outgoing.extend_from_slice(shared.pool.get(at));
+        shared.webhooks.write(turn, &mut outgoing);
         let written;
         (written, outgoing) = stream.write_all(outgoing).await;
         written?;
@@ -178,30 +197,44 @@ async fn send_on_one_connection(shared: &Shared) -> io::Result<()> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         incoming.take(length);
-        shared.count(status, due);
+        shared.count(turn, status, due);
     }
     Ok(())
 }
 
+impl Webhooks {
+    fn write(&self, turn: u64, out: &mut Vec<u8>) {
+        match self {
+            Self::Pool(pool) => out.extend_from_slice(pool.get(turn as usize % pool.len())),
+            Self::Numbered(numbered, first) => numbered.borrow_mut().write(first + turn, out),
+        }
+    }
+}
+
 impl Shared {
-    /// The next webhook and the moment it is due, which has come.
-    async fn take_turn(&self) -> (usize, Instant) {
+    /// The next turn and the moment it is due, which has come.
+    async fn take_turn(&self) -> (u64, Instant) {
         let turn = self.next.replace(self.next.get() + 1);
-        if turn >= self.pool.len() {
+        if matches!(&self.webhooks, Webhooks::Pool(pool) if turn >= pool.len() as u64) {
             self.sent.repeated.fetch_add(1, Relaxed);
         }
         let now = Instant::now();
         let due = match self.plan.rate {
             0 => now,
-            rate => self.started + Duration::from_nanos((turn as u64).saturating_mul(1_000_000_000) / rate),
+            rate => self.started + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate),
         };
         if due > now {
             monoio::time::sleep(due - now).await;
         }
-        (turn % self.pool.len(), due)
+        (turn, due)
     }
 
-    fn count(&self, status: u16, due: Instant) {
+    fn count(&self, turn: u64, status: u16, due: Instant) {
+        if status == 200
+            && let Webhooks::Numbered(_, first) = self.webhooks
+        {
+            self.sent.numbers.set(first + turn);
+        }
         let counter = if status == 200 { &self.sent.ok } else { &self.sent.other };
         counter.fetch_add(1, Relaxed);
         if self.sent.record.load(Relaxed) {

@@ -6,10 +6,15 @@
 //! time by the number of answers, not what the machine could push through in all.
 #![deny(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "only the driver's own threads sleep, never a core")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "the driver reads what generator and regions note, a few times a second"
+)]
 
 use clap::{Parser, Subcommand};
 
 mod archive;
+mod bits;
 mod child;
 mod cpu;
 mod floor;
@@ -18,6 +23,7 @@ mod generator;
 mod http;
 mod k6;
 mod measure;
+mod outage;
 mod pool;
 mod server;
 mod sink;
@@ -44,6 +50,8 @@ enum Command {
     Sink(sink::Args),
     /// k6 against a gateway with regions that count, and the ledger of both
     K6(k6::Args),
+    /// An outage of one region under load: who feels it, and how fast it is made up for
+    Outage(outage::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -54,5 +62,6 @@ fn main() -> anyhow::Result<()> {
         Command::Load(args) => generator::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::K6(args) => k6::run(&args),
+        Command::Outage(args) => outage::run(&args),
     }
 }

@@ -16,7 +16,7 @@ use crate::archive::{self, Archived};
 use crate::child::{Server, free_address};
 use crate::cpu::{Usage, steal};
 use crate::gateway::{Counters, Gateway, PATH, SECRET};
-use crate::generator::{self, Plan, Sent};
+use crate::generator::{self, Plan, Sent, Webhooks};
 use crate::pool::Pool;
 use crate::sink::{self, Sink};
 use crate::table;
@@ -236,7 +236,7 @@ fn load(
     let pool = Pool::new(number as u64 + 1, args.pool, args.users, PATH, SECRET);
     run.bytes = pool.mean_bytes();
     let plan = Plan { target, connections: args.connections, rate: args.rate, cpu: Some(args.load_cpu) };
-    let load = generator::start(plan, Arc::new(pool))?;
+    let load = generator::start(plan, Webhooks::Pool(pool))?;
     let sent = Arc::clone(&load.sent);
     let read = || -> anyhow::Result<Reading> {
         // The scrape comes first on both sides, so that its own cost falls outside at one end only.

@@ -38,17 +38,12 @@ pub struct Pool {
 impl Pool {
     /// `count` webhooks from `users` users, posted to `path`, signed with `secret`.
     pub fn new(seed: u64, count: usize, users: u64, path: &str, secret: &str) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let mut random = Random(seed);
         let mut pool = Self { bytes: Vec::with_capacity(count * 900), ends: Vec::with_capacity(count) };
-        let (mut body, mut head) = (String::new(), String::new());
+        let mut writer = Writer::new(users, path, secret);
         for _ in 0..count {
-            body.clear();
-            write_body(&mut body, &mut random, users);
-            head.clear();
-            write_head(&mut head, path, body.len(), hmac::sign(&key, body.as_bytes()).as_ref());
-            pool.bytes.extend_from_slice(head.as_bytes());
-            pool.bytes.extend_from_slice(body.as_bytes());
+            let id = wamid(&mut random);
+            writer.write(&mut random, &id, &mut pool.bytes);
             pool.ends.push(pool.bytes.len());
         }
         pool
@@ -69,6 +64,62 @@ impl Pool {
     }
 }
 
+/// Webhooks made while the clock runs, as many as wanted; each tells by its id which one it is.
+pub struct Numbered {
+    writer: Writer,
+}
+
+impl Numbered {
+    pub fn new(users: u64, path: &str, secret: &str) -> Self {
+        Self { writer: Writer::new(users, path, secret) }
+    }
+
+    /// Appends the webhook of that number.
+    pub fn write(&mut self, number: u64, out: &mut Vec<u8>) {
+        let mut random = Random(number);
+        // So that two numbers have nothing in common.
+        random.next();
+        let id = format!("{NUMBERED}{number:016x}");
+        self.writer.write(&mut random, &id, out);
+    }
+
+    /// Whose body that is.
+    pub fn number(request: &[u8]) -> Option<u64> {
+        let at = request.windows(NUMBERED.len()).position(|window| window == NUMBERED.as_bytes())?;
+        let digits = request.get(at + NUMBERED.len()..)?.get(..16)?;
+        u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    }
+}
+
+/// What the id of a numbered webhook begins with.
+const NUMBERED: &str = "wamid.HBgM";
+
+/// Makes requests. Its memory is reused.
+struct Writer {
+    key: hmac::Key,
+    path: String,
+    users: u64,
+    head: String,
+    body: String,
+}
+
+impl Writer {
+    fn new(users: u64, path: &str, secret: &str) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Self { key, path: path.to_owned(), users, head: String::new(), body: String::new() }
+    }
+
+    fn write(&mut self, random: &mut Random, id: &str, out: &mut Vec<u8>) {
+        self.body.clear();
+        write_body(&mut self.body, random, self.users, id);
+        self.head.clear();
+        let signature = hmac::sign(&self.key, self.body.as_bytes());
+        write_head(&mut self.head, &self.path, self.body.len(), signature.as_ref());
+        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(self.body.as_bytes());
+    }
+}
+
 /// The headers that Meta sends.
 fn write_head(out: &mut String, path: &str, length: usize, signature: &[u8]) {
     put(
@@ -84,13 +135,12 @@ fn write_head(out: &mut String, path: &str, length: usize, signature: &[u8]) {
     put(out, format_args!("\r\nContent-Length: {length}\r\n\r\n"));
 }
 
-fn write_body(out: &mut String, random: &mut Random, users: u64) {
+fn write_body(out: &mut String, random: &mut Random, users: u64, id: &str) {
     let user = random.below(users);
     let phone = phone(user);
     // A user writes with one business number, so a user is a conversation.
     let number = user % 50;
     let time = 1_790_000_000 + random.below(86_400);
-    let id = wamid(random);
     put(
         out,
         format_args!(
@@ -207,6 +257,17 @@ mod tests {
         }
         assert!((3400..3640).contains(&statuses), "{statuses} of 4000");
         assert!((780..900).contains(&(bytes / 4000)), "{} bytes", bytes / 4000);
+    }
+
+    #[test]
+    fn numbered_webhooks_tell_their_number() {
+        let mut numbered = Numbered::new(100, "/webhook", "secret");
+        for number in [0, 1, 77, u64::MAX] {
+            let mut request = Vec::new();
+            numbered.write(number, &mut request);
+            assert_eq!(Numbered::number(&request), Some(number));
+        }
+        assert_eq!(Numbered::number(b"wamid.HBgM12"), None);
     }
 
     #[test]

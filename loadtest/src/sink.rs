@@ -19,7 +19,8 @@ use monoio::net::TcpStream;
 use crate::http::{self, Incoming};
 use crate::server;
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const REFUSED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -62,14 +63,17 @@ pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
     let shared = Arc::clone(&received);
     let address = serve(listen, cpu, move || {
         let counter = Counter { received: shared, seen: RefCell::default(), hash: RandomState::new() };
-        move |request: &[u8]| counter.count(request)
+        move |request: &[u8]| {
+            counter.count(request);
+            true
+        }
     })?;
     Ok(Sink { address, received })
 }
 
-/// Answers 200 to every request until the process ends; each is shown, head and body, to what `make` makes on the
-/// thread that serves. Returns the address.
-pub fn serve<T: Fn(&[u8]) + 'static>(
+/// Serves until the process ends: each request is shown, head and body, to what `make` makes on the thread that
+/// serves, and answered 200 if that takes it, else 500. Returns the address.
+pub fn serve<T: Fn(&[u8]) -> bool + 'static>(
     listen: SocketAddr,
     cpu: Option<usize>,
     make: impl FnOnce() -> T + Send + 'static,
@@ -106,12 +110,12 @@ impl Counter {
     }
 }
 
-async fn connection(mut stream: TcpStream, take: Rc<impl Fn(&[u8])>) -> io::Result<()> {
+async fn connection(mut stream: TcpStream, take: Rc<impl Fn(&[u8]) -> bool>) -> io::Result<()> {
     let mut incoming = Incoming::new();
     while let Some(((), length)) = incoming.message(&mut stream, http::request).await? {
-        take(&incoming.bytes()[..length]);
+        let answer = if take(&incoming.bytes()[..length]) { TAKEN } else { REFUSED };
         incoming.take(length);
-        stream.write_all(ANSWER).await.0?;
+        stream.write_all(answer).await.0?;
     }
     Ok(())
 }

@@ -118,7 +118,7 @@ impl<D: Disk + Clone> Archiver<D> {
                     let row = rows.swap_remove(at);
                     (row.position(), row.next_lsn)
                 });
-                strands.push(Strand::new(region, at, next_lsn, rules));
+                strands.push(Strand::new(region, at, next_lsn, rules, cells[region].looked_ms.get()));
             }
             let saved = strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
             archived.set(saved);

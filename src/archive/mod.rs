@@ -42,4 +42,4 @@ mod tests;
 mod unarchived;
 
 pub use progress::noted;
-pub use run::{Setup, run, wanted};
+pub use run::{Setup, looked, run, wanted};

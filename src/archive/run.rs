@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::archiver::{Archiver, Read};
 use super::disk::Os;
@@ -41,12 +41,19 @@ pub fn wanted(config: &Config) -> bool {
     config.regions.iter().any(|region| region.archive.is_some())
 }
 
+/// Notes that the archiver knows now what there is.
+pub fn looked(config: &Config, cells: &[ArchiveCells]) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let archived = config.regions.iter().zip(cells).filter(|(region, _)| region.archive.is_some());
+    archived.for_each(|(_, cells)| cells.looked_ms.set(now.as_millis() as u64));
+}
+
 /// Runs until `stopping` says so; then reads what is durable, closes every object, and returns, within
 /// about two seconds. What is left then is archived after the next start.
 pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
     let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
-    let mut archiver = Archiver::new(&Os, &config, known, cells)?;
+    let mut archiver = Archiver::new(&Os, &config, known, Arc::clone(&cells))?;
     archiver.watch = watch;
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());
@@ -68,6 +75,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
             return Ok(());
         }
         archiver.tick(&ends, now_ms());
+        looked(&config, &cells);
         if !read {
             monoio::time::sleep(LOOK).await;
         }

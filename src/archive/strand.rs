@@ -68,14 +68,15 @@ struct Object<F> {
 }
 
 impl<F> Strand<F> {
-    pub(super) fn new(region: usize, at: Position, next_lsn: u64, rules: Rules) -> Self {
+    /// `oldest_ms`: what is not read yet was received before.
+    pub(super) fn new(region: usize, at: Position, next_lsn: u64, rules: Rules, oldest_ms: u64) -> Self {
         Self {
             region,
             at,
             next_lsn,
             pack: Pack::new(rules),
             object: None,
-            oldest_ms: 0,
+            oldest_ms,
             pause: None,
             takes: false,
             closed: false,

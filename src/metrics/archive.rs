@@ -10,6 +10,8 @@ use super::{Counter, Gauge};
 pub struct ArchiveCells {
     /// When the oldest webhook that no closed object has was received, unix milliseconds; 0 = there is none.
     pub oldest_ms: Gauge,
+    /// When the archiver last looked for more, unix milliseconds; 0 = it never will.
+    pub looked_ms: Gauge,
     /// 1 while the last try to write or close an object failed.
     pub failing: Gauge,
     /// Objects closed.
@@ -24,6 +26,18 @@ pub struct ArchiveCells {
     pub failures: Counter,
 }
 
+/// It looks ten times a second; if it does not for so long, nobody knows what it lacks.
+const UNSEEN: Duration = Duration::from_secs(1);
+
+impl ArchiveCells {
+    fn lag(&self, now: Duration) -> Duration {
+        let since =
+            |ms: u64| if ms == 0 { Duration::ZERO } else { now.saturating_sub(Duration::from_millis(ms)) };
+        let unseen = since(self.looked_ms.get());
+        since(self.oldest_ms.get()).max(if unseen > UNSEEN { unseen } else { Duration::ZERO })
+    }
+}
+
 pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]) {
     let each = |mut family: Family<'_>, read: fn(&ArchiveCells) -> u64| {
         for (region, cells) in regions.iter().zip(cells) {
@@ -33,14 +47,11 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut family = page.gauge(
         "penstock_archive_lag_seconds",
-        "Age of the oldest webhook that is in no closed archive object yet; 0 if there is none.",
+        "Age of the oldest webhook that is in no closed archive object yet; 0 if there is none. If the archiver gets no CPU: \
+         how long already.",
     );
     for (region, cells) in regions.iter().zip(cells) {
-        let age = match cells.oldest_ms.get() {
-            0 => Duration::ZERO,
-            oldest => now.saturating_sub(Duration::from_millis(oldest)),
-        };
-        family.sample(&[("region", region)], age.as_millis() as f64 / 1e3);
+        family.sample(&[("region", region)], cells.lag(now).as_millis() as f64 / 1e3);
     }
     let family = page.gauge(
         "penstock_archive_failing",
@@ -65,4 +76,20 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.raw_bytes.get());
     let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of closed archive objects.");
     each(family, |cells| cells.stored_bytes.get());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archiver_that_does_not_look_any_more_lags() {
+        let cells = ArchiveCells::default();
+        let lag = |seconds| cells.lag(Duration::from_secs(seconds)).as_secs();
+        assert_eq!(lag(1_000), 0, "nothing is archived");
+        cells.looked_ms.set(1_000_000);
+        assert_eq!((lag(1_000), lag(1_001), lag(1_060)), (0, 0, 60));
+        cells.oldest_ms.set(900_000);
+        assert_eq!((lag(1_000), lag(1_060)), (100, 160));
+    }
 }

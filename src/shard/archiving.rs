@@ -21,6 +21,8 @@ pub(super) fn start(
         tell(&to, ());
         return Ok(ended);
     }
+    // Until it has looked for itself: there may be anything.
+    archive::looked(&setup.config, &setup.cells);
     // On no CPU of its own: it goes where one is free.
     spawn::core("archive".to_owned(), None, flags, fatal, move || run(setup, progress, to))?;
     Ok(ended)

@@ -112,8 +112,8 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(300));
         self.ledger.add(self.sender.take().unwrap().stop());
         let report = self.ledger.assert_kept(&self.regions, SETTLE);
-        // A start knows of no lag until it has read something.
-        std::thread::sleep(Duration::from_secs(1));
+        // So long it may take until a lag is seen.
+        std::thread::sleep(Duration::from_secs(2));
         eventually("everything is archived", PATIENCE, || {
             let metrics = self.gateway.metrics();
             let lag = |name| metrics.sum("penstock_archive_lag_seconds", &[("region", name)]);

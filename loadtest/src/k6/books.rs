@@ -134,6 +134,7 @@ impl Arrivals {
             move |request: &[u8]| {
                 // Once the books are closed nobody listens any more.
                 parcels.send(Told::Parcel(request.to_vec())).ok();
+                true
             }
         })?;
         Ok(Self { address, distinct, tell, books })
