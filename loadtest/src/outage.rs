@@ -61,6 +61,9 @@ pub struct Args {
     /// Regions of the gateway, 1 to 8; the last one fails
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
     regions: u8,
+    /// End the load with the outage, so that nothing but what waits is left
+    #[arg(long)]
+    end_load: bool,
     /// Kill the gateway (SIGKILL) at the end of the outage, and say how long its start takes
     #[arg(long)]
     kill: bool,
@@ -166,7 +169,7 @@ impl Run<'_> {
     }
 
     fn outage(mut self, capacity: f64, rate: u64) -> anyhow::Result<()> {
-        let Args { before, seconds, kill, .. } = *self.args;
+        let Args { before, seconds, kill, end_load, .. } = *self.args;
         let tried_before = self.metric("penstock_attempts_total")?;
         let taken_before = self.regions.to_failing.load(Relaxed);
         let load = self.start(rate, FIRST)?;
@@ -180,6 +183,18 @@ impl Run<'_> {
         load.sent.record.store(true, Relaxed);
         self.pass(Duration::from_secs(seconds))?;
         load.sent.record.store(false, Relaxed);
+        let sent = Arc::clone(&load.sent);
+        let mut load = Some(load);
+        let mut acks = None;
+        let mut end = || -> anyhow::Result<()> {
+            if let Some(load) = load.take() {
+                acks = Some(load.stop()?);
+            }
+            Ok(())
+        };
+        if end_load {
+            end()?;
+        }
         let waiting = self.metric("penstock_backlog_parcels")?;
         let journal = size(&self.gateway.data)?;
         println!(
@@ -197,18 +212,19 @@ impl Run<'_> {
         self.regions.down.store(false, Relaxed);
         self.regions.enter(Phase::After);
         let start = Instant::now();
-        let ideal = Duration::from_secs_f64(waiting / (capacity - rate as f64).max(1.0));
-        let sent = Arc::clone(&load.sent);
+        let beside = if end_load { 0.0 } else { rate as f64 };
+        let ideal = Duration::from_secs_f64(waiting / (capacity - beside).max(1.0));
         // What is on its way within 50 ms is no backlog.
         let drained = self.settled(&sent.numbers, rate / 20, ideal * 3 + SETTLE);
         let took = start.elapsed();
         self.most_bytes = self.most_bytes.max(self.gateway.resident_bytes()?);
-        let acks = load.stop()?;
+        end()?;
         self.settled(&sent.numbers, 0, SETTLE);
 
         let lost = sent.numbers.without(&self.regions.received);
         let [p99_before, p99_during, _] =
             [Phase::Before, Phase::During, Phase::After].map(|phase| tell(phase, self.regions.delays(phase)));
+        let acks = acks.context("the load has ended")?;
         println!(
             "answers while it was down: p50 {:.1} ms, p99 {:.1} ms",
             acks.value_at_quantile(0.5) as f64 / 1e3,
