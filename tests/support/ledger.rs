@@ -17,8 +17,9 @@ use super::sender::Sent;
 use super::{SECRET, signature};
 
 /// A kill may undo the knowledge of deliveries this long before it: marks are written in batches
-/// at most 100 ms apart; the rest is a loaded test machine.
-const UNMARKED: Duration = Duration::from_secs(1);
+/// at most 100 ms apart; the rest is a loaded test machine. `PENSTOCK_UNMARKED_SECONDS` for one that does
+/// other things meanwhile.
+const UNMARKED_SECONDS: u64 = 1;
 /// An attempt counts as open at the kill if its answer left at most this long before it; 50 ms of this
 /// pass until [`super::gateway::Gateway::kill9`] calls the kill done.
 const IN_FLIGHT: Duration = Duration::from_millis(150);
@@ -226,9 +227,10 @@ impl Ledger {
 
     fn excused(&self, first: Delivery, again: Delivery, cuts: &[Instant]) -> bool {
         let between = |at: &&Instant| first.began < **at && **at < again.began;
+        let unmarked = Duration::from_secs(super::setting("PENSTOCK_UNMARKED_SECONDS", UNMARKED_SECONDS));
         let killed = self.kills.iter().filter(between).any(|kill| {
             let age = kill.saturating_duration_since(first.done);
-            age <= IN_FLIGHT || again.flagged && age <= UNMARKED
+            age <= IN_FLIGHT || again.flagged && age <= unmarked
         });
         // The region's answer may have been lost with the connection; then the repeat must say so.
         let cut = |at: &Instant| at.saturating_duration_since(first.done) <= IN_FLIGHT;
