@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use penstock::forward::lane::Lanes;
+use penstock::forward::lane::{Class, Lanes};
 use penstock::forward::retry::Rng;
 
 /// Parcels per round: enough to leave the smallest caches.
@@ -13,7 +13,7 @@ const PARCELS: usize = 10_000;
 fn behind(backlog: u64, per: u64) -> Lanes<u64> {
     let mut lanes = Lanes::default();
     for parcel in 0..backlog {
-        lanes.push(&[(1 << 63) | (parcel / per)], parcel);
+        lanes.push(&[(1 << 63) | (parcel / per)], Class::Backlog, parcel);
     }
     lanes
 }
@@ -36,7 +36,7 @@ fn push_pop_finish(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 for conversations in &wanted {
-                    lanes.push(conversations, 0);
+                    lanes.push(conversations, Class::Fresh, 0);
                 }
                 while let Some(id) = lanes.pop_ready() {
                     black_box(lanes.finish(id));

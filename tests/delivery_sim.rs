@@ -81,6 +81,8 @@ fn nothing_acknowledged_is_lost_doubled_or_out_of_order() {
         );
     }
     assert_eq!(wrong.len(), 0, "worlds in which a promise was broken");
+    let ahead = sum.ahead_worlds;
+    assert!(count < 1000 || ahead * 100 >= count, "in {ahead} worlds something went ahead of a backlog");
 }
 
 #[test]

@@ -86,6 +86,8 @@ const PURE: &[&str] = &[
     "src/forward/budget.rs",
     "src/forward/gaps.rs",
     "src/forward/item.rs",
+    "src/forward/lag.rs",
+    "src/forward/lag/",
     "src/forward/parts.rs",
     "src/forward/poison.rs",
     "src/forward/ramp.rs",

@@ -10,6 +10,9 @@
 //! - At most `in_flight` tries at once; while the breaker is not closed, probes only.
 //! - A parcel leaves its lanes delivered or buried, never otherwise (or cut into parts that take its place).
 //! - What is blocked behind a failing parcel takes no room from others.
+//! - Who writes to a region that works off a backlog waits for some of it at most: what comes live while the
+//!   region accepts is *fresh*, the rest *backlog*; they share its starts 70:30 (`lane`), and fresh parcels have
+//!   room of their own beside the window.
 //! - A failure is never the last word on a parcel while its region fails others (`poison`).
 //!
 //! A parcel that waits takes 40 bytes beside its places in the lanes. What few have (a kept record, repeats,
@@ -28,7 +31,7 @@ use super::breaker::{Breaker, Cause, Outcome, State};
 use super::budget::{Rate, Retries};
 use super::gaps::Gaps;
 use super::item::{Death, Errand, Failed, Item, Verdict};
-use super::lane::{Lanes, ParcelId};
+use super::lane::{Class, Lanes, ParcelId};
 use super::poison::{Standing, Tries, Try};
 use super::ramp::Ramp;
 use super::retry::{self, Due, Rng};
@@ -50,6 +53,9 @@ const PUT_BACK: Duration = Duration::from_secs(30);
 const LONGEST_UNSURE: Duration = Duration::from_mins(1);
 /// Parcels that wait behind failing ones, for each one that fits into the window.
 const BLOCKED: usize = 16;
+/// Of the window: room beside it for fresh parcels, by default as many as keep their records. More would
+/// only wait longer.
+const FRESH: usize = 8;
 
 /// What a region is made from.
 #[derive(Debug, Clone, Copy)]
@@ -181,9 +187,12 @@ impl Book {
             uncertain: item.uncertain,
             quarantined: item.quarantined,
         };
-        let id = self.lanes.push(conversations, held);
-        let soon = self.state() == State::Closed && self.open_len() <= self.rules.kept;
-        if soon
+        let closed = self.state() == State::Closed;
+        let class = if item.live && closed { Class::Fresh } else { Class::Backlog };
+        let id = self.lanes.push(conversations, class, held);
+        let before = if class == Class::Fresh { self.lanes.fresh_len() } else { self.open_len() };
+        if closed
+            && before <= self.rules.kept
             && !self.lanes.is_blocked(id)
             && let Some(record) = record()
             && let Some(held) = self.lanes.get_mut(id)
@@ -194,17 +203,32 @@ impl Book {
 
     /// No more parcels should be pushed.
     pub fn full(&self) -> bool {
-        // While the region is out nothing goes on for the others either.
-        let closed = self.state() == State::Closed;
-        let counted = if closed { self.open_len() } else { self.lanes.len() };
-        counted >= self.rules.window || self.lanes.blocked_len() >= self.rules.window * BLOCKED
+        self.counted() >= self.rules.window || self.lanes.blocked_len() >= self.rules.window * BLOCKED
     }
 
     /// There is room for a good deal more.
     pub fn has_room(&self) -> bool {
+        self.counted() <= self.rules.window / 2
+            && self.lanes.blocked_len() <= self.rules.window * (BLOCKED - 1)
+    }
+
+    /// Whether one more parcel may be pushed as fresh, although the window is full.
+    pub fn has_fresh_room(&self) -> bool {
+        self.state() == State::Closed
+            && self.lanes.fresh_len() < self.fresh_room()
+            && self.lanes.blocked_len() < self.rules.window * BLOCKED
+    }
+
+    fn fresh_room(&self) -> usize {
+        (self.rules.window / FRESH).max(1)
+    }
+
+    /// Parcels that take room in the window.
+    fn counted(&self) -> usize {
+        // While the region is out nothing goes on for the others either.
         let closed = self.state() == State::Closed;
-        let counted = if closed { self.open_len() } else { self.lanes.len() };
-        counted <= self.rules.window / 2 && self.lanes.blocked_len() <= self.rules.window * (BLOCKED - 1)
+        let all = if closed { self.open_len() } else { self.lanes.len() };
+        all - self.lanes.fresh_len().min(self.fresh_room())
     }
 
     /// Parcels that are not settled.
@@ -396,7 +420,7 @@ impl Book {
         self.lanes.park(id);
         if fault::planted("overtaken-after-refusal") {
             let held = self.lanes.finish(id);
-            self.lanes.push(&[], held);
+            self.lanes.push(&[], Class::Backlog, held);
             return Done::Again { cut: false };
         }
         self.lanes.block(id);

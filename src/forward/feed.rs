@@ -1,17 +1,13 @@
 //! Entries into regions: from the channel while all goes well, from the journals where not.
 //!
 //! Three situations have one answer. After a start there is a backlog; a full channel drops frames;
-//! a region that is slower than its traffic fills its window. In each the region *lags*: it takes
-//! nothing from the channel, remembers how far it got (a cursor per journal), and reads the journals
+//! a region that is slower than its traffic fills its window. In each the region *lags*: it remembers how
+//! far it got (a cursor per journal), and reads the journals
 //! from there, merged by sequence number, until it stands where the core itself stands; from that
-//! moment it is live again. The core's own standing only ever moves over moments of which it is
+//! moment it is live again. Meanwhile it takes from the channel only what may go ahead of what it has not read
+//! (`lag`). The core's own standing only ever moves over moments of which it is
 //! known that whatever was acknowledged before them is behind it too, so a lagging region may read
 //! everything up to there in the order of the sequence numbers.
-//!
-//! One pass over the journals serves lagging regions that have room and are about as far; one that
-//! fills up on the way drops out with its cursor. Those that are far apart take turns: a region that
-//! comes back after hours has gigabytes of other regions' webhooks to look through, and one that only
-//! lost a moment must not wait for that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -24,6 +20,7 @@ use bytes::Bytes;
 
 use super::bury;
 use super::item::Item;
+use super::lag::Cursor;
 use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
@@ -34,7 +31,6 @@ use crate::fault;
 use crate::handling::{Step, Watch};
 use crate::handoff::{Handed, Inlet};
 use crate::journal::buffer::BufferPool;
-use crate::journal::read::{Blocks, JournalReader, ReadError};
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
@@ -42,25 +38,12 @@ use crate::wake::{Bell, Notify, Yield};
 
 mod head;
 mod pace;
+mod pass;
 
-use head::{Head, lowest};
 pub use pace::{Pace, Taken};
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
-/// Bytes of entries that a pass reads while other regions wait for theirs.
-const SHARE: usize = 2 * 1024 * 1024;
-/// Pause after a journal could not be read.
-const READ_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// How far a lagging region got in one journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Cursor {
-    pub frame: Position,
-    /// Entries of that frame below this LSN are taken. By number and not by count: when a segment is
-    /// thinned, a frame loses entries.
-    pub lsn: u64,
-}
 
 /// Brings entries to the regions of one core.
 pub struct Feed {
@@ -98,7 +81,7 @@ impl Feed {
         let mut regions: Vec<Rc<Region>> = by_id.values().flatten().cloned().collect();
         regions.sort_by_key(|region| region.index);
         for region in &regions {
-            region.lag(vec![Cursor::default(); journals.len()]);
+            region.lag(vec![Cursor::default(); journals.len()], &standing);
         }
         Self {
             journals,
@@ -199,11 +182,9 @@ impl Feed {
         }
         self.standing.borrow_mut()[handed.journal] = handed.next;
         for region in &self.regions {
-            if !region.lagging() {
-                region.kick();
-                if region.full() {
-                    region.lag(self.cursors());
-                }
+            region.kick();
+            if !region.lagging() && region.full() {
+                region.lag(self.cursors(), &self.standing.borrow());
             }
         }
     }
@@ -222,18 +203,23 @@ impl Feed {
             }
         }
         let before = if fault::planted("cursor-forgotten") { self.cursors() } else { before };
-        for region in self.regions.iter().filter(|r| !r.lagging()) {
-            region.lag(before.clone());
+        let standing = self.standing.borrow();
+        for region in &self.regions {
+            if region.lagging() {
+                region.missed(&standing);
+            } else {
+                region.lag(before.clone(), &standing);
+            }
         }
         self.lag.notify();
     }
 
     fn cursors(&self) -> Vec<Cursor> {
-        self.standing.borrow().iter().map(|frame| Cursor { frame: *frame, lsn: 0 }).collect()
+        self.standing.borrow().iter().map(|frame| Cursor::before(*frame)).collect()
     }
 
-    /// Gives one entry to its regions on this core. From the channel to live regions; in a pass, to
-    /// the regions that take part and have not had it. Its checksum is not looked at: what comes
+    /// Gives one entry to its regions on this core. From the channel to live regions, and to lagging ones that
+    /// may take it ahead (`lag`); in a pass, to the regions that take part and have not had it. Its checksum is not looked at: what comes
     /// through the channel was never on a disk, and a reader has verified the whole frame.
     fn offer(
         &self,
@@ -261,23 +247,24 @@ impl Feed {
                 return;
             }
         };
-        for (slot, id) in meta.regions().enumerate() {
+        for (slot, id) in (0u16..).zip(meta.regions()) {
             let region = match self.by_id.get(&id) {
                 Some(owned) => owned.as_ref(),
                 None => self.orphans.as_ref(),
             };
             let Some(region) = region else { continue };
             match pass {
-                None if region.lagging() => continue,
-                Some((takers, cursor))
+                // What this process stored has one slot for each region, so the entry names the parcel.
+                None if region.lagging() && !region.comes(journal, lsn, meta.conversations(slot)) => continue,
+                Some((takers, at))
                     if !takers.iter().any(|r| Rc::ptr_eq(r, region))
-                        || cursor < region.cursor(journal) && !fault::planted("entry-offered-twice") =>
+                        || at < region.cursor(journal) && !fault::planted("entry-offered-twice")
+                        || !region.passes(journal, at, meta.conversations(slot)) =>
                 {
                     continue;
                 }
                 _ => {}
             }
-            let slot = slot as u16;
             if old && view.settled.contains(lsn, slot) {
                 // What it delivered, the key log told. The journal could not: a parcel may be settled as a
                 // repeat of one with a higher sequence number, which still waits.
@@ -328,170 +315,11 @@ impl Feed {
                 slot,
                 uncertain: uncertain || old && !view.clean,
                 quarantined,
+                live: pass.is_none(),
                 repeats,
                 ..Item::default()
             };
             region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
         }
     }
-
-    /// A reader for each journal.
-    pub fn readers(&self) -> Vec<JournalReader> {
-        self.journals.iter().map(|journal| JournalReader::new(journal, self.pool.clone())).collect()
-    }
-
-    /// Serves lagging regions until stopped.
-    pub async fn catch_up<B: Blocks>(
-        &self,
-        mut readers: Vec<JournalReader<B>>,
-        pace: &impl Pace,
-    ) -> std::io::Result<()> {
-        let (mut last, mut failing) = (0, false);
-        while !self.stopping.get() {
-            let mut takers: Vec<Rc<Region>> = self.waiting().cloned().collect();
-            if takers.is_empty() {
-                self.lag.notified().await;
-                continue;
-            }
-            // Whoever stands behind the one that was served last comes first.
-            let count = self.regions.len();
-            let turn = |region: &Rc<Region>| {
-                let at = self.regions.iter().position(|r| Rc::ptr_eq(r, region)).unwrap_or_default();
-                (at + count - last - 1) % count
-            };
-            takers.sort_by_key(turn);
-            let first = Rc::clone(&takers[0]);
-            last = (last + 1 + turn(&first)) % count;
-            takers.retain(|region| self.near(region, &first));
-            match self.pass(takers, &mut readers, pace).await {
-                Ok(()) => failing = false,
-                Err(PassError::Read(error)) => {
-                    if !failing {
-                        tracing::error!(%error, "cannot read the journal; trying again every second");
-                    }
-                    failing = true;
-                    pace.pause(READ_AGAIN).await;
-                }
-                Err(PassError::Ring(error)) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Lagging regions that have room.
-    fn waiting(&self) -> impl Iterator<Item = &Rc<Region>> {
-        self.regions.iter().filter(|r| r.lagging() && r.has_room())
-    }
-
-    /// Whether two regions got to the same segment of each journal, or to neighbours.
-    fn near(&self, one: &Region, other: &Region) -> bool {
-        let segment = |region: &Region, journal| region.cursor(journal).frame.segment();
-        (0..self.journals.len()).all(|j| segment(one, j).abs_diff(segment(other, j)) <= 1)
-    }
-
-    async fn pass<B: Blocks>(
-        &self,
-        mut takers: Vec<Rc<Region>>,
-        readers: &mut [JournalReader<B>],
-        pace: &impl Pace,
-    ) -> Result<(), PassError> {
-        let mut at: Vec<Cursor> = (0..readers.len())
-            .map(|j| takers.iter().map(|r| r.cursor(j)).min().unwrap_or_default())
-            .collect();
-        let mut heads: Vec<Option<Head>> = readers.iter().map(|_| None).collect();
-        let (mut turn, mut read) = (0, 0);
-        let result = loop {
-            if let Err(error) = self.fill(&mut heads, &mut at, readers).await {
-                break Err(PassError::Read(error));
-            }
-            let Some(journal) = lowest(&heads) else {
-                // No await since the standing was read: these regions are where the core is.
-                for region in takers.drain(..) {
-                    region.caught_up();
-                }
-                break Ok(());
-            };
-            if let Some(head) = &mut heads[journal] {
-                let entry = head.pop();
-                read += entry.len;
-                let cursor = Cursor { frame: head.frame.position, lsn: entry.lsn };
-                self.offer(
-                    journal,
-                    head.frame.position,
-                    entry.lsn,
-                    &head.frame.bytes,
-                    entry.start..entry.start + entry.len,
-                    Some((&takers, cursor)),
-                );
-                at[journal] = Cursor { frame: head.frame.position, lsn: entry.lsn + 1 };
-                if head.done() {
-                    at[journal] = Cursor { frame: head.frame.next, lsn: 0 };
-                    heads[journal] = None;
-                }
-            }
-            takers.retain(|region| {
-                let stays = !region.full();
-                if !stays {
-                    region.lag_from(&at);
-                }
-                stays
-            });
-            turn += 1;
-            if turn % TURN == 0 {
-                takers.iter().for_each(|r| r.kick());
-                if let Err(error) = pace.aside().await {
-                    break Err(PassError::Ring(error));
-                }
-            }
-            let others = || self.waiting().any(|r| !takers.iter().any(|taker| Rc::ptr_eq(taker, r)));
-            if takers.is_empty() || self.stopping.get() || read >= SHARE && others() {
-                break Ok(());
-            }
-        };
-        for region in &takers {
-            region.lag_from(&at);
-        }
-        self.regions.iter().for_each(|r| r.kick());
-        result
-    }
-
-    /// Reads the next frame of every journal that has none, as far as the core stands.
-    async fn fill<B: Blocks>(
-        &self,
-        heads: &mut [Option<Head>],
-        at: &mut [Cursor],
-        readers: &mut [JournalReader<B>],
-    ) -> Result<(), ReadError> {
-        loop {
-            let standing = self.standing.borrow().clone();
-            let mut read = false;
-            for (journal, reader) in readers.iter_mut().enumerate() {
-                while heads[journal].is_none() {
-                    let Some(frame) = reader.frame(at[journal].frame, standing[journal]).await? else {
-                        break;
-                    };
-                    read = true;
-                    let from = if frame.position == at[journal].frame { at[journal].lsn } else { 0 };
-                    let next = Cursor { frame: frame.next, lsn: 0 };
-                    let head = Head::new(frame, from);
-                    if head.done() {
-                        at[journal] = next;
-                    } else {
-                        at[journal] = Cursor { frame: head.frame.position, lsn: from };
-                        heads[journal] = Some(head);
-                    }
-                }
-            }
-            // While one journal was read the core may have moved on in another: only a round that
-            // read nothing and ended where it began says that this is all.
-            if !read && *self.standing.borrow() == standing {
-                return Ok(());
-            }
-        }
-    }
-}
-
-enum PassError {
-    Read(ReadError),
-    Ring(std::io::Error),
 }

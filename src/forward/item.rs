@@ -23,6 +23,8 @@ pub struct Item {
     pub uncertain: bool,
     /// It is not to be tried, but given up.
     pub quarantined: bool,
+    /// As it comes: straight from the hand-over.
+    pub live: bool,
     /// Tries that failed.
     pub attempts: u32,
     /// Parcels of its conversations that were given up since the last one that was delivered.

@@ -12,6 +12,9 @@
 //! A conversation is any 64-bit number; two that share one share a lane, which costs time but
 //! never order.
 //!
+//! Of those that may start, the fresh and the backlog take turns (`ready`). That decides only who goes first of
+//! parcels that do not wait for each other.
+//!
 //! A parcel that failed holds up who stands behind it: those are *blocked* and counted, so that a
 //! caller can bound them apart from what could go out (`block`).
 //!
@@ -23,13 +26,16 @@
 //! Deliberately absent: clocks, retries, limits on what is in flight. The caller counts.
 
 use crate::fault;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
 mod block;
+mod ready;
 mod split;
+
+pub use ready::Class;
+use ready::Ready;
 
 /// Nobody, nothing.
 const NONE: u32 = u32::MAX;
@@ -57,11 +63,12 @@ pub struct Lanes<T> {
     free_places: Vec<u32>,
     /// The last place in each lane, by conversation. The first needs no entry: its parcel knows.
     tails: HashMap<u64, u32, RandomState>,
-    /// The oldest on top, so that what has waited longest goes first, also after a retry's wait.
-    ready: BinaryHeap<Reverse<ParcelId>>,
+    ready: Ready,
     next_sequence: u64,
     len: usize,
     blocked_len: usize,
+    /// Fresh and not blocked.
+    fresh_len: usize,
 }
 
 #[derive(Debug)]
@@ -75,6 +82,7 @@ struct Parcel<T> {
     waits: u32,
     /// Lanes in which who stands before it holds it up; [`block::FAILING`] if it failed itself.
     blocked: u32,
+    class: Class,
 }
 
 /// One parcel's stand in one lane. Packed: a backlog holds one or more per parcel.
@@ -104,10 +112,11 @@ impl<T> Default for Lanes<T> {
             places: Vec::new(),
             free_places: Vec::new(),
             tails: HashMap::default(),
-            ready: BinaryHeap::new(),
+            ready: Ready::default(),
             next_sequence: 0,
             len: 0,
             blocked_len: 0,
+            fresh_len: 0,
         }
     }
 }
@@ -115,10 +124,10 @@ impl<T> Default for Lanes<T> {
 impl<T> Lanes<T> {
     /// Puts `item` at the end of the lanes of its `conversations`; the same one twice counts once.
     /// Without conversations it is ready at once.
-    pub fn push(&mut self, conversations: &[u64], item: T) -> ParcelId {
+    pub fn push(&mut self, conversations: &[u64], class: Class, item: T) -> ParcelId {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let parcel = Parcel { item: Some(item), sequence, first: NONE, waits: READY, blocked: 0 };
+        let parcel = Parcel { item: Some(item), sequence, first: NONE, waits: READY, blocked: 0, class };
         let index = claim(&mut self.parcels, &mut self.free_parcels, parcel);
         for &conversation in conversations {
             self.join(index, conversation);
@@ -127,15 +136,16 @@ impl<T> Lanes<T> {
         let id = ParcelId { sequence, index };
         let Parcel { waits, blocked, .. } = self.parcels[index as usize];
         if waits == READY {
-            self.ready.push(Reverse(id));
+            self.ready.push(id, class);
         }
         self.blocked_len += usize::from(blocked > 0);
+        self.fresh_len += usize::from(blocked == 0 && class == Class::Fresh);
         id
     }
 
-    /// The oldest parcel that may start; it is running until [`Lanes::finish`] or [`Lanes::park`].
+    /// The parcel that is to start next, the oldest of its class; it is running until [`Lanes::finish`] or [`Lanes::park`].
     pub fn pop_ready(&mut self) -> Option<ParcelId> {
-        let Reverse(id) = self.ready.pop()?;
+        let id = self.ready.pop()?;
         self.parcels[id.index as usize].waits = RUNNING;
         Some(id)
     }
@@ -149,8 +159,10 @@ impl<T> Lanes<T> {
         let parcel = self.held(id, &[RUNNING, PARKED]);
         let mut place = parcel.first;
         let item = parcel.item.take();
+        let fresh = parcel.class == Class::Fresh;
         self.free_parcels.push(id.index);
         self.len -= 1;
+        self.fresh_len -= usize::from(fresh);
         while place != NONE {
             let Place { conversation, behind, sibling, .. } = self.places[place as usize];
             self.free_places.push(place);
@@ -164,12 +176,15 @@ impl<T> Lanes<T> {
         item.expect("`held` has seen the item")
     }
 
-    /// The attempt failed: keeps its lanes and waits for [`Lanes::unpark`].
+    /// The attempt failed: keeps its lanes and waits for [`Lanes::unpark`]. It is backlog from now on.
     ///
     /// # Panics
     /// If the parcel is not running.
     pub fn park(&mut self, id: ParcelId) {
-        self.held(id, &[RUNNING]).waits = PARKED;
+        let parcel = self.held(id, &[RUNNING]);
+        parcel.waits = PARKED;
+        let class = std::mem::take(&mut parcel.class);
+        self.fresh_len -= usize::from(class == Class::Fresh);
     }
 
     /// The retry is due: ready again, in its place by age.
@@ -177,8 +192,10 @@ impl<T> Lanes<T> {
     /// # Panics
     /// If the parcel is not parked.
     pub fn unpark(&mut self, id: ParcelId) {
-        self.held(id, &[PARKED]).waits = READY;
-        self.ready.push(Reverse(id));
+        let parcel = self.held(id, &[PARKED]);
+        parcel.waits = READY;
+        let class = parcel.class;
+        self.ready.push(id, class);
     }
 
     /// None once the parcel is settled.
@@ -211,6 +228,11 @@ impl<T> Lanes<T> {
     /// Parcels that [`Lanes::pop_ready`] would give now.
     pub fn ready_len(&self) -> usize {
         self.ready.len()
+    }
+
+    /// Fresh parcels that are not blocked.
+    pub fn fresh_len(&self) -> usize {
+        self.fresh_len
     }
 
     /// All unsettled parcels, in no order (ids sort by age).
@@ -249,7 +271,8 @@ impl<T> Lanes<T> {
         let parcel = &mut self.parcels[index as usize];
         parcel.waits -= 1;
         if parcel.waits == READY {
-            self.ready.push(Reverse(ParcelId { sequence: parcel.sequence, index }));
+            let (id, class) = (ParcelId { sequence: parcel.sequence, index }, parcel.class);
+            self.ready.push(id, class);
         }
     }
 

@@ -17,8 +17,9 @@
 //!   settled; nothing else decides about order.
 //! - What is in memory is bounded per region; everything else waits in the journal.
 //! - A parcel is settled only by the region's 2xx, or because the region has everything in it already.
-//! - A parcel is sifted once and before it joins its lanes, in the order of its region: of two that say
+//! - A parcel is sifted once and before it joins its lanes, in the order of its conversations: of two that say
 //!   the same the first is delivered.
+//! - A region that works off a backlog shares itself between that and what comes now (`lag`, `lane`).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -56,6 +57,7 @@ pub mod envelope;
 pub mod feed;
 pub mod gaps;
 pub mod item;
+pub mod lag;
 pub mod lane;
 pub mod parts;
 pub mod poison;

@@ -18,10 +18,10 @@ use bytes::Bytes;
 
 use super::book::{Book, Done, Part, Rules};
 use super::breaker::State;
-use super::feed::Cursor;
 use super::item::{Errand, Item, Verdict};
+use super::lag::{Cursor, Lag};
 use super::lane::ParcelId;
-use crate::journal::{JournalIndex, Settled};
+use crate::journal::{JournalIndex, Position, Settled};
 use crate::metrics::{ForwardCells, RegionCells};
 use crate::wake::Notify;
 
@@ -60,8 +60,7 @@ pub struct Region {
     /// Workers on their way to [`Region::next`]: each of them takes one errand, so nobody else need
     /// be woken for it.
     coming: Cell<usize>,
-    lagging: Cell<bool>,
-    cursors: RefCell<Vec<Cursor>>,
+    lag: RefCell<Option<Lag>>,
     scratch: RefCell<Vec<u64>>,
     stopping: Cell<bool>,
     /// Rung when a lagging region has room again.
@@ -99,8 +98,7 @@ impl Region {
             idle: RefCell::default(),
             workers: Cell::new(0),
             coming: Cell::new(0),
-            lagging: Cell::new(false),
-            cursors: RefCell::default(),
+            lag: RefCell::default(),
             scratch: RefCell::default(),
             stopping: Cell::new(false),
             room,
@@ -124,29 +122,67 @@ impl Region {
     // The window, for `feed`.
 
     pub fn lagging(&self) -> bool {
-        self.lagging.get()
+        self.lag.borrow().is_some()
     }
 
-    /// From now on the region is served from the journals, from `cursors` on.
-    pub fn lag(&self, cursors: Vec<Cursor>) {
-        *self.cursors.borrow_mut() = cursors;
-        self.lagging.set(true);
+    /// From now on the region is served from the journals, from `cursors` on; its entries from `seen` on will all
+    /// come by.
+    pub fn lag(&self, cursors: Vec<Cursor>, seen: &[Position]) {
+        *self.lag.borrow_mut() = Some(Lag::new(cursors, seen));
         self.cells().lagging.set(1);
+    }
+
+    /// Of a lagging region entries before `seen` may not have come by.
+    pub fn missed(&self, seen: &[Position]) {
+        if let Some(lag) = self.lag.borrow_mut().as_mut() {
+            lag.miss(seen);
+        }
     }
 
     /// The region got as far as `at` in a pass.
     pub fn lag_from(&self, at: &[Cursor]) {
-        for (mine, at) in self.cursors.borrow_mut().iter_mut().zip(at) {
-            *mine = (*mine).max(*at);
+        if let Some(lag) = self.lag.borrow_mut().as_mut() {
+            lag.reach(at);
         }
     }
 
+    /// Of a lagging region.
     pub fn cursor(&self, journal: JournalIndex) -> Cursor {
-        self.cursors.borrow().get(journal).copied().unwrap_or_default()
+        self.lag.borrow().as_ref().map(|lag| lag.cursor(journal)).unwrap_or_default()
+    }
+
+    /// An entry comes over the channel: whether the region takes a parcel of these conversations from it.
+    pub fn comes(&self, journal: JournalIndex, lsn: u64, conversations: impl Iterator<Item = u64>) -> bool {
+        let mut lag = self.lag.borrow_mut();
+        let Some(lag) = lag.as_mut() else { return true };
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        scratch.extend(conversations);
+        let takes = lag.comes(journal, lsn, self.book.borrow().has_fresh_room(), &scratch);
+        if takes && lag.has_unread() {
+            self.cells().ahead.add(1);
+        }
+        takes
+    }
+
+    /// A pass comes to an entry behind the region's cursor: whether the region takes a parcel of these conversations
+    /// from it.
+    pub fn passes(
+        &self,
+        journal: JournalIndex,
+        at: Cursor,
+        conversations: impl Iterator<Item = u64>,
+    ) -> bool {
+        let mut lag = self.lag.borrow_mut();
+        let Some(lag) = lag.as_mut() else { return false };
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        scratch.extend(conversations);
+        lag.passes(journal, at, &scratch)
     }
 
     pub fn caught_up(&self) {
-        self.lagging.set(false);
+        *self.lag.borrow_mut() = None;
         self.cells().lagging.set(0);
     }
 
@@ -272,7 +308,7 @@ impl Region {
     }
 
     fn after(&self) {
-        if self.lagging.get() && self.wants_room.get() && self.has_room() {
+        if self.lagging() && self.wants_room.get() && self.has_room() {
             self.room.notify();
         }
         self.kick();

@@ -134,7 +134,7 @@ impl Due {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lane::Lanes;
+    use super::super::lane::{Class, Lanes};
     use super::*;
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn due_gives_the_earliest_and_nothing_early() {
         let mut lanes = Lanes::default();
-        let ids: Vec<_> = (0..4).map(|_| lanes.push(&[], ())).collect();
+        let ids: Vec<_> = (0..4).map(|_| lanes.push(&[], Class::Backlog, ())).collect();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut due = Due::default();

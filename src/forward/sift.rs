@@ -1,7 +1,7 @@
 //! Which events of a parcel are new: the one place where repeats are dropped.
 //!
-//! Every parcel of the core's regions comes by exactly once, in the order of its region, and is asked about
-//! before it joins its lanes. A second time it would be a repeat of itself.
+//! Every parcel of the core's regions comes by exactly once, in the order of its conversations (`lag`), and is
+//! asked about before it joins its lanes. A second time it would be a repeat of itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

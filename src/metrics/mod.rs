@@ -205,6 +205,8 @@ pub struct RegionCells {
     pub contacts_dropped: Counter,
     /// 1 while the region is fed from the journal instead of the channel.
     pub lagging: Gauge,
+    /// Parcels that it took from the channel meanwhile, ahead of what it had not read.
+    pub ahead: Counter,
 }
 
 /// What one forwarding core counts. `regions` has every region; cells of regions it does not own stay 0.

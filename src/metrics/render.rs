@@ -267,6 +267,11 @@ impl Registry {
             "1 while the region is fed from the journal because it was too slow for the channel.",
         );
         self.per_region(family, |cells| cells.lagging.get());
+        let family = page.counter(
+            "penstock_parcels_ahead_total",
+            "Parcels that went ahead of their region's backlog in the journal, which had nothing of their conversations.",
+        );
+        self.per_region(family, |cells| cells.ahead.get());
         let family =
             page.counter("penstock_parcels_cut_total", "Parcels cut from a webhook of several regions.");
         self.per_region(family, |cells| cells.cut.get());

@@ -238,6 +238,11 @@ impl Life {
         self.cores.iter().flat_map(|core| &core.regions).map(|region| region.waiting()).sum()
     }
 
+    /// Parcels that went ahead of their region's backlog.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.cores.iter().flat_map(|core| &core.regions).map(|region| region.cells().ahead.get()).sum()
+    }
+
     /// How its regions stand.
     pub(crate) fn tell(&self) -> String {
         let regions = self.cores.iter().flat_map(|core| &core.regions);

@@ -37,16 +37,19 @@ pub(crate) enum Mode {
 pub(crate) struct Network {
     pub(crate) truth: Rc<Truth>,
     modes: RefCell<[Mode; REGIONS.len()]>,
+    /// Regions that are up take their time: what piled up goes slowly, and traffic goes on meanwhile.
+    leisurely: bool,
     /// Conversations that are refused for ever, and how.
     pub(crate) poison: RefCell<HashSet<u32>>,
     poison_status: u16,
 }
 
 impl Network {
-    pub(crate) fn new(truth: Rc<Truth>, poison_status: u16) -> Self {
+    pub(crate) fn new(truth: Rc<Truth>, poison_status: u16, leisurely: bool) -> Self {
         Self {
             truth,
             modes: RefCell::new([Mode::Up; REGIONS.len()]),
+            leisurely,
             poison: RefCell::default(),
             poison_status,
         }
@@ -128,7 +131,8 @@ impl Line {
             }
             _ => {
                 take();
-                machine.exec.sleep(late).await;
+                let leisure = if network.leisurely { 20 + machine.below(1000) } else { 0 };
+                machine.exec.sleep(late + Duration::from_millis(leisure)).await;
             }
         }
         truth.told(&events);

@@ -34,6 +34,8 @@ struct World {
     to_make: u64,
     /// Little happens beside the traffic.
     calm: bool,
+    /// There is more traffic than regions take at once.
+    busy: bool,
     damaging: bool,
     sends: BinaryHeap<Reverse<(Duration, usize)>>,
     next_make: Duration,
@@ -83,6 +85,7 @@ pub(crate) fn run(seed: u64, loud: bool) -> Report {
     report.deaths = world.truth.deaths();
     report.webhooks = world.truth.webhooks() as u64;
     report.archives = u64::from(world.plan.archives);
+    report.ahead_worlds = u64::from(report.ahead > 0);
     report.trace = world.truth.trace();
     report.violations = world.truth.violations();
     report.time = elapsed();
@@ -100,10 +103,20 @@ impl World {
             Disk::sync_dir(&disk, above).unwrap();
         }
         let big = random.one_in(16);
-        let size = if big { 60 + random.below(300) } else { 4 + random.below(24) };
+        // Much traffic of many, and regions that take their time with what piled up.
+        let busy = !big && random.one_in(20);
+        let size = match (big, busy) {
+            (true, _) => 60 + random.below(300),
+            (_, true) => 60 + random.below(400),
+            _ => 4 + random.below(24),
+        };
         let status = [400, 404, 422, 500][random.below(4) as usize];
-        let network = Rc::new(Network::new(Rc::clone(&truth), status));
-        let conversations = 1 + random.below(if big { 60 } else { 8 }) as u32;
+        let network = Rc::new(Network::new(Rc::clone(&truth), status, busy));
+        let conversations = match (big, busy) {
+            (true, _) => 1 + random.below(60) as u32,
+            (_, true) => 20 + random.below(200) as u32,
+            _ => 1 + random.below(8) as u32,
+        };
         if random.one_in(3) {
             let poison = random.below(u64::from(conversations)) as u32;
             network.poison.borrow_mut().insert(poison);
@@ -134,6 +147,7 @@ impl World {
             conversations,
             to_make: size,
             calm,
+            busy,
             damaging: random.one_in(12),
             sends: BinaryHeap::new(),
             next_make: Duration::ZERO,
@@ -152,13 +166,14 @@ impl World {
     }
 
     fn live(&mut self) {
-        let mut crashes = 1 + self.random.below(6);
+        let mut crashes = if self.busy { self.random.below(3) } else { 1 + self.random.below(6) };
         loop {
             let last = crashes == 0;
             crashes = crashes.saturating_sub(1);
             let Some(life) = self.start() else { return };
             let end = self.one_life(&life, last);
             self.report.polls += life.exec().polls.get();
+            self.report.ahead += life.ahead();
             life.exec().end();
             drop(life);
             match end {
@@ -197,14 +212,16 @@ impl World {
     fn start(&mut self) -> Option<Life> {
         for round in 0..64 {
             let random = &mut self.random;
+            // With few of them channels overflow all the time.
+            let frames = if self.busy && random.one_in(2) { 60 } else { 6 };
             let plan = Plan {
                 ingest: 1 + random.below(3) as usize,
                 forward: 1 + random.below(3) as usize,
                 segment: [16, 24, 48][random.below(3) as usize] * 4096,
                 limits: Limits {
-                    frames: 1 + random.below(6) as usize,
+                    frames: 1 + random.below(frames) as usize,
                     held_bytes: if random.one_in(4) { 20_000 } else { 1 << 20 },
-                    window: 2 + random.below(30) as usize,
+                    window: 2 + random.below(if self.busy { 10 } else { 30 }) as usize,
                     kept: random.below(12) as usize,
                 },
                 ..self.plan.clone()
@@ -248,8 +265,12 @@ impl World {
         let (mut turns, mut stop_at) = (u64::MAX, Duration::MAX);
         if !last {
             match self.random.below(8) {
-                0..4 => turns = 1 + self.random.below(if self.calm { 30_000 } else { 600 }),
-                4..7 => self.disk.set_fuse(Some(self.random.below(if self.calm { 4000 } else { 160 }))),
+                0..4 => turns = 1 + self.random.below(if self.calm || self.busy { 30_000 } else { 600 }),
+                4..7 => self.disk.set_fuse(Some(self.random.below(if self.calm || self.busy {
+                    4000
+                } else {
+                    160
+                }))),
                 // Often before it has taken up what it found.
                 _ if self.random.one_in(2) => stop_at = elapsed(),
                 _ => stop_at = elapsed() + Duration::from_millis(self.random.below(3000)),

@@ -3,7 +3,7 @@
 //! Each parcel counts the lanes in which it is held up, each place says whether it is one of these. So a
 //! failure or an end costs a step per parcel whose standing changes, and nothing while nothing fails.
 
-use super::{Lanes, NONE, ParcelId};
+use super::{Class, Lanes, NONE, Parcel, ParcelId};
 
 /// In [`super::Parcel::blocked`]: the parcel failed itself.
 pub(super) const FAILING: u32 = 1 << 31;
@@ -58,17 +58,20 @@ impl<T> Lanes<T> {
                 let next = &mut self.places[behind as usize];
                 let parcel = next.parcel();
                 next.holder = if on { parcel | HELD_UP } else { parcel };
-                let blocked = &mut self.parcels[parcel as usize].blocked;
+                let Parcel { blocked, class, .. } = &mut self.parcels[parcel as usize];
+                let fresh = usize::from(*class == Class::Fresh);
                 if on {
                     *blocked += 1;
                     if *blocked == 1 {
                         self.blocked_len += 1;
+                        self.fresh_len -= fresh;
                         telling.push(parcel);
                     }
                 } else {
                     *blocked -= 1;
                     if *blocked == 0 {
                         self.blocked_len -= 1;
+                        self.fresh_len += fresh;
                         telling.push(parcel);
                     }
                 }

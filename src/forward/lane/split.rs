@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Lanes, NONE, PARKED, Parcel, ParcelId, RUNNING, claim};
+use super::{Class, Lanes, NONE, PARKED, Parcel, ParcelId, RUNNING, claim};
 
 /// Conversations and item of each part.
 type Parts<T> = Vec<(Vec<u64>, T)>;
@@ -29,10 +29,20 @@ impl<T> Lanes<T> {
         }
         let parcel = self.held(id, &[RUNNING, PARKED]);
         let (first, blocked) = (parcel.first, parcel.blocked);
+        let was = std::mem::take(&mut parcel.class);
+        self.fresh_len -= usize::from(was == Class::Fresh);
         let mut ids = Vec::with_capacity(parts.len());
         for (_, item) in parts {
-            let part =
-                Parcel { item: Some(item), sequence: id.sequence, first: NONE, waits: PARKED, blocked };
+            // Backlog, as whatever was parked.
+            let class = Class::Backlog;
+            let part = Parcel {
+                item: Some(item),
+                sequence: id.sequence,
+                first: NONE,
+                waits: PARKED,
+                blocked,
+                class,
+            };
             // Before the parcel's own slot is free: no part may be taken for it.
             ids.push(ParcelId { index: claim(&mut self.parcels, &mut self.free_parcels, part), ..id });
         }

@@ -7,6 +7,8 @@ struct Model {
     /// In the order of pushes: id, conversations, state.
     parcels: Vec<(ParcelId, Vec<u64>, Is)>,
     failing: Vec<ParcelId>,
+    /// Pushed as fresh and never parked.
+    fresh: Vec<ParcelId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,18 +30,19 @@ impl Model {
             .collect()
     }
 
-    /// Parcels behind one that fails, or behind one that is blocked.
-    fn blocked(&self) -> usize {
+    /// Parcels behind one that fails, or behind one that is blocked; and of the others those that are fresh.
+    fn blocked_and_fresh(&self) -> (usize, usize) {
         let mut holding: Vec<u64> = Vec::new();
-        let mut count = 0;
+        let (mut count, mut fresh) = (0, 0);
         for (id, conversations, _) in &self.parcels {
             let blocked = conversations.iter().any(|c| holding.contains(c));
             count += usize::from(blocked);
+            fresh += usize::from(!blocked && self.fresh.contains(id));
             if blocked || self.failing.contains(id) {
                 holding.extend(conversations);
             }
         }
-        count
+        (count, fresh)
     }
 
     fn set(&mut self, id: ParcelId, is: Is) {
@@ -87,14 +90,22 @@ fn follow_the_model(seed: u64) {
                 let wanted: Vec<u64> = (0..rng.below(5))
                     .map(|_| rng.below(conversations).wrapping_mul(0x9E37_79B9_7F4A_7C15))
                     .collect();
-                let id = lanes.push(&wanted, pushed);
+                let class = if rng.below(2) == 0 { Class::Fresh } else { Class::Backlog };
+                let id = lanes.push(&wanted, class, pushed);
+                if class == Class::Fresh {
+                    model.fresh.push(id);
+                }
                 model.parcels.push((id, wanted, Is::Idle));
                 pushed += 1;
             }
             4..7 => {
-                let expected = model.ready().first().copied();
-                assert_eq!(lanes.pop_ready(), expected, "seed {seed}: the oldest ready parcel");
-                if let Some(id) = expected {
+                let ready = model.ready();
+                let popped = lanes.pop_ready();
+                assert_eq!(popped.is_some(), !ready.is_empty(), "seed {seed}");
+                if let Some(id) = popped {
+                    let own = |other: &ParcelId| model.fresh.contains(other) == model.fresh.contains(&id);
+                    let oldest = ready.iter().find(|other| own(other));
+                    assert_eq!(Some(&id), oldest, "seed {seed}: the oldest ready parcel of its class");
                     model.set(id, Is::Running);
                 }
             }
@@ -102,6 +113,7 @@ fn follow_the_model(seed: u64) {
                 if let Some(id) = model.pick(&[Is::Running], &mut rng) {
                     lanes.park(id);
                     model.set(id, Is::Parked);
+                    model.fresh.retain(|other| *other != id);
                     if rng.below(2) == 0 {
                         lanes.block(id);
                         model.failing.push(id);
@@ -129,7 +141,8 @@ fn follow_the_model(seed: u64) {
         }
         assert_eq!(lanes.len(), model.parcels.len(), "seed {seed}");
         assert_eq!(lanes.ready_len(), model.ready().len(), "seed {seed}");
-        assert_eq!(lanes.blocked_len(), model.blocked(), "seed {seed}");
+        let lens = (lanes.blocked_len(), lanes.fresh_len());
+        assert_eq!(lens, model.blocked_and_fresh(), "seed {seed}");
         let mut ids: Vec<_> = lanes.ids().collect();
         ids.sort();
         assert_eq!(ids, model.parcels.iter().map(|p| p.0).collect::<Vec<_>>(), "seed {seed}");
@@ -140,12 +153,12 @@ fn follow_the_model(seed: u64) {
         model.parcels.retain(|p| p.0 != id);
     }
     while let Some(id) = lanes.pop_ready() {
-        assert_eq!(Some(&id), model.ready().first(), "seed {seed}");
+        assert!(model.ready().contains(&id), "seed {seed}");
         lanes.finish(id);
         model.parcels.retain(|p| p.0 != id);
     }
     assert!(model.parcels.is_empty(), "seed {seed}: {} parcels wait for ever", model.parcels.len());
-    assert_eq!(lanes.blocked_len(), 0, "seed {seed}");
+    assert_eq!((lanes.blocked_len(), lanes.fresh_len()), (0, 0), "seed {seed}");
     assert!(lanes.is_empty() && lanes.tails.is_empty(), "seed {seed}: empty lanes are given back");
     assert_eq!(lanes.places.len(), lanes.free_places.len(), "seed {seed}: so are places");
     assert_eq!(lanes.parcels.len(), lanes.free_parcels.len(), "seed {seed}: and slots");
@@ -161,10 +174,10 @@ fn random_lives_agree_with_the_model() {
 #[test]
 fn conversations_do_not_wait_for_each_other() {
     let mut lanes = Lanes::default();
-    let a1 = lanes.push(&[1], "a1");
-    let a2 = lanes.push(&[1], "a2");
-    let b1 = lanes.push(&[2], "b1");
-    let none = lanes.push(&[], "none");
+    let a1 = lanes.push(&[1], Class::Backlog, "a1");
+    let a2 = lanes.push(&[1], Class::Backlog, "a2");
+    let b1 = lanes.push(&[2], Class::Backlog, "b1");
+    let none = lanes.push(&[], Class::Backlog, "none");
     assert_eq!(lanes.pop_ready(), Some(a1));
     lanes.park(a1);
     assert_eq!(lanes.pop_ready(), Some(b1), "a parked head holds up its own lane only");
@@ -179,10 +192,10 @@ fn conversations_do_not_wait_for_each_other() {
 #[test]
 fn parcel_of_two_conversations_waits_for_both_and_holds_both() {
     let mut lanes = Lanes::default();
-    let a = lanes.push(&[1], ());
-    let b = lanes.push(&[2], ());
-    let both = lanes.push(&[1, 2, 1], ());
-    let after = lanes.push(&[2], ());
+    let a = lanes.push(&[1], Class::Backlog, ());
+    let b = lanes.push(&[2], Class::Backlog, ());
+    let both = lanes.push(&[1, 2, 1], Class::Backlog, ());
+    let after = lanes.push(&[2], Class::Backlog, ());
     assert_eq!((lanes.pop_ready(), lanes.pop_ready(), lanes.pop_ready()), (Some(a), Some(b), None));
     lanes.finish(b);
     assert_eq!(lanes.ready_len(), 0, "still behind a");
@@ -196,17 +209,17 @@ fn parcel_of_two_conversations_waits_for_both_and_holds_both() {
 #[test]
 fn blocked_parcels_are_those_behind_a_failing_one_near_or_far() {
     let mut lanes = Lanes::default();
-    let head = lanes.push(&[1], ());
-    lanes.push(&[1, 2], ());
-    lanes.push(&[2], ());
-    let free = lanes.push(&[3], ());
+    let head = lanes.push(&[1], Class::Backlog, ());
+    lanes.push(&[1, 2], Class::Backlog, ());
+    lanes.push(&[2], Class::Backlog, ());
+    let free = lanes.push(&[3], Class::Backlog, ());
     lanes.pop_ready();
     lanes.park(head);
     assert_eq!(lanes.blocked_len(), 0, "it waits for something else than its region");
     lanes.block(head);
     lanes.block(head);
     assert_eq!(lanes.blocked_len(), 2);
-    let late = lanes.push(&[3, 2], ());
+    let late = lanes.push(&[3, 2], Class::Backlog, ());
     assert!(lanes.is_blocked(late) && !lanes.is_blocked(free) && !lanes.is_blocked(head));
     lanes.finish(head);
     assert_eq!(lanes.blocked_len(), 0);
@@ -215,8 +228,8 @@ fn blocked_parcels_are_those_behind_a_failing_one_near_or_far() {
 #[test]
 fn parts_stand_in_the_lanes_of_their_conversations_and_nobody_passes() {
     let mut lanes = Lanes::default();
-    let whole = lanes.push(&[1, 2], "whole");
-    let behind = [lanes.push(&[1], "one"), lanes.push(&[2], "two")];
+    let whole = lanes.push(&[1, 2], Class::Backlog, "whole");
+    let behind = [lanes.push(&[1], Class::Backlog, "one"), lanes.push(&[2], Class::Backlog, "two")];
     lanes.pop_ready();
     for parts in [vec![(vec![1], "a")], vec![(vec![1], "a"), (vec![1, 2], "b")]] {
         assert!(lanes.split(whole, parts).is_err(), "a lane in no part, or in two");
@@ -236,10 +249,10 @@ fn parts_stand_in_the_lanes_of_their_conversations_and_nobody_passes() {
 #[test]
 fn retry_that_is_due_goes_before_younger_parcels() {
     let mut lanes = Lanes::default();
-    let old = lanes.push(&[1], ());
+    let old = lanes.push(&[1], Class::Backlog, ());
     lanes.pop_ready();
     lanes.park(old);
-    let young = lanes.push(&[2], ());
+    let young = lanes.push(&[2], Class::Backlog, ());
     lanes.unpark(old);
     assert_eq!((lanes.pop_ready(), lanes.pop_ready()), (Some(old), Some(young)));
 }
@@ -247,10 +260,10 @@ fn retry_that_is_due_goes_before_younger_parcels() {
 #[test]
 fn id_of_a_settled_parcel_finds_nothing_in_the_reused_slot() {
     let mut lanes = Lanes::default();
-    let first = lanes.push(&[1], 1);
+    let first = lanes.push(&[1], Class::Backlog, 1);
     lanes.pop_ready();
     lanes.finish(first);
-    let second = lanes.push(&[1], 2);
+    let second = lanes.push(&[1], Class::Backlog, 2);
     assert_eq!(second.index, first.index);
     assert_eq!(lanes.get(first), None);
     assert_eq!(lanes.get_mut(first), None);
@@ -261,8 +274,8 @@ fn id_of_a_settled_parcel_finds_nothing_in_the_reused_slot() {
 #[should_panic(expected = "not in a state")]
 fn waiting_parcel_cannot_be_settled() {
     let mut lanes = Lanes::default();
-    lanes.push(&[1], ());
-    let second = lanes.push(&[1], ());
+    lanes.push(&[1], Class::Backlog, ());
+    let second = lanes.push(&[1], Class::Backlog, ());
     lanes.finish(second);
 }
 

@@ -30,6 +30,7 @@ impl World {
         while self.to_make > 0 && self.next_make <= elapsed() {
             self.to_make -= 1;
             let pause = match self.random.below(4) {
+                _ if self.busy => self.random.below(250),
                 0 | 1 => self.random.below(3),
                 2 => self.random.below(60),
                 _ => self.random.below(1500),

@@ -22,6 +22,10 @@ pub(crate) struct Report {
     pub(crate) webhooks: u64,
     pub(crate) archives: u64,
     pub(crate) flips: u64,
+    /// Parcels that went ahead of their region's backlog.
+    pub(crate) ahead: u64,
+    /// Worlds in which some did.
+    pub(crate) ahead_worlds: u64,
 }
 
 impl Report {
@@ -41,19 +45,34 @@ impl Report {
         self.deaths += other.deaths;
         self.archives += other.archives;
         self.flips += other.flips;
+        self.ahead += other.ahead;
+        self.ahead_worlds += other.ahead_worlds;
     }
 }
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { crashes, power_cuts, recoveries_cut, stops, outages, time, .. } = self;
-        let Self { webhooks, events, acked, takes, repeats, polls, deaths, archives, flips, .. } = self;
+        let Self {
+            webhooks,
+            events,
+            acked,
+            takes,
+            repeats,
+            polls,
+            deaths,
+            archives,
+            flips,
+            ahead,
+            ahead_worlds,
+            ..
+        } = self;
         let days = time.as_secs_f64() / 86_400.0;
         write!(
             f,
             "{days:.1} days, {crashes} crashes ({power_cuts} of power, {recoveries_cut} in a start), {stops} stops, \
              {outages} outages; {webhooks} webhooks with {events} events, {acked} acknowledged, {takes} parcels taken, \
-             {repeats} events again, {deaths} given up, {flips} bits flipped; {archives} worlds with archives; {polls} turns"
+             {repeats} events again, {deaths} given up, {flips} bits flipped; {ahead} parcels ahead of a backlog in {ahead_worlds} worlds; {archives} worlds with archives; {polls} turns"
         )
     }
 }

@@ -53,7 +53,11 @@ impl World {
             return;
         }
         let random = &mut self.random;
-        let often = if self.calm { 120_000 } else { 2500 };
+        let often = match (self.calm, self.busy) {
+            (true, _) => 120_000,
+            (_, true) => 30_000,
+            _ => 2500,
+        };
         self.next_fault = elapsed() + Duration::from_millis(50 + random.below(often));
         match random.below(10) {
             0..6 => {
@@ -67,7 +71,7 @@ impl World {
                     6 => Mode::Brown(10, 503),
                     _ => Mode::Slow,
                 };
-                let longest = if random.one_in(6) { 600_000 } else { 4000 };
+                let longest = if random.one_in(6) && !self.busy { 600_000 } else { 4000 };
                 self.outage_ends[region] = Some(elapsed() + Duration::from_millis(random.below(longest)));
                 self.network.set(region, mode);
                 self.report.outages += 1;

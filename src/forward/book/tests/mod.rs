@@ -1,3 +1,4 @@
+mod share;
 mod sim;
 
 use super::*;
