@@ -15,11 +15,10 @@ use support::http::{self, Connection, Message};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender};
 use support::settings::{Rule, Settings};
-use support::{SECRET, eventually, signature};
+use support::{SECRET, TOKEN, eventually, signature};
 
 mod support;
 
-const TOKEN: &str = "a-token-that-is-long-enough-for-tests";
 /// What people write who are refused.
 const POISON: &str = "\"from\":\"44";
 /// A parcel dies when its second try is due, if enough others were taken.
@@ -38,7 +37,6 @@ impl Scene {
         let region = Region::start("eu");
         let rule = Rule::new(&region, "prefixes = [\"49\", \"44\"]\nretry = { attempts = 1 }");
         let mut settings = Settings::of(vec![rule]);
-        settings.admin = format!("token = \"{TOKEN}\"");
         change(&mut settings);
         let gateway = Gateway::start(settings);
         let unwanted = World::new(&["44"], 100, 0);
