@@ -44,10 +44,10 @@ Examples:
   penstock dead list --data-dir /var/lib/penstock --reason refused --status 422";
 
 const SHOW: &str = "\
-What is known of one dead letter, as JSON; `places` are those of its events among
-the events of the webhook, from 0 on, and empty if all that are for the region
-are in it. With --body the webhook follows as it came, whole, also where only a
-part of it was for this region: it shows what users wrote.
+What is known of one dead letter, as JSON; `places` are those of its events
+among the events of the webhook, from 0 on, and empty if all that are for the
+region are in it. With --body the webhook follows as it came, whole, also where
+only a part of it was for this region: it shows what users wrote.
 
 Exit codes:
   0 shown, 1 there is no such letter or it is damaged, 64 usage, 69 the gateway

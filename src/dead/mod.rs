@@ -18,6 +18,7 @@
 
 use bytes::Bytes;
 
+use crate::fault;
 use crate::journal::JournalId;
 
 pub mod desk;
@@ -172,6 +173,12 @@ pub struct Card {
     pub users: Vec<u64>,
     /// As in [`Letter::events`].
     pub events: Vec<u32>,
+}
+
+/// A mistake on request: a change that is not written.
+fn is_forgotten(what: What) -> bool {
+    what == What::Dropped && fault::planted("drop-forgotten")
+        || what == What::Replayed && fault::planted("replay-not-noted")
 }
 
 /// A letter that goes out again, by a person's order.

@@ -348,7 +348,9 @@ impl Segment {
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for change in changes {
             places.push(self.index_end as u32 + bytes.len() as u32);
-            change.push(self.salt, &mut bytes);
+            if !super::is_forgotten(change.what) {
+                change.push(self.salt, &mut bytes);
+            }
         }
         self.append(&[], &bytes, sync)?;
         Ok(changes.iter().zip(places).filter(|(change, at)| self.apply(change, *at)).count())
