@@ -15,8 +15,8 @@ use support::body::World;
 use support::gateway::{Gateway, run, serve};
 use support::http::{Connection, find, post};
 use support::ledger::Ledger;
-use support::region::Region;
-use support::sender::{Load, Sent, send_for};
+use support::region::{Mode, Region};
+use support::sender::{Load, Sender, Sent, post_one, send_for};
 use support::settings::{Rule, Settings};
 use support::{SECRET, archive, eventually, signature};
 
@@ -134,6 +134,41 @@ fn webhook_that_ends_the_process_while_repeats_are_looked_for_is_quarantined_and
 #[test]
 fn webhook_that_ends_the_process_while_its_parcel_is_made_is_quarantined_and_the_rest_flows() {
     forwarding_goes_on(|config| poisoned(config, "cut"));
+}
+
+/// It must be refused twice first, while others of its region are taken.
+#[test]
+fn webhook_that_ends_the_process_while_its_parcel_is_taken_apart_becomes_a_dead_letter_and_the_rest_flows() {
+    let mut regions = regions();
+    let command: fn(&Path) -> Command = |config| poisoned(config, "split");
+    let rule = |n: usize| {
+        let lines = format!("prefixes = [\"{}\"]\nretry = {{ attempts = 1 }}", PREFIXES[n]);
+        Rule::new(&regions[n], &lines)
+    };
+    let rules = vec![rule(0), rule(1)];
+    regions[0].set(Mode::Against(500, POISON));
+    let mut gateway = Gateway::start(Settings { command, ..Settings::of(rules) });
+    let sender = Sender::start(&load(&gateway, 1));
+    let mut webhook = World::new(&["1"], 40, POISON.len()).webhook(&[(30, false), (31, false)]);
+    let filling = "x".repeat(POISON.len());
+    webhook.body = String::from_utf8(webhook.body).unwrap().replace(&filling, POISON).into_bytes();
+    let mut ledger = Ledger::default();
+    ledger.add(vec![post_one(gateway.listen, webhook)]);
+    for crash in 1..=3 {
+        assert_eq!(gateway.wait_exit(PATIENCE * 3).code(), None, "crash {crash}");
+        ledger.killed(Instant::now());
+        assert_eq!(gateway.said().matches("penstock-fault: poison split").count(), crash);
+        gateway.start_again();
+    }
+    eventually("it is given up, whole", PATIENCE * 3, || {
+        gateway.is_ready() && gateway.metrics().total("penstock_dead_letters") == 1.0
+    });
+    assert_eq!(gateway.metrics().total("penstock_quarantined_total"), 1.0);
+    ledger.add(sender.stop());
+    let report = ledger.assert_kept_but(&gateway, &regions, PATIENCE * 3);
+    assert_eq!(report.dead.len(), 2, "both events of the poison, and nothing else: {report}");
+    let letter = &letters(&gateway)[0];
+    assert_eq!((letter["part"].as_u64(), letter["status"].as_u64()), (Some(0), Some(500)));
 }
 
 /// A version that can handle it gets it out; until then replays do no more harm than the webhook did.

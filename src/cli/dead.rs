@@ -69,8 +69,8 @@ order is stored and carried out at its next start. --stop takes it back for what
 has not gone out yet; see --state ordered in the list.
 
 Exit codes:
-  0 ordered (or counted), 1 something is damaged, 64 usage, 69 the gateway does
-  not answer, 74 the letters cannot be read or written, 78 bad configuration
+  0 ordered (or counted), 1 something is damaged or the region of some is not
+  configured: they stay letters, 64 usage, 69 the gateway does not answer, 74 the letters cannot be read or written, 78 bad configuration
 
 Examples:
   penstock dead replay --config /etc/penstock/penstock.toml --region eu
@@ -349,10 +349,12 @@ fn act(
         let said = letters_said(homeless);
         writeln!(
             out,
-            "{said} cannot go out: their region is not in the configuration; add it, or drop them"
+            "{said} cannot go out and stay as they are: found a region that is not in the configuration, expected one that \
+             is; configure it again and restart the gateway, or drop them (`penstock dead list` names their regions)"
         )?;
     }
-    Ok(verdict(&letters))
+    let verdict = verdict(&letters);
+    Ok(if homeless > 0 { FAILED } else { verdict })
 }
 
 fn letters_said(count: usize) -> String {

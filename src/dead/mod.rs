@@ -8,6 +8,7 @@
 //! shelf    one region: its segments, and the gaps in its conversations
 //! segment  a file of letters and its index
 //! record   their bytes (pure)
+//! disk     what of a file system they need
 //! words    filters and letters as people read and write them (pure)
 //! ```
 //!
@@ -22,6 +23,7 @@ use crate::fault;
 use crate::journal::JournalId;
 
 pub mod desk;
+pub mod disk;
 pub mod filter;
 mod gaps;
 pub mod graves;

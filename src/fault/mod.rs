@@ -184,6 +184,12 @@ pub const PLANTED: &[&str] = &[
     "drop-forgotten",
     "replay-not-noted",
     "gaps-go-with-their-segment",
+    "index-goes-first",
+    "letters-believed-unsynced",
+    "index-before-letters",
+    "letter-names-not-synced",
+    "index-not-synced",
+    "letters-not-synced",
     // Secrets.
     "second-secret-forgotten",
     "signed-with-another-secret",
