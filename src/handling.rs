@@ -31,6 +31,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
+use crate::fault;
 use crate::journal::{JournalId, JournalIndex};
 
 /// Crashes after which an entry is not handled any more.
@@ -156,7 +157,8 @@ impl Handling {
             }
         }
         let set: Vec<(Key, u64)> = (1..=SLOTS).filter_map(|slot| read(self.line(slot))).collect();
-        let panicked = set.iter().any(|(_, state)| state & PANICKED != 0);
+        let panicked =
+            set.iter().any(|(_, state)| state & PANICKED != 0) && !fault::planted("panic-accuses-all");
         for (key, state) in set {
             if panicked && state & PANICKED == 0 || !self.is_known(&key.journal) {
                 continue;
@@ -167,8 +169,9 @@ impl Handling {
                 tracing::error!("too many suspects: one more entry that ended the process cannot be counted");
                 continue;
             };
-            write(self.line(row), &key, crashes + 1);
-            self.suspects.insert(key, (crashes + 1, row));
+            let crashes = if fault::planted("crash-not-counted") { crashes } else { crashes + 1 };
+            write(self.line(row), &key, crashes);
+            self.suspects.insert(key, (crashes, row));
         }
         (1..=SLOTS).for_each(|slot| self.line(slot)[4].store(0, Relaxed));
     }
@@ -255,6 +258,7 @@ impl Watch {
         std::mem::forget(accused);
         self.slot[4].store(0, Release);
         if !self.handling.suspects.is_empty()
+            && !fault::planted("nobody-acquitted")
             && let Some((_, row)) = self.handling.suspects.get(&Key { journal: id, lsn, slot, step })
         {
             self.handling.line(*row)[4].store(0, Relaxed);

@@ -49,7 +49,7 @@ fn no_answer_leaves_before_its_commit_and_commits_are_shared() {
     println!("{acked} webhooks over 48 connections, {samples} samples, {share:.3} commits per webhook");
     assert!(samples > 10);
     assert!(share < 0.5, "{share:.3} commits per webhook: commits are not shared");
-    ledger.assert_kept(&regions, Duration::from_secs(30));
+    ledger.assert_kept(&gateway, &regions, Duration::from_secs(30));
 }
 
 #[test]

@@ -224,14 +224,14 @@ fn heals(stage: &mut Stage, broken: usize, trouble: &str, heal: impl FnOnce()) {
     let said = stage.gateway.said();
     assert_eq!(said.matches("cannot archive").count(), 1, "one line per episode: {said}");
     assert!(said.contains(trouble), "the log says why: {said}");
-    ledger.settle(&stage.regions, PATIENCE);
+    ledger.settle(&stage.gateway, &stage.regions, PATIENCE);
     heal();
     eventually("it archives again", PATIENCE * 2, || stage.metric("failing", broken) == 0.0);
     ledger.add(send_for(&stage.load(8), Duration::from_secs(1)));
     eventually("nothing is missing", PATIENCE, || {
         (0..3).all(|region| stage.metric("lag_seconds", region) == 0.0)
     });
-    ledger.assert_kept(&stage.regions, PATIENCE);
+    ledger.assert_kept(&stage.gateway, &stage.regions, PATIENCE);
     assert!(ledger.sent().iter().all(|sent| sent.acked().is_some()), "an answer failed");
     let records = stage.stop_and_read();
     archive::assert_kept(&records, &ledger.sent().iter().collect::<Vec<&Sent>>(), &NAMES);

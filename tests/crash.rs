@@ -68,7 +68,7 @@ fn survive(ingest: usize, forward: usize, mut bend: impl FnMut(&mut Random, &mut
     std::thread::sleep(Duration::from_millis(300));
     regions.iter_mut().for_each(|region| region.set(Mode::Ok));
     ledger.add(sender.stop());
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
     // Once all is settled and a moment has passed, even a kill brings nothing back.
     std::thread::sleep(Duration::from_secs(1));
     let before: Vec<usize> = regions.iter().map(Region::count).collect();
@@ -118,7 +118,7 @@ fn second_process_on_the_same_data_folder_refuses_and_the_first_is_undisturbed()
     let mut ledger = Ledger::default();
     ledger.add(sender.stop());
     assert!(ledger.sent().iter().all(|sent| sent.acked().is_some()), "the first process was disturbed");
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
 }
 
 #[test]
@@ -137,5 +137,5 @@ fn kill_during_recovery_changes_nothing() {
     }
     gateway.restart_with(1, 2);
     regions.iter_mut().for_each(|region| region.set(Mode::Ok));
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
 }

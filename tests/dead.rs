@@ -15,11 +15,10 @@ use support::http::{self, Connection, Message};
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender};
 use support::settings::{Rule, Settings};
-use support::{SECRET, eventually, signature};
+use support::{SECRET, TOKEN, eventually, signature};
 
 mod support;
 
-const TOKEN: &str = "a-token-that-is-long-enough-for-tests";
 /// What people write who are refused.
 const POISON: &str = "\"from\":\"44";
 /// A parcel dies when its second try is due, if enough others were taken.
@@ -38,7 +37,6 @@ impl Scene {
         let region = Region::start("eu");
         let rule = Rule::new(&region, "prefixes = [\"49\", \"44\"]\nretry = { attempts = 1 }");
         let mut settings = Settings::of(vec![rule]);
-        settings.admin = format!("token = \"{TOKEN}\"");
         change(&mut settings);
         let gateway = Gateway::start(settings);
         let unwanted = World::new(&["44"], 100, 0);
@@ -164,6 +162,95 @@ fn a_crash_between_a_letter_and_its_mark_makes_no_second_letter() {
         // A clean stop: the mark is there, and the letter is one still.
         assert_eq!(scene.gateway.terminate().0, Some(0));
     }
+}
+
+#[test]
+fn a_crash_before_a_letter_is_durable_leaves_its_parcel_to_be_tried() {
+    let fault = ("PENSTOCK_FAULT", "letter-write=sleep/60000".to_owned());
+    let mut scene = Scene::start(|settings| settings.environment.push(fault));
+    scene.others();
+    scene.send(1);
+    eventually("its letter is being written", DEATH, || {
+        scene.gateway.said().contains("penstock-fault: letter-write")
+    });
+    // Longer than any mark waits.
+    std::thread::sleep(Duration::from_secs(1));
+    scene.gateway.kill9();
+    scene.quiet();
+    scene.gateway.settings.environment.clear();
+    scene.region.set(Mode::Ok);
+    scene.gateway.restart();
+    let backlog = || scene.gateway.metrics().total("penstock_backlog_parcels");
+    eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
+    assert_eq!((scene.letters(), scene.taken().len()), (0, 1));
+}
+
+#[test]
+fn a_gap_is_told_once_over_restarts() {
+    let mut scene = Scene::start(|_| {});
+    scene.kill(1);
+    scene.region.set(Mode::Ok);
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        scene.gateway.kill9();
+        scene.gateway.restart();
+        let before = scene.taken().len();
+        scene.send(1);
+        eventually("the next one of its conversation is taken", DEATH, || scene.taken().len() > before);
+        // Longer than what was told waits to be written.
+        std::thread::sleep(Duration::from_secs(1));
+        let parcels = scene.region.parcels();
+        let last = parcels.iter().rfind(|parcel| http::find(parcel.body(), POISON.as_bytes()).is_some());
+        told.push(last.unwrap().head.header("penstock-gap-before").map(str::to_owned));
+    }
+    assert_eq!(told, [Some("1".to_owned()), None, None]);
+}
+
+#[test]
+fn a_letter_of_a_part_holds_the_events_of_that_part_alone() {
+    let mut scene = Scene::start(|_| {});
+    scene.others();
+    // One that is refused and one that is not.
+    let webhook = World::new(&["44", "49"], 1, 0).webhook(&[(0, false), (1, false)]);
+    support::sender::post_one(scene.gateway.listen, webhook);
+    scene.wait_for_letters(1);
+    scene.quiet();
+    let letter = scene.gateway.letters().remove(0);
+    assert_eq!((letter.places(), letter.shown["part"].as_u64()), (vec![0], Some(1)));
+}
+
+#[test]
+fn a_letter_whose_region_is_not_configured_stays_one_and_its_replay_says_what_to_do() {
+    let mut scene = Scene::start(|_| {});
+    scene.kill(2);
+    let known = scene.list(&[]);
+    let other = Region::start("other");
+    scene.gateway.terminate();
+    let eu = std::mem::replace(
+        &mut scene.gateway.settings.regions,
+        vec![Rule::new(&other, "prefixes = [\"49\", \"44\"]")],
+    );
+    // With the gateway, and without: the file of the configuration is that of the last start.
+    scene.gateway.restart();
+    for runs in [true, false] {
+        if !runs {
+            scene.gateway.terminate();
+        }
+        for more in [&["replay"][..], &["replay", "--yes"]] {
+            let (code, said, errors) = scene.dead_code(more);
+            assert_eq!(code, Some(1), "{said}{errors}");
+            for part in ["2 dead letters cannot go out", "not in the configuration", "configure it again"] {
+                assert!(said.contains(part), "{said}");
+            }
+        }
+        assert_eq!(scene.list(&[]), known, "they stay as they are");
+    }
+    scene.gateway.settings.regions = eu;
+    scene.region.set(Mode::Ok);
+    scene.gateway.restart();
+    scene.dead(&["replay", "--yes"]);
+    scene.wait_for_letters(0);
+    assert_eq!(scene.taken().len(), 2);
 }
 
 #[test]

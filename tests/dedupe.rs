@@ -415,7 +415,7 @@ fn a_provider_that_says_everything_again_is_heard_once_in_order_through_kills() 
         stop.store(true, SeqCst);
         threads.into_iter().for_each(|thread| ledger.add(thread.join().unwrap()));
     });
-    let report = ledger.assert_kept(&regions, Duration::from_secs(60));
+    let report = ledger.assert_kept(&gateway, &regions, Duration::from_secs(60));
     let dropped = gateway.metrics().total(DUPLICATES);
     println!("{} events, {dropped} repeats dropped since the last start", report.due);
     assert!(dropped > 100.0, "nothing was said again: the test tested nothing");

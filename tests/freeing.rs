@@ -132,7 +132,7 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
         }
         pause(&mut random);
         ledger.add(sender.stop());
-        let report = ledger.assert_kept(&regions[..DOWN], SETTLE);
+        let report = ledger.assert_kept(&gateway, &regions[..DOWN], SETTLE);
         let refused = report.sent - report.acked;
         written += bytes(&ledger);
         println!("part {part}: {} MiB in all, disk {} MiB, {refused} not acked", written >> 20, most >> 20);
@@ -156,7 +156,7 @@ fn disk_stays_flat_while_many_times_its_size_goes_through_between_kills_and_one_
     assert!(said.contains("thin") && said.contains("floor"), "{said}");
 
     regions[DOWN].set(Mode::Ok);
-    old.assert_kept(&regions[DOWN..], SETTLE);
+    old.assert_kept(&gateway, &regions[DOWN..], SETTLE);
     eventually("only the journals in use are left, and little of them", PATIENCE, || {
         folders(&data) == gateway.settings.ingest && !inspect(&data).contains("thin")
     });
@@ -190,7 +190,7 @@ fn repeat_is_dropped_although_the_segment_of_the_first_was_freed_also_after_a_ki
     ledger.add(send_for(&load(&gateway, &PREFIXES, 14 << 10, 400, 1), Duration::from_secs(2)));
     let journal = std::fs::read_dir(folder.path().join("journal")).unwrap().next().unwrap().unwrap().path();
     eventually("the first segment is gone", PATIENCE, || !journal.join("0000000001.seg").exists());
-    ledger.settle(&regions, SETTLE);
+    ledger.settle(&gateway, &regions, SETTLE);
     let before: Vec<usize> = regions.iter().map(Region::count).collect();
     let dropped = |gateway: &Gateway| {
         send(gateway);
@@ -216,7 +216,7 @@ fn journals_of_cores_that_are_no_more_go_with_their_folders() {
         gateway.restart_with(ingest, forward);
         eventually("journals that nobody writes are gone", PATIENCE, || folders(folder.path()) == ingest);
     }
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
 }
 
 #[test]
@@ -238,6 +238,6 @@ fn full_disk_drains_and_takes_webhooks_again_once_the_regions_are_back() {
     eventually("ready again", Duration::from_secs(60), || gateway.is_ready());
     ledger.add(send_for(&load(&gateway, &PREFIXES, 200, 200, 2), Duration::from_millis(500)));
     assert!(ledger.sent().last().is_some_and(|sent| sent.acked().is_some()));
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
     eventually("the disk is free", PATIENCE, || disk.used() < 16 << 20);
 }

@@ -127,7 +127,7 @@ fn nothing_is_found_beside_a_gateway_that_runs_was_killed_or_was_stopped() {
         assert_eq!(contents(&data), before, "a look changed something");
         gateway.restart();
     }
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn start_without_the_list_of_a_thin_segment_says_what_to_do_and_a_repair_brings_
     assert!(list.exists());
     regions[1].set(Mode::Ok);
     gateway.restart();
-    ledger.assert_kept(&regions[1..], SETTLE);
+    ledger.assert_kept(&gateway, &regions[1..], SETTLE);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn floor_list_and_headers_that_are_damaged_are_repaired_and_what_was_there_is_ke
     }
     regions[1].set(Mode::Ok);
     gateway.restart();
-    ledger.assert_kept(&regions[1..], SETTLE);
+    ledger.assert_kept(&gateway, &regions[1..], SETTLE);
     gateway.terminate();
     let (code, said) = fsck(&data, &[]);
     assert_eq!(code, 0, "{said}");

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use support::body::{World, ids};
 use support::http::{Connection, find};
 use support::ledger::Ledger;
+use support::letters::Letter;
 use support::metrics::Metrics;
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender, Sent, send_for};
@@ -123,8 +124,8 @@ fn check(fault: Fault, expected: &[&str]) {
     let load = Load { address, path: "/webhook".into(), world, connections: 2, rate: 500, seed: 7 };
     let mut ledger = Ledger::default();
     ledger.add(send_for(&load, Duration::from_millis(600)));
-    ledger.settle(&regions, Duration::from_millis(500));
-    let report = ledger.audit(&regions);
+    std::thread::sleep(Duration::from_secs(1));
+    let report = ledger.audit(&regions, &[]);
     assert!(report.acked > 50, "too few webhooks to judge by: {report}");
     for (name, list) in report.faults() {
         assert_eq!(!list.is_empty(), expected.contains(&name), "{fault:?}: {name}\n{report}");
@@ -176,6 +177,49 @@ fn ledger_sees_an_event_nobody_sent() {
     check(Fault::Invent, &["never sent"]);
 }
 
+#[test]
+fn ledger_balances_with_dead_letters_and_sees_wrong_ones() {
+    let regions = [Region::start("us"), Region::start("in")];
+    // Two people of the first region, one of the second.
+    let webhook = World::new(&["1", "91"], 2, 0).webhook(&[(0, false), (1, false), (2, false)]);
+    let letter = |region: &str, places: &[usize]| Letter {
+        shown: serde_json::json!({ "region": region, "places": places }),
+        webhook: webhook.body.clone(),
+    };
+    let another = World::new(&["1"], 1, 0).webhook(&[(0, false)]).body;
+    let altered = Letter { webhook: [&webhook.body[..], b" "].concat(), ..letter("us", &[]) };
+    let cases = [
+        // Letters, how many events are dead, what is wrong.
+        (vec![], 0, vec!["lost"]),
+        (vec![letter("us", &[]), letter("in", &[])], 3, vec![]),
+        (vec![letter("us", &[0]), letter("us", &[1]), letter("in", &[])], 3, vec![]),
+        (vec![letter("us", &[1]), letter("in", &[])], 2, vec!["lost"]),
+        (vec![letter("us", &[0, 1]), letter("us", &[1]), letter("in", &[])], 3, vec!["dead twice"]),
+        (vec![letter("us", &[0, 1, 2])], 3, vec!["wrong region"]),
+        (vec![altered, letter("in", &[])], 3, vec!["altered"]),
+        (
+            vec![letter("us", &[]), letter("in", &[]), Letter { webhook: another, ..letter("us", &[]) }],
+            3,
+            vec!["never sent"],
+        ),
+    ];
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    ledger.add(vec![Sent { webhook: webhook.clone(), sent: now, answered: Some((now, 200)) }]);
+    for (letters, dead, expected) in cases {
+        let report = ledger.audit(&regions, &letters);
+        assert_eq!(report.dead.len(), dead, "{report}");
+        let wrong = report.faults().into_iter().filter(|(_, list)| !list.is_empty());
+        assert_eq!(wrong.map(|(name, _)| name).collect::<Vec<_>>(), expected, "{report}");
+    }
+    let only = Sent { webhook: World::new(&["1"], 1, 0).webhook(&[(0, false)]), sent: now, answered: None };
+    deliver(&mut dial(regions[0].address), &only.webhook.body, SECRET, false);
+    let letters = [Letter { webhook: only.webhook.body.clone(), shown: letter("us", &[]).shown }];
+    let mut ledger = Ledger::default();
+    ledger.add(vec![only]);
+    assert_eq!(ledger.audit(&regions, &letters).dead_and_delivered.len(), 1);
+}
+
 /// What comes between a delivery and its repeat.
 #[derive(Debug, PartialEq, Eq)]
 enum Between {
@@ -216,7 +260,7 @@ fn repeat_is_excused_only_by_a_near_kill_or_cut_and_mostly_if_flagged() {
         deliver(&mut dial(regions[0].address), &webhook.body, SECRET, flagged);
         let now = Instant::now();
         ledger.add(vec![Sent { webhook, sent: now, answered: Some((now, 200)) }]);
-        let report = ledger.audit(&regions);
+        let report = ledger.audit(&regions, &[]);
         assert_eq!(report.repeats, 1);
         assert_eq!(report.is_clean(), excused, "{pause} ms, {between:?}, flagged {flagged}: {report}");
     }

@@ -69,7 +69,7 @@ fn outage(padding: usize, mode: Mode, seconds: u64) -> Outage {
 
     let mut ledger = Ledger::default();
     ledger.add(sender.stop());
-    ledger.assert_kept(&regions, Duration::from_secs(60 + 2 * seconds));
+    ledger.assert_kept(&gateway, &regions, Duration::from_secs(60 + 2 * seconds));
     let again = up.elapsed();
     let acks = [ledger.ack_times(calm, down), ledger.ack_times(down, up)].map(|mut times| p99(&mut times));
     let others =

@@ -88,7 +88,7 @@ fn nothing_is_lost_or_reordered_while_channels_and_windows_overflow_between_kill
     ledger.add(sender.stop());
     println!("{full} times a channel was full, {lagged} regions seen lagging");
     assert!(full > 10.0 && lagged > 10.0, "nothing overflowed: the test tested nothing");
-    ledger.assert_kept(&regions, SETTLE);
+    ledger.assert_kept(&gateway, &regions, SETTLE);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn drain(command: fn(&Path) -> Command) -> (f64, f64) {
     );
     assert!(backlog - before > 4 * LATE, "only {} were left: the test tested nothing", backlog - before);
     assert!(others < (backlog - before) / 2, "{others} of the backlog came first");
-    ledger.assert_kept(&regions, Duration::from_secs(120));
+    ledger.assert_kept(&gateway, &regions, Duration::from_secs(120));
     (gateway.metrics().total(AHEAD), lagging)
 }
 

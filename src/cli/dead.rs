@@ -44,9 +44,10 @@ Examples:
   penstock dead list --data-dir /var/lib/penstock --reason refused --status 422";
 
 const SHOW: &str = "\
-What is known of one dead letter, as JSON. With --body the webhook follows as it
-came, whole, also where only a part of it was for this region: it shows what
-users wrote.
+What is known of one dead letter, as JSON; `places` are those of its events
+among the events of the webhook, from 0 on, and empty if all that are for the
+region are in it. With --body the webhook follows as it came, whole, also where
+only a part of it was for this region: it shows what users wrote.
 
 Exit codes:
   0 shown, 1 there is no such letter or it is damaged, 64 usage, 69 the gateway
@@ -68,8 +69,8 @@ order is stored and carried out at its next start. --stop takes it back for what
 has not gone out yet; see --state ordered in the list.
 
 Exit codes:
-  0 ordered (or counted), 1 something is damaged, 64 usage, 69 the gateway does
-  not answer, 74 the letters cannot be read or written, 78 bad configuration
+  0 ordered (or counted), 1 something is damaged or the region of some is not
+  configured: they stay letters, 64 usage, 69 the gateway does not answer, 74 the letters cannot be read or written, 78 bad configuration
 
 Examples:
   penstock dead replay --config /etc/penstock/penstock.toml --region eu
@@ -348,10 +349,12 @@ fn act(
         let said = letters_said(homeless);
         writeln!(
             out,
-            "{said} cannot go out: their region is not in the configuration; add it, or drop them"
+            "{said} cannot go out and stay as they are: found a region that is not in the configuration, expected one that \
+             is; configure it again and restart the gateway, or drop them (`penstock dead list` names their regions)"
         )?;
     }
-    Ok(verdict(&letters))
+    let verdict = verdict(&letters);
+    Ok(if homeless > 0 { FAILED } else { verdict })
 }
 
 fn letters_said(count: usize) -> String {

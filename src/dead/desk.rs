@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::office::Ask;
 use super::{Failure, Letter, LetterId, Replay};
+use crate::fault;
 use crate::journal::JournalId;
 
 /// What a core orders.
@@ -83,19 +84,25 @@ impl Desk {
     /// What of a parcel that the journal takes for unsettled is a dead letter: a crash came between the
     /// letter and its mark. It is to be settled as dead, and not tried.
     pub fn held(&self, journal: &JournalId, lsn: u64, slot: u16) -> Option<&Held> {
-        self.found.held.get(&(*journal, lsn, slot))
+        self.found.held.get(&(*journal, lsn, slot)).filter(|_| !fault::planted("letter-forgotten"))
     }
 
     /// Conversations of `region` of which parcels were given up, with how many, and the region was not
     /// told by the start.
     pub fn gaps(&self, region: u32) -> impl Iterator<Item = (u64, u32)> + '_ {
-        let mine = self.found.gaps.iter().filter(move |((of, _), _)| *of == region);
+        let mine = self
+            .found
+            .gaps
+            .iter()
+            .filter(move |((of, _), _)| *of == region && !fault::planted("gap-forgotten"));
         mine.map(|((_, conversation), count)| (*conversation, *count))
     }
 
     /// A parcel that carried the conversation's gap was delivered.
     pub fn gap_told(&self, region: u32, conversation: u64) {
-        self.send(Order::GapTold { region, conversation });
+        if !fault::planted("told-gap-not-kept") {
+            self.send(Order::GapTold { region, conversation });
+        }
     }
 
     /// A letter to try again, if one is due; look with each tick. It stays a dead letter until

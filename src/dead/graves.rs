@@ -3,12 +3,12 @@
 //! One process has it at a time: whoever holds the lock of the data folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::disk::{Disk, Os};
 use super::filter::Filter;
 use super::record::{Added, Change, What};
 use super::segment::{Damage, DeadError, Segment, Slot, failed};
@@ -21,10 +21,10 @@ use crate::journal::record::{self as journal_record, Record};
 
 /// All dead letters.
 #[derive(Debug)]
-pub struct Graves {
+pub struct Graves<D = Os> {
     root: PathBuf,
-    sync: bool,
-    shelves: BTreeMap<String, Shelf>,
+    disk: D,
+    shelves: BTreeMap<String, Shelf<D>>,
     next: u64,
     key: UserKey,
     /// What the start found.
@@ -42,22 +42,28 @@ pub struct Stock {
 impl Graves {
     /// Reads all indexes. Nothing is made as long as there is no letter.
     pub fn open(data_dir: &Path, sync: bool) -> Result<Self, DeadError> {
+        Self::on(Os { sync }, data_dir)
+    }
+}
+
+impl<D: Disk> Graves<D> {
+    /// [`Graves::open`] on a disk of the caller's.
+    pub fn on(disk: D, data_dir: &Path) -> Result<Self, DeadError> {
         let root = data_dir.join("dead");
         let (mut shelves, mut damages) = (BTreeMap::new(), Vec::new());
-        let there = root.is_dir();
+        let there = disk.exists(&root);
         if there {
-            for entry in fs::read_dir(&root).map_err(failed("list folder", &root))? {
-                let entry = entry.map_err(failed("list folder", &root))?;
-                if entry.path().is_dir()
-                    && let Some(name) = entry.file_name().to_str()
-                {
-                    shelves.insert(name.to_owned(), Shelf::load(&root, name, sync, &mut damages)?);
-                }
+            for dir in [data_dir, &root] {
+                disk.sync_folder(dir).map_err(failed("sync folder", dir))?;
+            }
+            for name in disk.folders(&root).map_err(failed("list folder", &root))? {
+                let shelf = Shelf::load(&root, &name, disk.clone(), &mut damages)?;
+                shelves.insert(name, shelf);
             }
         }
-        let key = UserKey::open(&root, there).map_err(failed("open", &root))?;
+        let key = UserKey::open(&disk, &root, there).map_err(failed("open", &root))?;
         let last = shelves.values().flat_map(|s| &s.segments).filter_map(Segment::last_id).max();
-        Ok(Self { root, sync, shelves, next: last.map_or(0, |id| id.0 + 1), key, damages })
+        Ok(Self { root, disk, shelves, next: last.map_or(0, |id| id.0 + 1), key, damages })
     }
 
     /// What a list shows instead of a user, and can be searched for.
@@ -66,7 +72,7 @@ impl Graves {
     }
 
     pub fn stocks(&self) -> Vec<Stock> {
-        let stock = |shelf: &Shelf| Stock {
+        let stock = |shelf: &Shelf<D>| Stock {
             region: shelf.name.clone(),
             letters: shelf.alive(),
             bytes: shelf.bytes(),
@@ -84,17 +90,20 @@ impl Graves {
 
     /// Makes letters of `region` durable; on an error none of them is. They were named in this order.
     pub fn bury(&mut self, region: &str, letters: &[(LetterId, &Letter)]) -> io::Result<()> {
-        if !self.root.is_dir() {
-            fs::create_dir_all(&self.root)?;
-            if let (true, Some(data_dir)) = (self.sync, self.root.parent()) {
-                fs::File::open(data_dir)?.sync_all()?;
+        if !self.disk.exists(&self.root) {
+            self.disk.make_folder(&self.root)?;
+        }
+        if self.shelves.is_empty() {
+            if let Some(data_dir) = self.root.parent() {
+                self.disk.sync_folder(data_dir)?;
             }
-            self.key = UserKey::open(&self.root, true)?;
+            self.key = UserKey::open(&self.disk, &self.root, true)?;
         }
         let added: Vec<Added> = letters.iter().map(|(id, letter)| added(*id, letter, &self.key)).collect();
         let letters: Vec<_> = letters.iter().map(|(_, letter)| *letter).zip(&added).collect();
-        let (root, sync) = (&self.root, self.sync);
-        let shelf = self.shelves.entry(region.to_owned()).or_insert_with(|| Shelf::empty(root, region, sync));
+        let (root, disk) = (&self.root, &self.disk);
+        let shelf =
+            self.shelves.entry(region.to_owned()).or_insert_with(|| Shelf::empty(root, region, disk.clone()));
         shelf.bury(&letters)
     }
 
@@ -145,7 +154,7 @@ impl Graves {
         self.find(id).map(|(_, _, slot)| slot.state)
     }
 
-    fn find(&self, id: LetterId) -> Option<(&str, &Segment, &Slot)> {
+    fn find(&self, id: LetterId) -> Option<(&str, &Segment<D>, &Slot)> {
         self.shelves
             .values()
             .find_map(|shelf| shelf.find(id).map(|(segment, slot)| (shelf.name.as_str(), segment, slot)))
@@ -223,7 +232,7 @@ impl Graves {
     fn visit(
         &self,
         wanted: impl Fn(&str) -> bool,
-        mut visit: impl FnMut(&str, &Segment, &[u8]),
+        mut visit: impl FnMut(&str, &Segment<D>, &[u8]),
     ) -> io::Result<()> {
         for shelf in self.shelves.values().filter(|shelf| wanted(&shelf.name)) {
             for segment in &shelf.segments {
@@ -234,7 +243,7 @@ impl Graves {
     }
 }
 
-fn card(region: &str, segment: &Segment, index: &[u8], slot: &Slot) -> Option<Card> {
+fn card<D: Disk>(region: &str, segment: &Segment<D>, index: &[u8], slot: &Slot) -> Option<Card> {
     let (row, last) = segment.row(index, slot)?;
     Some(Card {
         id: row.id(),

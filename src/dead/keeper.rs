@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::desk::{Desk, Found, Held, Order};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
+use super::segment::Damage;
 use super::{Filter, Letter, LetterId, Replay, State, What};
 use crate::fault;
 use crate::journal::JournalId;
@@ -92,6 +93,7 @@ pub fn start(start: Start<'_>) -> io::Result<(Vec<Desk>, Office)> {
         done,
         cells,
     };
+    keeper.graves.damages.iter().for_each(|damage| keeper.note(damage));
     keeper.begin();
     std::thread::Builder::new().name("dead".into()).spawn(move || {
         match catch_unwind(AssertUnwindSafe(|| keeper.run())) {
@@ -159,6 +161,14 @@ struct Keeper {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
+}
+
+/// Counts a damage that is told.
+fn note(regions: &[Way], cells: &[DeadCells], damage: &Damage) {
+    let at = regions.iter().position(|way| way.name == damage.region());
+    if let Some(cells) = at.and_then(|at| cells.get(at)) {
+        cells.damaged.add(1);
+    }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -230,7 +240,10 @@ impl Keeper {
             Order::Record(id, answer) => match self.graves.letter(id) {
                 // Who asked may be gone.
                 Ok(Some((_, Ok(record)))) => answer.send(record).unwrap_or_default(),
-                Ok(Some((_, Err(damage)))) => tracing::error!(%damage, "a dead letter cannot go out"),
+                Ok(Some((_, Err(damage)))) => {
+                    self.note(&damage);
+                    tracing::error!(%damage, "a dead letter cannot go out");
+                }
                 Ok(None) => {}
                 Err(error) => tracing::error!(%error, "a dead letter cannot be read"),
             },
@@ -322,6 +335,7 @@ impl Keeper {
                     Ok(Some((card, Ok(record)))) => (card, record),
                     Ok(Some((_, Err(damage)))) => {
                         tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
+                        note(&self.regions, &self.cells, &damage);
                         bad.push((id, What::Kept));
                         continue;
                     }
@@ -416,6 +430,10 @@ impl Keeper {
         }
         self.count();
         Ok(Done { count, changed: changed?, homeless })
+    }
+
+    fn note(&self, damage: &Damage) {
+        note(&self.regions, &self.cells, damage);
     }
 
     fn count(&self) {

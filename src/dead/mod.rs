@@ -8,6 +8,7 @@
 //! shelf    one region: its segments, and the gaps in its conversations
 //! segment  a file of letters and its index
 //! record   their bytes (pure)
+//! disk     what of a file system they need
 //! words    filters and letters as people read and write them (pure)
 //! ```
 //!
@@ -18,9 +19,11 @@
 
 use bytes::Bytes;
 
+use crate::fault;
 use crate::journal::JournalId;
 
 pub mod desk;
+pub mod disk;
 pub mod filter;
 mod gaps;
 pub mod graves;
@@ -172,6 +175,12 @@ pub struct Card {
     pub users: Vec<u64>,
     /// As in [`Letter::events`].
     pub events: Vec<u32>,
+}
+
+/// A mistake on request: a change that is not written.
+fn is_forgotten(what: What) -> bool {
+    what == What::Dropped && fault::planted("drop-forgotten")
+        || what == What::Replayed && fault::planted("replay-not-noted")
 }
 
 /// A letter that goes out again, by a person's order.

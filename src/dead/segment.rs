@@ -3,13 +3,12 @@
 //! In memory is a slot per letter, so that a million of them take some tens of megabytes; all else is
 //! read from the index when it is asked for, and a webhook only when it is shown or goes out.
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::disk::{Disk, Os};
 use super::gaps::Gaps;
 use super::record::{self, Change, FileKind, Found, HEADER, HeaderFault, PREFIX, Row, What};
 use super::{Failure, LetterId, State};
@@ -26,6 +25,13 @@ pub struct Damage {
     pub at: u64,
     pub len: u64,
     pub what: &'static str,
+}
+
+impl Damage {
+    /// The region whose letters they are.
+    pub fn region(&self) -> &str {
+        self.path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default()
+    }
 }
 
 /// Why the dead letters cannot be read.
@@ -62,7 +68,8 @@ impl Slot {
 }
 
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(super) struct Segment<D = Os> {
+    disk: D,
     pub(super) number: u64,
     dir: PathBuf,
     salt: u64,
@@ -72,9 +79,9 @@ pub(super) struct Segment {
     /// Bytes of letters with the header.
     pub(super) letters_end: u64,
     pub(super) index_end: u64,
-    /// The two files, while letters are added.
-    open: Option<(File, File)>,
 }
+
+const KINDS: [FileKind; 2] = [FileKind::Letters, FileKind::Index];
 
 fn path(dir: &Path, number: u64, kind: FileKind) -> PathBuf {
     dir.join(match kind {
@@ -83,27 +90,16 @@ fn path(dir: &Path, number: u64, kind: FileKind) -> PathBuf {
     })
 }
 
-impl Segment {
-    pub(super) fn create(dir: &Path, number: u64, salt: u64, sync: bool) -> io::Result<Self> {
-        let new = |kind| {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(path(dir, number, kind))?;
-            file.write_all_at(&record::header(kind, salt), 0)?;
-            if sync {
-                file.sync_all()?
-            }
-            Ok(file)
-        };
-        let files = new(FileKind::Letters).and_then(|letters| Ok((letters, new(FileKind::Index)?)));
-        let files = files
-            .and_then(|files| if sync { File::open(dir)?.sync_all().map(|()| files) } else { Ok(files) });
+impl<D: Disk> Segment<D> {
+    pub(super) fn create(disk: D, dir: &Path, number: u64, salt: u64) -> io::Result<Self> {
+        let new = |kind| disk.create(&path(dir, number, kind), &record::header(kind, salt));
+        let made = KINDS.into_iter().try_for_each(new).and_then(|()| {
+            if fault::planted("letter-names-not-synced") { Ok(()) } else { disk.sync_folder(dir) }
+        });
         let (end, dir) = (HEADER as u64, dir.to_owned());
-        match files {
-            Ok(open) => Ok(Self {
+        match made {
+            Ok(()) => Ok(Self {
+                disk,
                 number,
                 dir,
                 salt,
@@ -111,12 +107,11 @@ impl Segment {
                 alive: 0,
                 letters_end: end,
                 index_end: end,
-                open: Some(open),
             }),
             Err(error) => {
                 // If they stay, the next start finds nothing in them.
-                for kind in [FileKind::Letters, FileKind::Index] {
-                    fs::remove_file(path(&dir, number, kind)).ok();
+                for kind in KINDS {
+                    disk.remove(&path(&dir, number, kind)).ok();
                 }
                 Err(error)
             }
@@ -126,28 +121,28 @@ impl Segment {
     /// Reads a segment, tells its gaps in order, and cuts what was never finished. `None` if nothing was
     /// ever in it: then it is gone.
     pub(super) fn load(
+        disk: D,
         dir: &Path,
         number: u64,
-        sync: bool,
         gaps: &mut Gaps,
         damages: &mut Vec<Damage>,
     ) -> Result<Option<Self>, DeadError> {
         let (letters_path, index_path) =
             (path(dir, number, FileKind::Letters), path(dir, number, FileKind::Index));
-        let open = |path: &Path| {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(failed("open", path))
-        };
-        let (letters, index_file) = (open(&letters_path)?, open(&index_path)?);
-        let index = fs::read(&index_path).map_err(failed("read", &index_path))?;
-        let letters_len = letters.metadata().map_err(failed("look at", &letters_path))?.len();
-        let mut head = vec![0; letters_len.min(HEADER as u64) as usize];
-        letters.read_exact_at(&mut head, 0).map_err(failed("read", &letters_path))?;
+        for path in [&letters_path, &index_path] {
+            if !disk.exists(path) {
+                disk.create(path, &[]).map_err(failed("make", path))?;
+            }
+            // What is found here is believed from now on, so a power cut must not take it away again.
+            if !fault::planted("letters-believed-unsynced") {
+                disk.sync(path).map_err(failed("sync", path))?;
+            }
+        }
+        let size = |path: &Path| disk.size(path).map_err(failed("look at", path));
+        let read = |path: &Path, len: u64| disk.read(path, 0, len as usize).map_err(failed("read", path));
+        let index = read(&index_path, size(&index_path)?)?;
+        let letters_len = size(&letters_path)?;
+        let head = read(&letters_path, letters_len.min(HEADER as u64))?;
         let salt_of = |file: &[u8], kind, path: &Path| match record::read_header(file, kind) {
             Err(source @ HeaderFault::Newer(_)) => Err(DeadError::Newer { path: path.to_owned(), source }),
             other => Ok(other.ok()),
@@ -173,7 +168,7 @@ impl Segment {
             _ if letters_len <= HEADER as u64 && index.len() <= HEADER => {
                 // Its making was not finished, so nothing was ever in it.
                 for path in [&letters_path, &index_path] {
-                    fs::remove_file(path).map_err(failed("remove", path))?;
+                    disk.remove(path).map_err(failed("remove", path))?;
                 }
                 return Ok(None);
             }
@@ -184,6 +179,7 @@ impl Segment {
             }
         };
         let mut segment = Self {
+            disk,
             number,
             dir: dir.to_owned(),
             salt,
@@ -191,27 +187,39 @@ impl Segment {
             alive: 0,
             letters_end: letters_len,
             index_end: index.len() as u64,
-            open: None,
         };
+        let known = damages.len();
         let mut loading = Loading { changes: Vec::new(), places: Vec::new(), damages, gaps };
         segment.read_index(&index, &index_path, &mut loading);
-        let again = segment.read_unlisted(&letters, &letters_path, letters_len, &mut loading)?;
-        let Loading { changes, .. } = loading;
+        let again = segment.read_unlisted(&letters_path, letters_len, &mut loading)?;
+        let Loading { changes, damages, .. } = loading;
         segment.slots.sort_by_key(|slot| slot.id);
         segment.alive = segment.slots.len();
         for (at, change) in changes {
             segment.apply(&change, at);
         }
-        let written = letters.set_len(segment.letters_end);
-        written.map_err(failed("cut", &letters_path))?;
+        if segment.alive == 0 && letters_len == 0 {
+            // Its removal was not finished.
+            damages.truncate(known);
+        }
+        let disk = &segment.disk;
+        if segment.letters_end != letters_len {
+            disk.cut(&letters_path, segment.letters_end).map_err(failed("cut", &letters_path))?;
+        }
         let at = segment.index_end;
-        let mut header = record::header(FileKind::Index, salt).to_vec();
-        header.truncate(if at <= HEADER as u64 { HEADER } else { 0 });
-        let written = index_file
-            .set_len(at)
-            .and_then(|()| index_file.write_all_at(&header, 0))
-            .and_then(|()| index_file.write_all_at(&again, at))
-            .and_then(|()| if sync && !again.is_empty() { index_file.sync_all() } else { Ok(()) });
+        let mut written = Ok(());
+        if at != index.len() as u64 {
+            written = disk.cut(&index_path, at);
+        }
+        if at <= HEADER as u64 {
+            written =
+                written.and_then(|()| disk.write(&index_path, 0, &record::header(FileKind::Index, salt)));
+        }
+        if !again.is_empty() {
+            written = written
+                .and_then(|()| disk.write(&index_path, at, &again))
+                .and_then(|()| disk.sync(&index_path));
+        }
         written.map_err(failed("write", &index_path))?;
         segment.index_end += again.len() as u64;
         Ok(Some(segment))
@@ -256,7 +264,6 @@ impl Segment {
     /// Looks for letters that the index does not name; the entries that it lacks.
     fn read_unlisted(
         &mut self,
-        file: &File,
         path: &Path,
         len: u64,
         loading: &mut Loading<'_>,
@@ -282,8 +289,7 @@ impl Segment {
         holes.push((at, len));
         let mut again = Vec::new();
         for (from, to) in holes.into_iter().filter(|(from, to)| from < to) {
-            let mut bytes = vec![0; (to - from) as usize];
-            file.read_exact_at(&mut bytes, from).map_err(failed("read", path))?;
+            let bytes = self.disk.read(path, from, (to - from) as usize).map_err(failed("read", path))?;
             let torn = record::walk(self.salt, &bytes, from as usize, |found| match found {
                 Found::Piece { at, len, fields } => {
                     let Some((row, _)) = Row::read(fields) else {
@@ -316,26 +322,30 @@ impl Segment {
     }
 
     /// Letters and their entries, made durable in this order: whoever is in the index is there.
-    pub(super) fn append(&mut self, letters: &[u8], index: &[u8], sync: bool) -> io::Result<()> {
-        if self.open.is_none() {
-            let open =
-                |kind| OpenOptions::new().read(true).write(true).open(path(&self.dir, self.number, kind));
-            self.open = Some((open(FileKind::Letters)?, open(FileKind::Index)?));
-        }
-        let Some((letters_file, index_file)) = &self.open else { return Ok(()) };
-        let write = |point: &dyn Fn() -> io::Result<()>, file: &File, bytes: &[u8], at: u64| {
+    pub(super) fn append(&mut self, letters: &[u8], index: &[u8]) -> io::Result<()> {
+        let disk = &self.disk;
+        let [letters_path, index_path] = KINDS.map(|kind| path(&self.dir, self.number, kind));
+        let write = |point, unsynced, path: &Path, at: u64, bytes: &[u8]| {
             if bytes.is_empty() {
                 return Ok(());
             }
-            point()?;
-            file.write_all_at(bytes, at)?;
-            if sync { file.sync_data() } else { Ok(()) }
+            fault::io(point)?;
+            disk.write(path, at, bytes)?;
+            if fault::planted(unsynced) { Ok(()) } else { disk.sync(path) }
         };
-        let written = write(&|| fault::io("letter-write"), letters_file, letters, self.letters_end)
-            .and_then(|()| write(&|| fault::io("index-write"), index_file, index, self.index_end));
+        let letters_written =
+            || write("letter-write", "letters-not-synced", &letters_path, self.letters_end, letters);
+        let index_written = || write("index-write", "index-not-synced", &index_path, self.index_end, index);
+        let written = match fault::planted("index-before-letters") {
+            false => letters_written().and_then(|()| index_written()),
+            true => index_written().and_then(|()| letters_written()),
+        };
         if let Err(error) = written {
             // What was written of it must not be found at a start and be a letter.
-            letters_file.set_len(self.letters_end).and_then(|()| index_file.set_len(self.index_end)).ok();
+            if !fault::planted("refused-letter-stays") {
+                disk.cut(&letters_path, self.letters_end).ok();
+                disk.cut(&index_path, self.index_end).ok();
+            }
             return Err(error);
         }
         self.letters_end += letters.len() as u64;
@@ -344,13 +354,15 @@ impl Segment {
     }
 
     /// Makes changes durable that have been looked at.
-    pub(super) fn change(&mut self, changes: &[Change], sync: bool) -> io::Result<usize> {
+    pub(super) fn change(&mut self, changes: &[Change]) -> io::Result<usize> {
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for change in changes {
             places.push(self.index_end as u32 + bytes.len() as u32);
-            change.push(self.salt, &mut bytes);
+            if !super::is_forgotten(change.what) {
+                change.push(self.salt, &mut bytes);
+            }
         }
-        self.append(&[], &bytes, sync)?;
+        self.append(&[], &bytes)?;
         Ok(changes.iter().zip(places).filter(|(change, at)| self.apply(change, *at)).count())
     }
 
@@ -368,11 +380,6 @@ impl Segment {
             }
         });
         Ok(all)
-    }
-
-    /// No letters are added any more.
-    pub(super) fn close(&mut self) {
-        self.open = None;
     }
 
     /// A letter was appended whose entry stands at `at`.
@@ -410,7 +417,7 @@ impl Segment {
 
     /// The whole index, for [`Segment::row`].
     pub(super) fn index(&self) -> io::Result<Vec<u8>> {
-        fs::read(path(&self.dir, self.number, FileKind::Index))
+        self.disk.read(&path(&self.dir, self.number, FileKind::Index), 0, self.index_end as usize)
     }
 
     fn conversations_in(fields: &[u8]) -> Vec<u64> {
@@ -420,11 +427,10 @@ impl Segment {
     /// Those of one letter.
     pub(super) fn conversations_of(&self, id: LetterId) -> io::Result<Vec<u64>> {
         let Some(slot) = self.slot(id) else { return Ok(Vec::new()) };
-        let file = File::open(path(&self.dir, self.number, FileKind::Index))?;
+        let (path, at) = (path(&self.dir, self.number, FileKind::Index), u64::from(slot.at));
         let mut prefix = [0; PREFIX];
-        file.read_exact_at(&mut prefix, u64::from(slot.at))?;
-        let mut piece = vec![0; record::piece_len(&prefix)];
-        file.read_exact_at(&mut piece, u64::from(slot.at))?;
+        prefix.copy_from_slice(&self.disk.read(&path, at, PREFIX)?);
+        let piece = self.disk.read(&path, at, record::piece_len(&prefix))?;
         Ok(record::piece(self.salt, &piece)
             .map(|(fields, _)| Self::conversations_in(fields))
             .unwrap_or_default())
@@ -448,10 +454,7 @@ impl Segment {
     pub(super) fn record(&self, id: LetterId, (at, len): (u64, u32)) -> Result<Bytes, Damage> {
         let path = path(&self.dir, self.number, FileKind::Letters);
         let damage = |what| Damage { path: path.clone(), at, len: u64::from(len), what };
-        let mut bytes = vec![0; len as usize];
-        File::open(&path)
-            .and_then(|file| file.read_exact_at(&mut bytes, at))
-            .map_err(|_| damage("a letter cannot be read"))?;
+        let bytes = self.disk.read(&path, at, len as usize).map_err(|_| damage("a letter cannot be read"))?;
         let head = record::piece(self.salt, &bytes).and_then(|(fields, _)| {
             Row::read(fields)
                 .map(|(row, record)| (row.id(), PREFIX + fields.len() - record.len(), record.len()))
@@ -464,10 +467,14 @@ impl Segment {
 
     /// Removes its files.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for kind in [FileKind::Letters, FileKind::Index] {
-            fs::remove_file(path(&self.dir, self.number, kind))?;
+        let remove = |kind| self.disk.remove(&path(&self.dir, self.number, kind));
+        // The letters first: without the index they would all be letters again.
+        if fault::planted("index-goes-first") {
+            return remove(FileKind::Index).and_then(|()| remove(FileKind::Letters));
         }
-        Ok(())
+        remove(FileKind::Letters)?;
+        self.disk.sync_folder(&self.dir)?;
+        remove(FileKind::Index)
     }
 }
 

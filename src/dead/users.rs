@@ -3,12 +3,12 @@
 //! Phones are few enough that a plain hash of one is as good as the phone. The key stays in the folder
 //! beside the letters, which hold the users anyway.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 use aws_lc_rs::hmac;
+
+use super::disk::Disk;
 
 const NAME: &str = "users.key";
 
@@ -17,35 +17,28 @@ pub(super) struct UserKey(hmac::Key);
 
 impl UserKey {
     /// The key in `dir`, made and kept there if `make` and there is none.
-    pub(super) fn open(dir: &Path, make: bool) -> io::Result<Self> {
+    pub(super) fn open(disk: &impl Disk, dir: &Path, make: bool) -> io::Result<Self> {
         let path = dir.join(NAME);
-        match fs::read(&path) {
-            Ok(bytes) if bytes.len() == 32 => Ok(Self::new(&bytes)),
-            Ok(_) => Err(io::Error::other(format!(
+        let there = disk.exists(&path);
+        if there && disk.size(&path)? != 32 {
+            return Err(io::Error::other(format!(
                 "{} is damaged, 32 bytes were expected; restore it, or remove it: then lists cannot be searched for \
                  the users of letters that are there already",
                 path.display()
-            ))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut bytes = [0; 32];
-                getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-                if make {
-                    let temporary = dir.join("users.key.tmp");
-                    let mut file = OpenOptions::new()
-                        .write(true)
-                        .create(true)
-                        .truncate(true)
-                        .mode(0o600)
-                        .open(&temporary)?;
-                    file.write_all(&bytes)?;
-                    file.sync_all()?;
-                    fs::rename(&temporary, &path)?;
-                    fs::File::open(dir)?.sync_all()?;
-                }
-                Ok(Self::new(&bytes))
-            }
-            Err(error) => Err(error),
+            )));
         }
+        if there {
+            return Ok(Self::new(&disk.read(&path, 0, 32)?));
+        }
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        if make {
+            let temporary = dir.join("users.key.tmp");
+            disk.create(&temporary, &bytes)?;
+            disk.rename(&temporary, &path)?;
+            disk.sync_folder(dir)?;
+        }
+        Ok(Self::new(&bytes))
     }
 
     fn new(bytes: &[u8]) -> Self {

@@ -131,6 +131,7 @@ pub fn shown(card: &Card, source: &dyn Fn(u32) -> Option<String>) -> Value {
         "first_tried_at": time(card.first_tried_ms),
         "died_at": time(card.last.at_ms),
         "events": card.event_count,
+        "places": card.events,
         "conversations": card.conversations.len(),
         "users": card.users.iter().map(|user| format!("{user:016x}")).collect::<Vec<_>>(),
         "body_bytes": card.body_len,

@@ -1,6 +1,7 @@
 //! The key log's bytes under tears and damage, and its files through a life.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -145,6 +146,45 @@ fn keeper(dir: &Path, now: u32, seen: &mut Seen, on: Arc<AtomicUsize>) -> Keeper
         failed: Box::new(|error| panic!("{error}")),
     };
     Keeper::start(start).unwrap()
+}
+
+/// As strict as a file system may be: a name is durable once its folder was synced, and not before. What would
+/// outlive a power cut is noted beside the folder.
+fn strict(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        fs::write(dir.with_extension(name), "")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_whose_mark_went_on_is_in_a_file_that_a_power_cut_cannot_take_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::open(dir.path(), true).unwrap();
+    folder.sync_dir = strict;
+    let start = Start {
+        core: 0,
+        folder,
+        inherited: Vec::new(),
+        window: 1000,
+        now: 1,
+        cells: Arc::new(ForwardCells::default()),
+        go_on: Box::new(|_| true),
+        failed: Box::new(|error| panic!("{error}")),
+    };
+    let mut keeper: Keeper<usize> = Keeper::start(start).unwrap();
+    keeper.keep(batch(0..3, 1)).unwrap();
+    until("the mark has gone on", || keeper.idle());
+    drop(keeper);
+    let keys = dir.path().join("keys");
+    for name in names(dir.path()) {
+        if !keys.with_extension(&name).exists() {
+            fs::remove_file(keys.join(&name)).unwrap();
+        }
+    }
+    let mut seen = Seen::new(DAY, 1 << 20, 1);
+    assert_eq!(Folder::open(dir.path(), true).unwrap().load(&mut seen, |_| true).unwrap().records, 3);
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {

@@ -305,7 +305,9 @@ impl Book {
                     _ => Cause::Answer,
                 };
                 self.breaker.note(outcome(Some(cause)), &mut self.rng, now);
-                if let Some(asked) = failed.asked.filter(|_| failed.is_overload() && !suspect) {
+                if let Some(asked) = failed.asked.filter(|_| {
+                    failed.is_overload() && !suspect && !fault::planted("wish-of-the-region-ignored")
+                }) {
                     self.breaker.hold(asked, now);
                 }
                 if !suspect {
@@ -436,7 +438,7 @@ impl Book {
             let side = sides.get_mut(lanes.get(id)?.side)?;
             side.tries.judge(standing, None, now);
             side.failures = 0;
-            Some(now)
+            (!fault::planted("outage-waits-on")).then_some(now)
         });
     }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::retry::{Rng, wait_asked};
+use crate::fault;
 
 /// It opens at half of this many outcomes failed, or more than half of them slow.
 const LEAST: usize = 20;
@@ -160,14 +161,14 @@ impl Breaker {
         if outcome.probe {
             self.note_probe(outcome, rng, now);
         } else if let Gate::Closed { since } = self.gate
-            && !outcome.suspect
+            && (!outcome.suspect || fault::planted("breaker-opens-for-poison"))
         {
             self.look_at(outcome, now);
             let count = self.recent.len();
             let many = count >= LEAST && (self.failed * 2 >= count || self.slow * 2 > count);
             if outcome.failed == Some(Cause::Gone) {
                 self.gate = Gate::Paused { probe_at: now + GONE_PROBE };
-            } else if many || self.unanswered >= UNANSWERED {
+            } else if (many || self.unanswered >= UNANSWERED) && !fault::planted("breaker-never-opens") {
                 if now.saturating_duration_since(since) >= RELAPSE {
                     self.pause = 0;
                 }
@@ -213,9 +214,10 @@ impl Breaker {
 
     /// A probe was taken.
     fn taken(&mut self, stage: usize, taken: u32, now: Instant) {
+        let last = stage + 1 == STAGES.len() || fault::planted("closed-by-one-probe");
         self.gate = if taken < STAGES[stage] {
             Gate::HalfOpen { stage, taken }
-        } else if stage + 1 < STAGES.len() {
+        } else if !last {
             Gate::HalfOpen { stage: stage + 1, taken: 0 }
         } else {
             self.forget();
@@ -224,7 +226,8 @@ impl Breaker {
     }
 
     fn open(&mut self, rng: &mut Rng, now: Instant) {
-        let seconds = PAUSES[self.pause.min(PAUSES.len() - 1)];
+        let at = if fault::planted("pauses-do-not-grow") { 0 } else { self.pause.min(PAUSES.len() - 1) };
+        let seconds = PAUSES[at];
         self.pause = (self.pause + 1).min(PAUSES.len() - 1);
         let pause = Duration::from_secs(seconds);
         // Up to a quarter more, so that the gateways of a fleet do not probe as one.

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fault;
+
 /// What each success is worth. Finagle's default is twice that.
 const PER_SUCCESS: f64 = 0.1;
 /// What comes without any success.
@@ -35,7 +37,7 @@ impl Retries {
     /// Spends one; false if there is none.
     pub fn spend(&mut self, now: Instant) -> bool {
         self.refill(now);
-        let any = self.left >= 1.0;
+        let any = self.left >= 1.0 || fault::planted("retries-unpaid");
         if any {
             self.left -= 1.0;
         }
@@ -82,7 +84,7 @@ impl Rate {
 
     /// One goes out; only when [`Rate::left`] is above 0.
     pub fn take(&mut self) {
-        if self.per_second > 0.0 {
+        if self.per_second > 0.0 && !fault::planted("rate-not-kept") {
             self.left -= 1.0;
         }
     }

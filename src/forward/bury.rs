@@ -13,6 +13,7 @@ use super::region::Region;
 use super::sift::News;
 use crate::dead::{Failure, Held, Letter, Replay};
 use crate::entry::Meta;
+use crate::fault;
 use crate::handling::Step;
 use crate::journal::read::Blocks;
 use crate::journal::record::{self, Record};
@@ -52,9 +53,16 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
             first_tried_ms: first_tried.map_or(0, |at| at.as_millis() as u64),
             received_at_ms: meta.received_at_ns() / 1_000_000,
             conversations: region.conversations(id),
-            events: if item.is_whole() { Vec::new() } else { places.collect() },
+            events: if item.is_whole() || fault::planted("letter-without-its-events") {
+                Vec::new()
+            } else {
+                places.collect()
+            },
             record: record.clone(),
         };
+        if fault::planted("mark-before-letter") {
+            self.keep(region, &item, &meta, Some(crate::journal::Settled::Dead));
+        }
         self.dead.bury(letter).await;
         let mark = region.buried(id);
         self.keep(region, &item, &meta, mark);

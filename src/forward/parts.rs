@@ -13,6 +13,7 @@ use super::book::Part;
 use super::item::Item;
 use crate::config::SourceKind;
 use crate::entry::Meta;
+use crate::fault;
 use crate::parse::{Event, Key, Parser, conversations};
 
 /// The parts of `item`, at least two; `None`: it has only one, or this version reads the webhook otherwise
@@ -43,7 +44,7 @@ pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> 
         }
         let (_, conversations, events) = &mut parts[at];
         conversations.extend(&found[place as usize].1);
-        if item.holds(place) {
+        if item.holds(place) && (events.is_empty() || !fault::planted("part-loses-an-event")) {
             events.push(place);
         }
     }
@@ -51,6 +52,9 @@ pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> 
     parts.retain(|(_, _, events)| !events.is_empty());
     if parts.len() < 2 {
         return None;
+    }
+    if fault::planted("parts-numbered-anew") {
+        (1..).zip(&mut parts).for_each(|(number, part)| part.0 = number);
     }
     let mut parts: Vec<Part> = parts
         .into_iter()

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Retry;
 use crate::dead::Reason;
+use crate::fault;
 
 /// Counted tries of a parcel that the region does not want.
 const REFUSALS: u32 = 5;
@@ -126,9 +127,11 @@ impl Tries {
         let Some(last) = self.last.take() else { return };
         let taken = standing.firsts.taken - last.firsts.taken;
         let failed = standing.firsts.failed - last.firsts.failed;
-        let open = closed_since.is_some_and(|since| since <= last.started);
+        let open = closed_since.is_some_and(|since| since <= last.started)
+            || fault::planted("outage-counts-as-tries");
         let crowded = standing.crowded.is_some_and(|at| at >= last.started);
-        let well = !crowded && failed * FAILING <= taken + failed;
+        let well =
+            !crowded && failed * FAILING <= taken + failed || fault::planted("brown-out-counts-as-tries");
         self.suspect = open && taken > 0;
         self.counts = self.suspect && well;
         if open && !well {
@@ -143,7 +146,7 @@ impl Tries {
 
     /// Why it is to be given up.
     pub fn verdict(&self, limits: &Retry) -> Option<Reason> {
-        if self.evidence < EVIDENCE {
+        if self.evidence < EVIDENCE && !fault::planted("dies-without-evidence") {
             None
         } else if self.unwanted >= REFUSALS {
             Some(Reason::Refused)

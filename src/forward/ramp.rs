@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fault;
+
 /// Share of `in_flight` that it begins with, and that is added each second.
 const STEP: f64 = 0.1;
 /// How long outcomes are collected before the next step is decided.
@@ -55,7 +57,8 @@ impl Ramp {
 
     /// The region accepts again.
     pub fn begin(&mut self, now: Instant) {
-        self.limit = (self.most as f64 * STEP).max(1.0);
+        let share = if fault::planted("ramp-begins-full") { 1.0 } else { STEP };
+        self.limit = (self.most as f64 * share).max(1.0);
         self.round = Round::new(now);
     }
 
@@ -83,7 +86,8 @@ impl Ramp {
     fn decide(&mut self, passed: Duration) {
         let Round { delivered, failed, took, .. } = self.round;
         let slow = delivered > 0 && took / delivered > (self.usual * 2).max(self.usual + SLOWER);
-        if failed * FAILURES > delivered + failed || slow && !self.usual.is_zero() {
+        let failing = failed * FAILURES > delivered + failed && !fault::planted("ramp-ignores-failures");
+        if failing || slow && !self.usual.is_zero() {
             self.limit = (self.limit / 2.0).max(1.0);
         } else if delivered > 0 {
             // A pause without traffic is no proof of strength.

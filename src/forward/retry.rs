@@ -14,6 +14,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use super::lane::ParcelId;
+use crate::fault;
 
 /// Bound of the first wait; it doubles with each failure.
 pub const BASE: Duration = Duration::from_secs(1);
@@ -41,6 +42,7 @@ pub fn wait(failures: u32, overloaded: bool, rng: &mut Rng) -> Duration {
     let bound = LONGEST.min(BASE * (1 << failures.saturating_sub(1).min(20)));
     let shortest = if overloaded { SHORTEST_OVERLOADED } else { SHORTEST };
     let nanos = rng.below(bound.as_nanos() as u64 + 1);
+    let shortest = if fault::planted("retries-at-once") { Duration::ZERO } else { shortest };
     Duration::from_nanos(nanos).max(shortest)
 }
 
@@ -52,7 +54,7 @@ pub fn wait_unwanted(failures: u32, rng: &mut Rng) -> Duration {
 
 /// How long to wait when the region asked for `asked`.
 pub fn wait_asked(asked: Duration) -> Duration {
-    asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1)
+    if fault::planted("any-wish-believed") { asked } else { asked.clamp(RETRY_AFTER.0, RETRY_AFTER.1) }
 }
 
 /// Random numbers to spread waits with: SplitMix64, eight bytes of state, the same from the same

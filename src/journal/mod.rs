@@ -51,7 +51,7 @@ pub mod view;
 pub mod writer;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod writer_tests;
 

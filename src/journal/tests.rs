@@ -13,7 +13,7 @@ mod freeing;
 /// The disk that the simulation of the whole gateway has, too.
 #[path = "../../tests/sim/disk.rs"]
 #[allow(dead_code, reason = "each of the two uses a part of it")]
-mod memory;
+pub(crate) mod memory;
 mod reading;
 mod world;
 

@@ -79,9 +79,9 @@ fn device_that_is_smaller_than_it_says_ends_the_process_and_a_healthy_copy_goes_
     let copied = Command::new("cp").arg("-a").arg(&data).arg(healthy.path()).status().unwrap();
     assert!(copied.success());
     drop(gateway);
-    let _gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &healthy.path().join("data"));
+    let gateway = Gateway::start_on(Settings::new(&regions, &PREFIXES), &healthy.path().join("data"));
     regions.iter_mut().for_each(|region| region.set(Mode::Ok));
-    let report = ledger.assert_kept(&regions, Duration::from_secs(60));
+    let report = ledger.assert_kept(&gateway, &regions, Duration::from_secs(60));
     let result = format!("ended with 74, {} acked, 0 lost on a healthy copy", report.acked);
     row("device full below its file system", "sparse image on a small tmpfs", 1, &result);
 }

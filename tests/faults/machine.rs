@@ -140,7 +140,7 @@ fn with_64_descriptors_a_crowd_is_kept_waiting_and_those_inside_are_served() {
     assert!(share < 0.7, "it spins: {share:.2} of a core");
     let mut ledger = Ledger::default();
     ledger.add(sender.stop());
-    let report = ledger.assert_kept(&regions, Duration::from_secs(60));
+    let report = ledger.assert_kept(&gateway, &regions, Duration::from_secs(60));
     let result = format!("{} acked, {share:.2} of a core over {crowded:.0?} of a crowd of 200", report.acked);
     row("64 file descriptors", "ulimit -n 64", 1, &result);
 }

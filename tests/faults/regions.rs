@@ -56,7 +56,7 @@ fn rude_regions_harm_nobody_else_and_get_everything_once_they_are_well() {
     std::thread::sleep(Duration::from_secs(1));
     let mut ledger = Ledger::default();
     ledger.add(sender.stop());
-    ledger.assert_kept(&regions, Duration::from_secs(120));
+    ledger.assert_kept(&gateway, &regions, Duration::from_secs(120));
     let [usual, steady] =
         [(calm, from), (from, to)].map(|(from, to)| p99(&mut ledger.delays(&regions, STEADY, from, to)));
     for (mode, tried) in modes.iter().zip(&tried[1..]) {

@@ -111,7 +111,7 @@ impl Stage {
         self.regions.iter_mut().for_each(|region| region.set(Mode::Ok));
         std::thread::sleep(Duration::from_millis(300));
         self.ledger.add(self.sender.take().unwrap().stop());
-        let report = self.ledger.assert_kept(&self.regions, SETTLE);
+        let report = self.ledger.assert_kept(&self.gateway, &self.regions, SETTLE);
         // So long it may take until a lag is seen.
         std::thread::sleep(Duration::from_secs(2));
         eventually("everything is archived", PATIENCE, || {

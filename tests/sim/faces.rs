@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use penstock::archive;
+use penstock::dead;
 use penstock::journal::buffer::BLOCK;
 use penstock::journal::disk::Disk;
 
@@ -270,5 +271,69 @@ impl archive::disk::Disk for MemoryDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         Disk::remove(self, path)
+    }
+}
+
+impl dead::disk::Disk for MemoryDisk {
+    fn folders(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let folders = MemoryDisk::folders(self, dir);
+        Ok(folders.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn files(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk::list(self, dir)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.has(path)
+    }
+
+    fn make_folder(&self, dir: &Path) -> io::Result<()> {
+        archive::disk::Disk::make_dir(self, dir)
+    }
+
+    fn sync_folder(&self, dir: &Path) -> io::Result<()> {
+        Disk::sync_dir(self, dir)
+    }
+
+    fn create(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+        Disk::write(self, file, bytes)?;
+        Disk::sync(self, file)
+    }
+
+    fn size(&self, file: &Path) -> io::Result<u64> {
+        Disk::size(self, file)
+    }
+
+    fn read(&self, file: &Path, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let bytes = Disk::read(self, file, at, len)?;
+        if bytes.len() == len { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn write(&self, file: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.space()?;
+        state.inode(file)?.put(at as usize, bytes);
+        Ok(())
+    }
+
+    fn sync(&self, file: &Path) -> io::Result<()> {
+        Disk::sync(self, file)
+    }
+
+    fn cut(&self, file: &Path, len: u64) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.step()?;
+        state.inode(file)?.set_len(len as usize);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk::rename(self, from, to)
+    }
+
+    fn remove(&self, file: &Path) -> io::Result<()> {
+        Disk::remove(self, file)
     }
 }

@@ -1,17 +1,20 @@
-//! The judge: compares what was sent and answered with what the regions were given.
+//! The judge: compares what was sent and answered with what the regions were given, and with what was given up.
 //!
 //! It knows the promise, not the gateway. After quiescence it demands of every webhook answered 200
-//! that each of its events was delivered to its own region, unaltered and properly signed; that where B
-//! was sent after A was answered and both are of one conversation, A's first delivery was over before
+//! that each of its events was delivered to its own region, unaltered and properly signed, or is a dead letter
+//! of that region, once and not both; that where B was sent after A was answered and both are of one conversation, A's first delivery was over before
 //! B's began; and that nothing was delivered twice but for a kill in between, or an answer cut off.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::body::ids;
+use super::body::{Webhook, ids};
+use super::gateway::Gateway;
 use super::http::find;
+use super::letters::Letter;
+use super::metrics::DEAD_LETTERS;
 use super::region::{Parcel, Region};
 use super::sender::Sent;
 use super::{SECRET, signature};
@@ -23,6 +26,9 @@ const UNMARKED_SECONDS: u64 = 1;
 /// An attempt counts as open at the kill if its answer left at most this long before it; 50 ms of this
 /// pass until [`super::gateway::Gateway::kill9`] calls the kill done.
 const IN_FLIGHT: Duration = Duration::from_millis(150);
+
+/// How often it is looked for more dead letters.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -44,7 +50,9 @@ pub struct Report {
     /// Deliveries of events beyond the first.
     pub repeats: usize,
     /// Events that were given up and are dead letters.
-    pub dead: usize,
+    pub dead: Vec<String>,
+    pub dead_twice: Vec<String>,
+    pub dead_and_delivered: Vec<String>,
     pub lost: Vec<String>,
     pub out_of_order: Vec<String>,
     pub unexcused: Vec<String>,
@@ -81,15 +89,15 @@ impl Ledger {
         &self.sent
     }
 
-    /// Waits until every event of an acked webhook was delivered, and then a little for what should
-    /// not come any more. Gives up at `limit`; [`Ledger::audit`] then names what is missing.
-    pub fn settle(&self, regions: &[Region], limit: Duration) {
+    /// Waits until every event of an acked webhook was delivered or died, and then a little for what should
+    /// not come any more. Gives up at `limit`; [`Ledger::audit`] then names what is missing. The dead letters.
+    pub fn settle(&self, gateway: &Gateway, regions: &[Region], limit: Duration) -> Vec<Letter> {
         let deadline = Instant::now() + super::patience(limit);
         let mut missing: HashMap<&str, ()> = HashMap::new();
         for sent in self.sent.iter().filter(|sent| sent.acked().is_some()) {
             missing.extend(sent.webhook.events.iter().map(|event| (event.id.as_str(), ())));
         }
-        let mut read = vec![0; regions.len()];
+        let (mut read, mut dead, mut look) = (vec![0; regions.len()], 0.0, Instant::now());
         while !missing.is_empty() && Instant::now() < deadline {
             for (region, read) in regions.iter().zip(&mut read) {
                 for parcel in region.parcels_from(*read) {
@@ -101,22 +109,43 @@ impl Ledger {
                     }
                 }
             }
-            std::thread::sleep(Duration::from_millis(50));
+            if look.elapsed() < LOOK {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
+            look = Instant::now();
+            let count = gateway.try_metrics().map_or(0.0, |metrics| metrics.total(DEAD_LETTERS));
+            if count != dead {
+                dead = count;
+                gateway.letters().iter().flat_map(|letter| self.events_of(letter, regions)).for_each(
+                    |(at, n)| {
+                        missing.remove(self.sent[at].webhook.events[n].id.as_str());
+                    },
+                );
+            }
         }
         std::thread::sleep(Duration::from_millis(500));
+        gateway.letters()
     }
 
-    /// Settles, judges, prints the table and fails the test if a promise was broken.
-    pub fn assert_kept(&self, regions: &[Region], limit: Duration) -> Report {
-        self.settle(regions, limit);
-        let report = self.audit(regions);
+    /// Settles, judges, prints the table and fails the test if a promise was broken, or anything died.
+    pub fn assert_kept(&self, gateway: &Gateway, regions: &[Region], limit: Duration) -> Report {
+        let report = self.assert_kept_but(gateway, regions, limit);
+        assert_eq!(report.dead.len(), 0, "nothing was to die: {report}");
+        report
+    }
+
+    /// The same where something may die.
+    pub fn assert_kept_but(&self, gateway: &Gateway, regions: &[Region], limit: Duration) -> Report {
+        let letters = self.settle(gateway, regions, limit);
+        let report = self.audit(regions, &letters);
         println!("{report}");
         assert!(report.is_clean(), "a promise was broken: {report}");
         assert!(report.acked > 0, "nothing was acked: the test tested nothing");
         report
     }
 
-    pub fn audit(&self, regions: &[Region]) -> Report {
+    pub fn audit(&self, regions: &[Region], letters: &[Letter]) -> Report {
         let mut report = Report { sent: self.sent.len(), ..Report::default() };
         let mut deliveries: HashMap<(usize, usize), Vec<Delivery>> = HashMap::new();
         for (at, region) in regions.iter().enumerate() {
@@ -128,11 +157,36 @@ impl Ledger {
             list.sort_by_key(|delivery| delivery.began);
         }
         report.delivered = deliveries.len();
+        let mut dead = HashSet::new();
+        for letter in letters {
+            let events = self.events_of(letter, regions);
+            // Of nobody's, or of nothing: what is in a webhook is known by any event of it.
+            if events.is_empty() {
+                report.unknown.push(format!("dead letter {}", letter.shown["id"]));
+            }
+            for (at, n) in events {
+                let Webhook { body, events } = &self.sent[at].webhook;
+                let id = || events[n].id.clone();
+                if regions[events[n].region].name != letter.region() {
+                    report.misrouted.push(id());
+                }
+                if *body != letter.webhook {
+                    report.altered.push(id());
+                }
+                match dead.insert((at, n)) {
+                    true => report.dead.push(id()),
+                    false => report.dead_twice.push(id()),
+                }
+                if deliveries.contains_key(&(at, n)) {
+                    report.dead_and_delivered.push(id());
+                }
+            }
+        }
         for (at, sent) in self.sent.iter().enumerate().filter(|(_, sent)| sent.acked().is_some()) {
             report.acked += 1;
             for (n, event) in sent.webhook.events.iter().enumerate() {
                 report.due += 1;
-                if !deliveries.contains_key(&(at, n)) {
+                if !deliveries.contains_key(&(at, n)) && !dead.contains(&(at, n)) {
                     report.lost.push(event.id.clone());
                 }
             }
@@ -147,6 +201,24 @@ impl Ledger {
         }
         self.check_order(&deliveries, &mut report);
         report
+    }
+
+    /// The events in a dead letter.
+    fn events_of(&self, letter: &Letter, regions: &[Region]) -> Vec<(usize, usize)> {
+        let known = ids(&letter.webhook).unwrap_or_default();
+        let Some((at, _)) = known.iter().find_map(|id| self.index.get(id)).copied() else {
+            return Vec::new();
+        };
+        // As they stand in the body.
+        let events = &self.sent[at].webhook.events;
+        let mut order: Vec<usize> = (0..events.len()).collect();
+        order.sort_unstable_by_key(|n| events[*n].range.start);
+        let places = letter.places();
+        let mine = |(place, n): &(usize, usize)| match places.is_empty() {
+            true => regions[events[*n].region].name == letter.region(),
+            false => places.contains(place),
+        };
+        order.into_iter().enumerate().filter(mine).map(|(_, n)| (at, n)).collect()
     }
 
     /// How long events of acked webhooks sent within `[from, to)` took from the answer to the delivery.
@@ -277,7 +349,7 @@ impl Report {
         self.faults().iter().all(|(_, list)| list.is_empty())
     }
 
-    pub fn faults(&self) -> [(&'static str, &[String]); 7] {
+    pub fn faults(&self) -> [(&'static str, &[String]); 9] {
         [
             ("lost", &self.lost),
             ("out of order", &self.out_of_order),
@@ -286,6 +358,8 @@ impl Report {
             ("wrong signature", &self.unsigned),
             ("wrong region", &self.misrouted),
             ("never sent", &self.unknown),
+            ("dead twice", &self.dead_twice),
+            ("dead and delivered", &self.dead_and_delivered),
         ]
     }
 }
@@ -293,7 +367,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sent, acked, due, delivered, repeats, dead, .. } = self;
-        let (lost, out_of_order) = (self.lost.len(), self.out_of_order.len());
+        let [dead, lost, out_of_order] = [dead, &self.lost, &self.out_of_order].map(Vec::len);
         writeln!(
             f,
             "LEDGER | sent {sent} | acked {acked} | delivered {delivered} | duplicates {repeats} | dead {dead} | \

@@ -13,6 +13,7 @@ pub const DUPLICATES: &str = "penstock_duplicates_total";
 pub const CHANGED: &str = "penstock_changed_events_total";
 pub const EVICTED: &str = "penstock_dedupe_evicted_total";
 pub const BACKLOG: &str = "penstock_backlog_parcels";
+pub const DEAD_LETTERS: &str = "penstock_dead_letters";
 pub const COMMITS: &str = "penstock_commits_total";
 pub const COMMITTED_ENTRIES: &str = "penstock_committed_entries_total";
 pub const ACK_SECONDS: &str = "penstock_ack_seconds";

@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod hosted;
 pub mod http;
 pub mod ledger;
+pub mod letters;
 pub mod metrics;
 pub mod region;
 pub mod sender;
@@ -28,6 +29,9 @@ pub mod settings;
 pub const SECRET: &str = "sample-app-secret";
 pub const VERIFY_TOKEN: &str = "sample-verify-token";
 pub const WASENDER_SECRET: &str = "sample-wasender-secret";
+
+/// Of the admin listener: without one it shows no dead letters.
+pub const TOKEN: &str = "a-token-that-is-long-enough-for-tests";
 
 /// Value of `x-hub-signature-256` for `body`.
 pub fn signature(secret: &str, body: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::gateway::serve;
 use super::region::Region;
-use super::{SECRET, VERIFY_TOKEN, WASENDER_SECRET};
+use super::{SECRET, TOKEN, VERIFY_TOKEN, WASENDER_SECRET};
 
 /// What a test may want different.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Settings {
             forward: 1,
             regions,
             limits: String::new(),
-            admin: String::new(),
+            admin: format!("token = \"{TOKEN}\""),
             archive: String::new(),
             segment: "16MiB",
             tables: String::new(),

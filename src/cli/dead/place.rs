@@ -30,7 +30,13 @@ pub(super) enum Letters {
     /// The gateway has them.
     Remote { admin: SocketAddr, token: String },
     /// Nobody else has them as long as the lock is held.
-    Local { graves: Box<Graves>, sources: Vec<String>, _lock: Flock<File> },
+    Local {
+        graves: Box<Graves>,
+        sources: Vec<String>,
+        /// Names; `None`: no configuration was given.
+        regions: Option<Vec<String>>,
+        _lock: Flock<File>,
+    },
 }
 
 impl Letters {
@@ -40,7 +46,10 @@ impl Letters {
             let graves =
                 Graves::open(&data_dir, true).map_err(|error| Failure::new(IO, error.to_string()))?;
             let sources = config.iter().flat_map(|config| &config.sources).map(|source| source.name.clone());
-            return Ok(Self::Local { graves: Box::new(graves), sources: sources.collect(), _lock: lock });
+            let sources = sources.collect();
+            let names = |config: &Config| config.regions.iter().map(|region| region.name.clone()).collect();
+            let regions = config.as_ref().map(names);
+            return Ok(Self::Local { graves: Box::new(graves), sources, regions, _lock: lock });
         }
         let Some(path) = &args.config else {
             let text = format!(
@@ -145,8 +154,13 @@ impl Letters {
 
     pub(super) fn act(&mut self, deed: Deed, wanted: &Wanted, dry_run: bool) -> anyhow::Result<Done> {
         match self {
-            Self::Local { graves, .. } => {
-                let ids = matched(graves, wanted)?;
+            Self::Local { graves, regions, .. } => {
+                let mut ids = matched(graves, wanted)?;
+                let count = ids.len();
+                if let (Deed::Replay { .. }, Some(regions)) = (deed, regions) {
+                    let known = |region: &str| regions.iter().any(|name| name == region);
+                    ids.retain(|id| graves.region(*id).is_some_and(known));
+                }
                 let what = match deed {
                     Deed::Replay { rate } => What::Ordered { rate },
                     Deed::Keep => What::Kept,
@@ -154,7 +168,7 @@ impl Letters {
                 };
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
                 let changed = if dry_run { 0 } else { graves.change(what, &ids, now)? };
-                Ok(Done { count: ids.len(), changed, homeless: 0 })
+                Ok(Done { count, changed, homeless: count - ids.len() })
             }
             Self::Remote { admin, token } => {
                 let (action, rate) = match deed {

@@ -14,6 +14,7 @@ use crate::parse::User;
 mod damage;
 mod gaps;
 mod lists;
+mod power;
 
 /// The record of a webhook with one event of `user`.
 pub(super) fn webhook(user: &str, text: &str) -> Bytes {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{Book, Death, Errand, Item};
 use crate::dead::Reason;
+use crate::fault;
 use crate::forward::breaker::Room;
 use crate::forward::item::DEAD_LETTERS;
 use crate::forward::lane::ParcelId;
@@ -63,7 +64,8 @@ impl Book {
     /// their time has come too.
     fn pop_ready(&mut self) -> Option<ParcelId> {
         while let Some(id) = self.lanes.pop_ready() {
-            if self.lanes.get(id).is_some_and(|held| !held.quarantined) {
+            let quarantined = |held: &super::Held| held.quarantined && !fault::planted("quarantined-tried");
+            if self.lanes.get(id).is_some_and(|held| !quarantined(held)) {
                 return Some(id);
             }
             self.lanes.park(id);

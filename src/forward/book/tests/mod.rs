@@ -217,6 +217,25 @@ fn open_breaker_lets_probes_through_and_a_success_makes_all_due() {
 }
 
 #[test]
+fn what_failed_before_an_outage_is_due_at_its_end() {
+    let mut desk = Desk::new(rules());
+    desk.push(0, &[0]);
+    let (id, _) = desk.next().unwrap();
+    desk.refuse(id, Failed { status: 500, asked: Some(SECOND * 3_000), uncertain: false });
+    desk.break_it(503);
+    for _ in 0..200 {
+        desk.pass(MS * 100);
+        while let Some((id, item)) = desk.next() {
+            desk.deliver(id);
+            if item.lsn == 0 {
+                return;
+            }
+        }
+    }
+    panic!("it waits on");
+}
+
+#[test]
 fn wish_of_the_region_holds_everything_and_is_bounded() {
     for (asked, expected) in [(0, 1), (3, 3), (86_400, 3_600)] {
         let mut desk = Desk::new(rules());
@@ -329,6 +348,31 @@ fn parcel_refused_twice_is_cut_and_its_parts_stand_in_its_place() {
     assert_eq!(desk.next().unwrap().1.lsn, 1, "its conversation goes on");
     assert_eq!(desk.deliver(of(1)), DELIVERED, "the last part settles the parcel");
     assert!(desk.book.groups.is_empty() && desk.book.sides.is_empty());
+}
+
+#[test]
+fn part_that_died_makes_its_parcel_a_dead_one_whoever_ends_last() {
+    for dead_first in [true, false] {
+        let mut desk = Desk::new(rules());
+        desk.push(0, &[1, 2]);
+        let (id, _) = desk.next().unwrap();
+        desk.fail(id, 500);
+        let part = |number: u16| Part {
+            number,
+            conversations: vec![u64::from(number)],
+            events: [u32::from(number)].into(),
+        };
+        assert!(desk.book.split(id, vec![part(1), part(2)], &None, desk.now));
+        desk.pass(MS);
+        let [(one, _), (other, _)] = [desk.next().unwrap(), desk.next().unwrap()];
+        if dead_first {
+            assert_eq!(desk.book.buried(one), None);
+            assert_eq!(desk.deliver(other), Done::Delivered { mark: Some(Settled::Dead), told: Vec::new() });
+        } else {
+            assert_eq!(desk.deliver(other), Done::Delivered { mark: None, told: Vec::new() });
+            assert_eq!(desk.book.buried(one), Some(Settled::Dead));
+        }
+    }
 }
 
 #[test]
