@@ -70,7 +70,8 @@ has not gone out yet; see --state ordered in the list.
 
 Exit codes:
   0 ordered (or counted), 1 something is damaged or the region of some is not
-  configured: they stay letters, 64 usage, 69 the gateway does not answer, 74 the letters cannot be read or written, 78 bad configuration
+  configured: they stay letters, 64 usage, 69 the gateway does not answer,
+  74 the letters cannot be read or written, 78 bad configuration
 
 Examples:
   penstock dead replay --config /etc/penstock/penstock.toml --region eu
