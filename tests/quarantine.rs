@@ -142,7 +142,7 @@ fn webhook_that_ends_the_process_while_its_parcel_is_taken_apart_becomes_a_dead_
     let mut regions = regions();
     let command: fn(&Path) -> Command = |config| poisoned(config, "split");
     let rule = |n: usize| {
-        let lines = format!("prefixes = [\"{}\"]\nretry = {{ attempts = 1 }}", PREFIXES[n]);
+        let lines = format!("prefixes = [\"{}\"]\nretry = {{ attempts = 3 }}", PREFIXES[n]);
         Rule::new(&regions[n], &lines)
     };
     let rules = vec![rule(0), rule(1)];

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::damage::{Damage, DeadError, failed};
 use super::disk::{Disk, Os};
 use super::filter::Filter;
 use super::record::{Added, Change, What};
-use super::segment::{Damage, DeadError, Segment, Slot, failed};
+use super::segment::{Segment, Slot};
 use super::shelf::Shelf;
 use super::users::UserKey;
 use super::{Card, Letter, LetterId, State};

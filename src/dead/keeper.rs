@@ -15,10 +15,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
+use super::damage::Damage;
 use super::desk::{Desk, Found, Held, Order};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
-use super::segment::Damage;
 use super::{Filter, Letter, LetterId, Replay, State, What};
 use crate::fault;
 use crate::journal::JournalId;

@@ -9,6 +9,7 @@
 //! segment  a file of letters and its index
 //! record   their bytes (pure)
 //! disk     what of a file system they need
+//! damage   what can be wrong with their files
 //! words    filters and letters as people read and write them (pure)
 //! ```
 //!
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use crate::fault;
 use crate::journal::JournalId;
 
+mod damage;
 pub mod desk;
 pub mod disk;
 pub mod filter;
@@ -37,13 +39,13 @@ mod tests;
 mod users;
 pub mod words;
 
+pub use damage::{Damage, DeadError};
 pub use desk::{Desk, Held};
 pub use filter::Filter;
 pub use graves::{Graves, Stock};
 pub use keeper::{Start, Way, start};
 pub use office::Office;
 pub use record::What;
-pub use segment::{Damage, DeadError};
 
 /// Names a letter for ever; rises with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::damage::{Damage, DeadError, failed};
 use super::disk::{Disk, Os};
 use super::gaps::Gaps;
 use super::record::{self, Change, FileKind, Found, HEADER, HeaderFault, PREFIX, Row, What};
@@ -16,36 +17,6 @@ use crate::fault;
 
 /// A new segment is begun at so many bytes of letters: small, since one goes when all in it has gone.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
-
-/// Something on the disk that is not as it was written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} byte {at}: {what} ({len} bytes)", path.display())]
-pub struct Damage {
-    pub path: PathBuf,
-    pub at: u64,
-    pub len: u64,
-    pub what: &'static str,
-}
-
-impl Damage {
-    /// The region whose letters they are.
-    pub fn region(&self) -> &str {
-        self.path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default()
-    }
-}
-
-/// Why the dead letters cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DeadError {
-    #[error("{what} {}: {source}", path.display())]
-    Io { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
-    Newer { path: PathBuf, source: HeaderFault },
-}
-
-pub(super) fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> DeadError + 'a {
-    move |source| DeadError::Io { what, path: path.to_owned(), source }
-}
 
 /// One letter in memory.
 #[derive(Debug, Clone, Copy)]
@@ -325,27 +296,28 @@ impl<D: Disk> Segment<D> {
     pub(super) fn append(&mut self, letters: &[u8], index: &[u8]) -> io::Result<()> {
         let disk = &self.disk;
         let [letters_path, index_path] = KINDS.map(|kind| path(&self.dir, self.number, kind));
-        let write = |point, unsynced, path: &Path, at: u64, bytes: &[u8]| {
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            fault::io(point)?;
+        let write = |path: &Path, at: u64, bytes: &[u8], unsynced: bool| {
             disk.write(path, at, bytes)?;
-            if fault::planted(unsynced) { Ok(()) } else { disk.sync(path) }
+            if unsynced { Ok(()) } else { disk.sync(path) }
         };
-        let letters_written =
-            || write("letter-write", "letters-not-synced", &letters_path, self.letters_end, letters);
-        let index_written = || write("index-write", "index-not-synced", &index_path, self.index_end, index);
+        let letters_written = || match letters {
+            [] => Ok(()),
+            bytes => fault::io("letter-write").and_then(|()| {
+                write(&letters_path, self.letters_end, bytes, fault::planted("letters-not-synced"))
+            }),
+        };
+        let index_written = || {
+            fault::io("index-write")?;
+            write(&index_path, self.index_end, index, fault::planted("index-not-synced"))
+        };
         let written = match fault::planted("index-before-letters") {
             false => letters_written().and_then(|()| index_written()),
             true => index_written().and_then(|()| letters_written()),
         };
         if let Err(error) = written {
             // What was written of it must not be found at a start and be a letter.
-            if !fault::planted("refused-letter-stays") {
-                disk.cut(&letters_path, self.letters_end).ok();
-                disk.cut(&index_path, self.index_end).ok();
-            }
+            disk.cut(&letters_path, self.letters_end).ok();
+            disk.cut(&index_path, self.index_end).ok();
             return Err(error);
         }
         self.letters_end += letters.len() as u64;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::damage::{Damage, DeadError, failed};
 use super::disk::{Disk, Os};
 use super::gaps::Gaps;
 use super::record::{self, Added, Change, What};
-use super::segment::{Damage, DeadError, SEGMENT_BYTES, Segment, Slot, failed};
+use super::segment::{SEGMENT_BYTES, Segment, Slot};
 use super::{Letter, LetterId};
 use crate::fault;
 

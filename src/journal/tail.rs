@@ -41,6 +41,8 @@ pub(super) struct Tail<G: Ground = Ring> {
     /// Segments made ahead: those taken from the channel already, and those that wait in it.
     ready: RefCell<VecDeque<Spare<G::Raw>>>,
     spares: Receiver<Spare<G::Raw>>,
+    /// Spares ordered and not taken yet.
+    coming: Cell<usize>,
     order: Box<dyn Fn(u64)>,
     /// Highest number ordered.
     ordered: Cell<u64>,
@@ -79,6 +81,7 @@ where
             ordered: Cell::new(seed.spares.last().map_or(seed.last_segment, |s| s.number)),
             ready: RefCell::new(seed.spares.into()),
             spares,
+            coming: Cell::new(0),
             order,
             rolling: Cell::new(false),
             pool,
@@ -130,8 +133,9 @@ where
     }
 
     fn keep_ahead(&self) {
-        let newest = self.active.borrow().as_ref().map_or(self.previous.get().0, |active| active.segment);
-        while self.ordered.get() < newest + AHEAD as u64 {
+        // Counted, not told from their numbers: of the spares that a start finds some may be missing in between.
+        while self.ready.borrow().len() + self.coming.get() < AHEAD {
+            self.coming.set(self.coming.get() + 1);
             self.ordered.set(self.ordered.get() + 1);
             (self.order)(self.ordered.get());
         }
@@ -211,7 +215,8 @@ where
     /// Seals the segment in use and takes the next one. False if there is none.
     pub(super) async fn roll(&self) -> io::Result<bool> {
         let ready = self.ready.borrow_mut().pop_front();
-        let Some(spare) = ready.or_else(|| self.spares.try_recv().ok()) else { return Ok(false) };
+        let came = || self.spares.try_recv().ok().inspect(|_| self.coming.set(self.coming.get() - 1));
+        let Some(spare) = ready.or_else(came) else { return Ok(false) };
         self.rolling.set(true);
         self.write_empty(FrameKind::Seal).await?;
         fault::point("sealed");

@@ -84,6 +84,23 @@ fn marks_that_piled_up_never_take_the_room_of_a_webhook_that_was_let_in() {
     done.recv_timeout(Duration::from_secs(10)).expect("both webhooks are durable");
 }
 
+/// Segments of another size are removed at a start, and with a full disk none may take their place.
+#[test]
+fn spares_that_are_missing_between_those_found_are_ordered_like_any_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_owned();
+    let found = spare::make(&dir, 4, SEGMENT, OpenMode::Buffered).unwrap();
+    let seed = Seed { spares: vec![found], last_segment: 1, last_end: 12288, ..seed(&dir) };
+    let (orders, ordered) = crossbeam_channel::unbounded();
+    let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
+    runtime.block_on(async {
+        let (wrote, _unread) = crossbeam_channel::unbounded();
+        let journal = Journal::new(seed, orders, wrote, BufferPool::new(2, Arc::default()), Arc::default());
+        assert_eq!(ordered.try_iter().map(|order| order.number).collect::<Vec<_>>(), [5, 6]);
+        assert_eq!(journal.spares_ready(), 1);
+    });
+}
+
 #[test]
 fn a_report_of_damage_on_a_full_disk_leaves_the_core_to_others_and_to_its_stop() {
     let (done_to, done) = std::sync::mpsc::channel();
