@@ -60,9 +60,7 @@ fn kill_at(stage: &mut Stage, point: &'static str, random: &mut Random) {
     while stage.fired(point) == before {
         tries += 1;
         assert!(tries <= TRIES, "{point} was not reached");
-        if point == "clean-mark-taken" {
-            leave_clean(stage);
-        }
+        prepare(stage, point);
         stage.arm(&format!("{point}={how}@{passing}"));
         stage.shipped(point.starts_with("stop-") || point.starts_with("clean-"));
         stage.gateway.start_again();
@@ -97,6 +95,21 @@ fn outage(stage: &mut Stage) {
     stage.regions[RARE].set(Mode::Ok);
 }
 
+/// Leaves what a start must find to come to `point`.
+fn prepare(stage: &mut Stage, point: &str) {
+    match point {
+        "clean-mark-taken" => leave_clean(stage),
+        "folder-emptied" | "folder-removed" => {
+            // Journals of cores that the next start has not.
+            start(stage, (3, 2));
+            std::thread::sleep(Duration::from_millis(500));
+            stage.kill();
+            (stage.gateway.settings.ingest, stage.gateway.settings.forward) = (1, 1);
+        }
+        _ => {}
+    }
+}
+
 /// A start and a stop in good order.
 fn leave_clean(stage: &mut Stage) {
     stage.shipped(true);
@@ -123,15 +136,6 @@ fn survive(cores: (usize, usize), points: &[&'static str], seed: u64) {
     }
     stage.regions[RARE].set(Mode::Ok);
     for point in LATE.into_iter().filter(|point| points.contains(point)) {
-        match point {
-            "folder-emptied" | "folder-removed" => {
-                start(&mut stage, (3, 2));
-                std::thread::sleep(Duration::from_millis(500));
-                stage.kill();
-                (stage.gateway.settings.ingest, stage.gateway.settings.forward) = (1, 1);
-            }
-            _ => {}
-        }
         kill_at(&mut stage, point, &mut random);
     }
     stage.shipped(false);
