@@ -170,11 +170,19 @@ impl<D: Disk> Segment<D> {
             segment.apply(&change, at);
         }
         if segment.alive == 0 && letters_len == 0 {
-            // Its removal was not finished.
+            // Its removal was not finished; what it knew of gaps a newer one knows.
             damages.truncate(known);
+            segment.remove().map_err(failed("remove", &letters_path))?;
+            return Ok(None);
+        }
+        if segment.letters_end < HEADER as u64 {
+            // All letters are lost, and others may follow.
+            let header = record::header(FileKind::Letters, salt);
+            segment.disk.write(&letters_path, 0, &header).map_err(failed("write", &letters_path))?;
+            segment.letters_end = HEADER as u64;
         }
         let disk = &segment.disk;
-        if segment.letters_end != letters_len {
+        if segment.letters_end < letters_len {
             disk.cut(&letters_path, segment.letters_end).map_err(failed("cut", &letters_path))?;
         }
         let at = segment.index_end;
