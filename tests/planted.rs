@@ -175,6 +175,7 @@ fn run(program: &PathBuf, filter: &str, planted: &str) -> (End, Duration, String
         .args([filter, "--nocapture"])
         .envs([("PENSTOCK_PLANTED", planted), ("PENSTOCK_KILLS", "2"), ("PENSTOCK_PATIENCE", PATIENCE)])
         .env_remove("PENSTOCK_SEED")
+        .env_remove("PENSTOCK_SEEDS")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .stdout(file.try_clone().unwrap())

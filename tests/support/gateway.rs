@@ -169,7 +169,7 @@ impl Gateway {
         let deadline = Instant::now() + READY_WITHIN;
         while !self.is_ready() {
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the gateway ended with {status} before it was ready");
+                panic!("the gateway ended with {status} before it was ready; it said:\n{}", self.said());
             }
             assert!(Instant::now() < deadline, "not ready within {READY_WITHIN:?}");
             std::thread::sleep(Duration::from_millis(10));
