@@ -329,3 +329,20 @@ fn verdict(attempt: &Attempt) -> Verdict {
     };
     Verdict::Failed(Failed { status, asked, uncertain: attempt.sent_bytes })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_2xx_is_a_delivery() {
+        for status in 200..600 {
+            let attempt = Attempt {
+                outcome: Outcome::Answered { status, retry_after: None },
+                sent_bytes: true,
+                opened: 0,
+            };
+            assert_eq!(matches!(verdict(&attempt), Verdict::Delivered), status < 300, "{status}");
+        }
+    }
+}
