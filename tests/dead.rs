@@ -72,6 +72,11 @@ impl Scene {
         }
     }
 
+    fn wait_settled(&self) {
+        let backlog = || self.gateway.metrics().total("penstock_backlog_parcels");
+        eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
+    }
+
     fn send(&self, count: usize) -> Vec<Vec<u8>> {
         let bodies: Vec<Vec<u8>> = (0..count).map(|n| self.unwanted.webhook(&[(n, false)]).body).collect();
         for body in &bodies {
@@ -153,8 +158,7 @@ fn a_crash_between_a_letter_and_its_mark_makes_no_second_letter() {
     scene.gateway.settings.environment.clear();
     for _ in 0..2 {
         scene.gateway.restart();
-        let backlog = || scene.gateway.metrics().total("penstock_backlog_parcels");
-        eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
+        scene.wait_settled();
         assert_eq!(scene.letters(), 1);
         assert_eq!(scene.list(&[]).len(), 1);
         let now = scene.region.parcels().iter().filter(|parcel| parcel.body() == bodies[0]).count();
@@ -180,8 +184,7 @@ fn a_crash_before_a_letter_is_durable_leaves_its_parcel_to_be_tried() {
     scene.gateway.settings.environment.clear();
     scene.region.set(Mode::Ok);
     scene.gateway.restart();
-    let backlog = || scene.gateway.metrics().total("penstock_backlog_parcels");
-    eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
+    scene.wait_settled();
     assert_eq!((scene.letters(), scene.taken().len()), (0, 1));
 }
 
@@ -444,8 +447,7 @@ fn a_disk_that_fails_ends_the_process_and_loses_nothing() {
     scene.gateway.settings.environment.clear();
     scene.region.set(Mode::Ok);
     scene.gateway.restart();
-    let backlog = || scene.gateway.metrics().total("penstock_backlog_parcels");
-    eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
+    scene.wait_settled();
     // A letter, or delivered; never both and never neither.
     assert_eq!(scene.letters() + scene.taken().len(), 1);
     assert!(bodies.iter().all(|body| scene.letters() == 1 || scene.taken().contains_key(body)));

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tempfile::TempDir;
 
 use crate::child::{Server, free_address, get};
 use crate::pool::prefixes;
@@ -104,6 +105,12 @@ impl Gateway {
             enters: total("penstock_ring_enters_total"),
         })
     }
+}
+
+/// A folder below `dir` for the journals of a run; it goes with what is returned.
+pub fn folder(dir: &Path) -> anyhow::Result<TempDir> {
+    let folder = tempfile::Builder::new().prefix(".penstock-loadtest-").tempdir_in(dir);
+    folder.with_context(|| format!("make a folder in {}", dir.display()))
 }
 
 /// Starts the gateway and waits until it is ready.

@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use crate::archive::{self, Archived};
 use crate::child::{Server, free_address};
 use crate::cpu::{Usage, steal};
-use crate::gateway::{Counters, Gateway, PATH, SECRET};
+use crate::gateway::{self, Counters, Gateway, PATH, SECRET};
 use crate::generator::{self, Plan, Sent, Webhooks};
 use crate::pool::Pool;
 use crate::sink::{self, Sink};
@@ -124,10 +124,7 @@ pub struct Run {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.pairs > 0 && args.seconds > 0, "pairs and seconds must be at least 1");
     ensure!(args.server_cpu != args.load_cpu, "server and load need a CPU each");
-    let folder = tempfile::Builder::new()
-        .prefix(".penstock-loadtest-")
-        .tempdir_in(&args.folder)
-        .with_context(|| format!("make a folder in {}", args.folder.display()))?;
+    let folder = gateway::folder(&args.folder)?;
     let sink = sink::start("127.0.0.1:0".parse()?, Some(args.load_cpu))?;
     let (stolen, total) = steal();
     let mut run = Run::default();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::gateway::{Gateway, PATH, SECRET, of_region};
+use crate::gateway::{self, Gateway, PATH, SECRET, of_region};
 use crate::generator::{self, Load, Plan, Webhooks};
 use crate::pool::Numbered;
 use crate::sink;
@@ -88,10 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.seconds > 0 && args.before > 0, "seconds and before must be at least 1");
     ensure!(args.load > 0.0 && args.load < 1.0, "load must be above 0 and below 1");
     ensure!(args.server_cpu != args.load_cpu, "gateway and load need a CPU each");
-    let folder = tempfile::Builder::new()
-        .prefix(".penstock-loadtest-")
-        .tempdir_in(&args.folder)
-        .with_context(|| format!("make a folder in {}", args.folder.display()))?;
+    let folder = gateway::folder(&args.folder)?;
     let count = usize::from(args.regions);
     let regions = Regions::new(count - 1)?;
     let taking = Arc::clone(&regions);
@@ -185,16 +182,7 @@ impl Run<'_> {
         load.sent.record.store(false, Relaxed);
         let sent = Arc::clone(&load.sent);
         let mut load = Some(load);
-        let mut acks = None;
-        let mut end = || -> anyhow::Result<()> {
-            if let Some(load) = load.take() {
-                acks = Some(load.stop()?);
-            }
-            Ok(())
-        };
-        if end_load {
-            end()?;
-        }
+        let ended = if end_load { load.take().map(Load::stop).transpose()? } else { None };
         let waiting = self.metric("penstock_backlog_parcels")?;
         let journal = size(&self.gateway.data)?;
         println!(
@@ -218,13 +206,12 @@ impl Run<'_> {
         let drained = self.settled(&sent.numbers, rate / 20, ideal * 3 + SETTLE);
         let took = start.elapsed();
         self.most_bytes = self.most_bytes.max(self.gateway.resident_bytes()?);
-        end()?;
+        let acks = load.map(Load::stop).transpose()?.or(ended).context("the load has ended")?;
         self.settled(&sent.numbers, 0, SETTLE);
 
         let lost = sent.numbers.without(&self.regions.received);
         let [p99_before, p99_during, _] =
             [Phase::Before, Phase::During, Phase::After].map(|phase| tell(phase, self.regions.delays(phase)));
-        let acks = acks.context("the load has ended")?;
         println!(
             "answers while it was down: p50 {:.1} ms, p99 {:.1} ms",
             acks.value_at_quantile(0.5) as f64 / 1e3,
@@ -254,12 +241,7 @@ impl Run<'_> {
         }
         println!("caught up in {:.0} s; ideal {:.0} s", took.as_secs_f64(), ideal.as_secs_f64());
         ensure!(drained && lost == 0, "not everything arrived");
-        let others = usize::from(self.args.regions) > 1 && !kill;
-        let kept = found
-            .iter()
-            .zip(BOUNDS)
-            .enumerate()
-            .all(|(at, (found, bound))| at == 0 && !others || *found <= bound);
+        let kept = found.iter().zip(BOUNDS).all(|(found, bound)| *found <= bound);
         ensure!(kept, "a bound was broken");
         Ok(())
     }
