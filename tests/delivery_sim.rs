@@ -24,6 +24,10 @@ use sim::world::{Report, run};
 #[allow(dead_code, reason = "the journal's own tests use the disk, too")]
 mod sim;
 
+/// The gateway's own allocator: a fifth of a world is memory that comes and goes.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Worlds of a plain `cargo test`, without optimisation.
 const SEEDS: u64 = 1000;
 /// Failing worlds that are told in full.

@@ -50,13 +50,14 @@ struct Inode {
 impl Inode {
     fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
         let (at, end) = (at.min(self.len), (at + len).min(self.len));
-        let mut out = vec![0; end - at];
+        let mut out = Vec::with_capacity(end.saturating_sub(at));
         let mut from = at;
         while from < end {
             let (page, skip) = (from / BLOCK, from % BLOCK);
             let count = (BLOCK - skip).min(end - from);
-            if let Some(Some(page)) = self.pages.get(page) {
-                out[from - at..from - at + count].copy_from_slice(&page[skip..skip + count]);
+            match self.pages.get(page) {
+                Some(Some(page)) => out.extend_from_slice(&page[skip..skip + count]),
+                _ => out.resize(out.len() + count, 0),
             }
             from += count;
         }
