@@ -208,6 +208,25 @@ fn a_webhook_of_which_only_some_is_new_arrives_without_the_rest() {
 }
 
 #[test]
+fn what_is_new_waits_for_nobody_of_whom_only_a_repeat_stands_beside_it() {
+    let mut regions = regions();
+    let gateway = start(&regions, 1, 1);
+    regions[0].set(Mode::Against(500, "waits"));
+    let first = message(0, "A", "waits");
+    let other = message(0, "B", "new").replace(PEOPLE[0], "12025550199");
+    send(&gateway, &webhook(std::slice::from_ref(&first), &[]));
+    eventually("it is refused", PATIENCE, || regions[0].count() >= 1);
+    send(&gateway, &webhook(&[first, other], &[]));
+    let taken = || -> Vec<Vec<String>> {
+        let parcels = regions[0].parcels();
+        let delivered = parcels.iter().filter(|parcel| parcel.delivered());
+        delivered.map(|parcel| ids(parcel.body()).unwrap().into_iter().map(Into::into).collect()).collect()
+    };
+    eventually("the other one is delivered", PATIENCE, || taken() == [["wamid.B"]]);
+    assert_eq!(gateway.metrics().total(BACKLOG), 1.0);
+}
+
+#[test]
 fn repeats_are_known_after_a_restart_and_after_a_kill_whatever_the_number_of_cores() {
     let _alone = alone();
     let regions = regions();

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use super::bury;
 use super::item::Item;
 use super::lag::Cursor;
+use super::parts::outgoing;
 use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
@@ -34,6 +35,7 @@ use crate::journal::buffer::BufferPool;
 use crate::journal::record::{self, Record};
 use crate::journal::view::{JournalView, Published, snapshot};
 use crate::journal::{JournalIndex, Mark, Position, Settled};
+use crate::parse::Parser;
 use crate::wake::{Bell, Notify, Yield};
 
 mod head;
@@ -60,6 +62,8 @@ pub struct Feed {
     dead: Desk,
     watch: Rc<Watch>,
     told: Told,
+    /// For parcels of which some is a repeat.
+    parser: RefCell<Parser>,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
@@ -94,6 +98,7 @@ impl Feed {
             dead,
             watch,
             told: Told::default(),
+            parser: RefCell::default(),
             pool,
             lag,
             stopping: Cell::new(false),
@@ -319,7 +324,18 @@ impl Feed {
                 repeats,
                 ..Item::default()
             };
-            region.push(item, meta.conversations(slot), || frame.slice(record.clone()));
+            // A conversation of which nothing goes out neither waits for this nor is told a gap by it.
+            let partly = item.repeats.is_some() && !fault::planted("repeats-stand-in-line");
+            let conversations = partly.then(|| {
+                self.watch.during(Step::Sift, at, || {
+                    outgoing(&mut self.parser.borrow_mut(), entry.body, &meta, &item)
+                })
+            });
+            let record = || frame.slice(record.clone());
+            match conversations.flatten() {
+                Some(conversations) => region.push(item, conversations.into_iter(), record),
+                None => region.push(item, meta.conversations(slot), record),
+            }
         }
     }
 }

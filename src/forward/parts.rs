@@ -1,11 +1,13 @@
-//! What a parcel that was refused twice is cut into: one part per conversation.
+//! Which conversations the events of a parcel are of; and what one that was refused twice is cut into: a part
+//! per conversation.
 //!
 //! Events that share a conversation stay together, and with them all conversations they bring along; events
 //! without one are a part of their own. A part's number is its place by first event among all parts that the
 //! webhook's slot has, whatever of it is a repeat by now: the same after every restart.
 //!
-//! The journal knows which conversations a parcel has, not of which event each is. So the webhook is parsed
-//! once more; this is rare. Pure.
+//! The journal knows which conversations the events of a slot are of, not of which event each is. So the webhook
+//! is parsed once more where that matters, which is rare: for a part, and for a parcel of which some is a
+//! repeat. Pure.
 
 use std::collections::HashMap;
 
@@ -16,9 +18,9 @@ use crate::entry::Meta;
 use crate::fault;
 use crate::parse::{Event, Key, Parser, conversations};
 
-/// The parts of `item`, at least two; `None`: it has only one, or this version reads the webhook otherwise
-/// than the one that stored it.
-pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> Option<Vec<Part>> {
+/// The conversations of each event of a webhook; `None`: this version reads it otherwise than the one that
+/// stored it.
+fn read(parser: &mut Parser, body: &[u8], meta: &Meta<'_>) -> Option<Vec<Vec<u64>>> {
     let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
     let mut found: Vec<(Key, Vec<u64>)> = Vec::with_capacity(meta.events().len());
     parser.parse(kind, body, &mut |event: &Event<'_>| {
@@ -26,29 +28,47 @@ pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> 
     });
     let same = meta.events().len() == found.len()
         && meta.events().zip(&found).all(|(row, (key, _))| row.key == *key);
-    if !same {
-        return None;
-    }
-    let mine = || meta.events().zip(0u32..).filter(|(row, _)| row.slot == item.slot).map(|(_, place)| place);
+    same.then(|| found.into_iter().map(|(_, conversations)| conversations).collect())
+}
+
+/// Places of the events in the slot of `item`.
+fn mine<'a>(meta: &'a Meta<'_>, item: &'a Item) -> impl Iterator<Item = u32> + 'a {
+    meta.events().zip(0u32..).filter(|(row, _)| row.slot == item.slot).map(|(_, place)| place)
+}
+
+/// The conversations of those events of `item` that go out, each once, rising: it stands in no other lane.
+/// `None`: as with [`parts`].
+pub fn outgoing(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> Option<Vec<u64>> {
+    let of = read(parser, body, meta)?;
+    let held = mine(meta, item).filter(|place| item.holds(*place));
+    let mut conversations: Vec<u64> = held.flat_map(|place| &of[place as usize]).copied().collect();
+    conversations.sort_unstable();
+    conversations.dedup();
+    Some(conversations)
+}
+
+/// The parts of `item`, at least two; `None`: it has only one, or this version reads the webhook otherwise
+/// than the one that stored it.
+pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> Option<Vec<Part>> {
+    let of = read(parser, body, meta)?;
     let mut groups = Groups::default();
-    for place in mine() {
-        groups.join(place, &found[place as usize].1);
+    for place in mine(meta, item) {
+        groups.join(place, &of[place as usize]);
     }
     let mut parts: Vec<(u16, Vec<u64>, Vec<u32>)> = Vec::new();
     let mut number_of: HashMap<u32, usize> = HashMap::new();
-    for place in mine() {
+    for place in mine(meta, item) {
         let group = groups.root(place);
         let at = *number_of.entry(group).or_insert(parts.len());
         if at == parts.len() {
             parts.push((u16::try_from(at + 1).ok()?, Vec::new(), Vec::new()));
         }
         let (_, conversations, events) = &mut parts[at];
-        conversations.extend(&found[place as usize].1);
         if item.holds(place) && (events.is_empty() || !fault::planted("part-loses-an-event")) {
+            conversations.extend(&of[place as usize]);
             events.push(place);
         }
     }
-    // What the region has already is in no part, but its conversations may hold lanes.
     parts.retain(|(_, _, events)| !events.is_empty());
     if parts.len() < 2 {
         return None;
@@ -56,7 +76,7 @@ pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> 
     if fault::planted("parts-numbered-anew") {
         (1..).zip(&mut parts).for_each(|(number, part)| part.0 = number);
     }
-    let mut parts: Vec<Part> = parts
+    let parts: Vec<Part> = parts
         .into_iter()
         .map(|(number, mut conversations, events)| {
             conversations.sort_unstable();
@@ -64,10 +84,6 @@ pub fn parts(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) -> 
             Part { number, conversations, events: events.into() }
         })
         .collect();
-    let held: Vec<u64> = meta.conversations(item.slot).collect();
-    let in_parts: std::collections::HashSet<u64> =
-        parts.iter().flat_map(|part| part.conversations.iter().copied()).collect();
-    parts[0].conversations.extend(held.into_iter().filter(|conversation| !in_parts.contains(conversation)));
     Some(parts)
 }
 
@@ -162,9 +178,13 @@ mod tests {
         let parts = parts(&mut Parser::new(), &body, &meta, item)?;
         let mut all: Vec<u64> = parts.iter().flat_map(|part| part.conversations.clone()).collect();
         all.sort_unstable();
-        let mut held: Vec<u64> = meta.conversations(item.slot).collect();
-        held.sort_unstable();
-        assert_eq!(all, held, "every lane is in one part");
+        let lanes = outgoing(&mut Parser::new(), &body, &meta, item).unwrap();
+        assert_eq!(all, lanes, "every lane is in one part");
+        if item.is_whole() {
+            let mut stored: Vec<u64> = meta.conversations(item.slot).collect();
+            stored.sort_unstable();
+            assert_eq!(lanes, stored);
+        }
         Some(parts.iter().map(|part| (part.number, part.events.to_vec())).collect())
     }
 
