@@ -360,6 +360,44 @@ fn a_letter_that_fails_again_stays_one_and_its_tries_are_counted() {
 }
 
 #[test]
+fn a_letter_that_is_dropped_on_its_way_does_not_hold_up_its_conversation() {
+    let mut scene = Scene::start(|_| {});
+    scene.kill(1);
+    let tries = |scene: &Scene| {
+        let parcels = scene.region.parcels();
+        parcels.iter().filter(|parcel| http::find(parcel.body(), POISON.as_bytes()).is_some()).count()
+    };
+    let before = tries(&scene);
+    scene.dead(&["replay", "--yes"]);
+    eventually("it is refused again, and waits", DEATH, || tries(&scene) > before);
+    scene.dead(&["drop", "--yes"]);
+    scene.region.set(Mode::Ok);
+    let next = scene.send(1).remove(0);
+    eventually("the next one of its conversation is taken", DEATH, || scene.taken().contains_key(&next));
+    assert_eq!((scene.letters(), scene.taken().len()), (0, 1), "what was dropped does not go out");
+}
+
+#[test]
+fn a_damaged_letter_is_counted_and_told_and_stays_while_others_go_out() {
+    let mut scene = Scene::start(|_| {});
+    scene.kill(2);
+    scene.gateway.terminate();
+    let file = scene.gateway.data().join("dead/eu/00000001.letters");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    scene.region.set(Mode::Ok);
+    scene.gateway.restart();
+    let damaged = || scene.gateway.metrics().sum("penstock_dead_letters_damaged_total", &[("region", "eu")]);
+    assert_eq!(damaged(), 0.0, "a start reads no bodies");
+    scene.dead(&["replay", "--yes"]);
+    scene.wait_for_letters(1);
+    eventually("the damage is counted", DEATH, || damaged() == 1.0);
+    assert!(scene.gateway.said().contains("a dead letter cannot go out; it stays where it is"));
+    assert_eq!((scene.taken().len(), scene.list(&["--state", "waiting"]).len()), (1, 1));
+}
+
+#[test]
 fn nobody_without_the_token_sees_or_changes_letters() {
     let scene = Scene::start(|_| {});
     let check = |method: &str, target: &str, token: Option<&str>, body: &str, status: u16, part: &str| {

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 use super::office::Ask;
-use super::{Failure, Letter, LetterId, Replay};
+use super::{Failure, Gap, Letter, LetterId, Replay};
 use crate::fault;
 use crate::journal::JournalId;
 
@@ -28,8 +28,8 @@ pub enum Order {
         region: u32,
         conversation: u64,
     },
-    /// Answered with the record, or dropped if it cannot be read.
-    Record(LetterId, oneshot::Sender<Bytes>),
+    /// Answered with the record; `None`: it is not to go out any more.
+    Record(LetterId, oneshot::Sender<Option<Bytes>>),
     /// From the office.
     Ask(Ask),
 }
@@ -48,7 +48,7 @@ pub enum Held {
 pub struct Found {
     pub held: HashMap<(JournalId, u64, u16), Held>,
     /// By region and conversation.
-    pub gaps: HashMap<(u32, u64), u32>,
+    pub gaps: HashMap<(u32, u64), Gap>,
 }
 
 /// The dead letters, as one forwarding core sees them.
@@ -60,13 +60,6 @@ pub struct Desk {
     /// Orders that nobody waits for.
     pub(super) sent: Arc<AtomicU64>,
     pub(super) done: Arc<AtomicU64>,
-}
-
-/// A core's desk, and the other ends: what it orders, and what it is given to try again.
-pub fn channel(found: Arc<Found>) -> (Desk, Receiver<Order>, Sender<Replay>) {
-    let (give, orders) = crossbeam_channel::unbounded();
-    let (replays_to, replays) = crossbeam_channel::unbounded();
-    (Desk { orders: give, replays, found, sent: Arc::default(), done: Arc::default() }, orders, replays_to)
 }
 
 impl Desk {
@@ -87,15 +80,14 @@ impl Desk {
         self.found.held.get(&(*journal, lsn, slot)).filter(|_| !fault::planted("letter-forgotten"))
     }
 
-    /// Conversations of `region` of which parcels were given up, with how many, and the region was not
-    /// told by the start.
-    pub fn gaps(&self, region: u32) -> impl Iterator<Item = (u64, u32)> + '_ {
+    /// Conversations of `region` of which parcels were given up, and the region was not told by the start.
+    pub fn gaps(&self, region: u32) -> impl Iterator<Item = (u64, Gap)> + '_ {
         let mine = self
             .found
             .gaps
             .iter()
             .filter(move |((of, _), _)| *of == region && !fault::planted("gap-forgotten"));
-        mine.map(|((_, conversation), count)| (*conversation, *count))
+        mine.map(|((_, conversation), gap)| (*conversation, *gap))
     }
 
     /// A parcel that carried the conversation's gap was delivered.
@@ -121,11 +113,16 @@ impl Desk {
         self.send(Order::FailedAgain(id, failure));
     }
 
-    /// The journal's record in a letter; `None` if it cannot be read, which the keeper has told.
+    /// The journal's record in a letter; `None`: somebody dropped it or took the order back, or it cannot be
+    /// read, which the keeper has told. It is not to be tried then.
     pub async fn record(&self, id: LetterId) -> Option<Bytes> {
         let (answer, wait) = oneshot::channel();
         self.order(Order::Record(id, answer));
-        wait.await.ok()
+        match wait.await {
+            Ok(record) => record,
+            // The keeper failed, which ends the process.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// True if all that was said by any core is durable.

@@ -15,7 +15,7 @@ use super::record::{Added, Change, What};
 use super::segment::{Segment, Slot};
 use super::shelf::Shelf;
 use super::users::UserKey;
-use super::{Card, Letter, LetterId, State};
+use super::{Card, Gap, Letter, LetterId, State};
 use crate::entry::{Meta, name_id};
 use crate::journal::JournalId;
 use crate::journal::record::{self as journal_record, Record};
@@ -62,7 +62,7 @@ impl<D: Disk> Graves<D> {
                 shelves.insert(name, shelf);
             }
         }
-        let key = UserKey::open(&disk, &root, there).map_err(failed("open", &root))?;
+        let key = UserKey::open(&disk, &root, false).map_err(failed("open", &root))?;
         let last = shelves.values().flat_map(|s| &s.segments).filter_map(Segment::last_id).max();
         Ok(Self { root, disk, shelves, next: last.map_or(0, |id| id.0 + 1), key, damages })
     }
@@ -94,10 +94,12 @@ impl<D: Disk> Graves<D> {
         if !self.disk.exists(&self.root) {
             self.disk.make_folder(&self.root)?;
         }
-        if self.shelves.is_empty() {
-            if let Some(data_dir) = self.root.parent() {
-                self.disk.sync_folder(data_dir)?;
-            }
+        if self.shelves.is_empty()
+            && let Some(data_dir) = self.root.parent()
+        {
+            self.disk.sync_folder(data_dir)?;
+        }
+        if !self.key.kept {
             self.key = UserKey::open(&self.disk, &self.root, true)?;
         }
         let added: Vec<Added> = letters.iter().map(|(id, letter)| added(*id, letter, &self.key)).collect();
@@ -127,11 +129,11 @@ impl<D: Disk> Graves<D> {
         self.shelves.values_mut().try_for_each(|shelf| shelf.retire(at_ms))
     }
 
-    /// Of all regions, with the conversation and how many of its parcels were given up.
-    pub fn gaps(&self) -> impl Iterator<Item = (u32, u64, u32)> + '_ {
+    /// Of all regions, with the conversation.
+    pub fn gaps(&self) -> impl Iterator<Item = (u32, u64, Gap)> + '_ {
         self.shelves.values().flat_map(|shelf| {
             let region = name_id(&shelf.name);
-            shelf.gaps.iter().map(move |(conversation, count)| (region, conversation, count))
+            shelf.gaps.iter().map(move |(conversation, gap)| (region, conversation, gap))
         })
     }
 

@@ -1,4 +1,4 @@
-//! The thread that owns the dead letters while the gateway runs.
+//! Who owns the dead letters while the gateway runs: a thread, or a simulation.
 //!
 //! What came meanwhile is written together and synced once. When there is no space, letters wait here and their
 //! parcels stay unsettled; any other error ends the process, as in the journal: what a failed sync left
@@ -7,16 +7,17 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
 use tokio::sync::oneshot;
 
 use super::damage::Damage;
 use super::desk::{Desk, Found, Held, Order};
+use super::disk::{Disk, Os, is_full};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
 use super::{Filter, Letter, LetterId, Replay, State, What};
@@ -48,67 +49,25 @@ pub struct Way {
     pub core: usize,
 }
 
-/// What the thread is started with.
-pub struct Start<'a> {
-    pub graves: Graves,
+/// When something happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    pub now: Instant,
+    pub unix_ms: u64,
+}
+
+/// What a keeper is made from.
+pub struct Start<'a, D = Os> {
+    pub graves: Graves<D>,
     /// In the order of the configuration, as `cells` are.
     pub regions: Vec<Way>,
     pub forward_cores: usize,
     /// Whether the journals have that parcel and no mark of it.
     pub unsettled: &'a dyn Fn(&JournalId, u64, u16) -> bool,
     pub cells: Arc<Vec<DeadCells>>,
-    /// The letters could not be written.
-    pub failed: Box<dyn FnOnce(io::Error) + Send>,
 }
 
-/// Starts the thread `dead`: a desk per forwarding core, and the office.
-pub fn start(start: Start<'_>) -> io::Result<(Vec<Desk>, Office)> {
-    let Start { graves, regions, forward_cores, unsettled, cells, failed } = start;
-    let (give, orders) = crossbeam_channel::unbounded();
-    let found = Arc::new(found(&graves, unsettled)?);
-    let (sent, done) = (Arc::default(), Arc::default());
-    let (replays_to, replays): (Vec<_>, Vec<_>) =
-        (0..forward_cores).map(|_| crossbeam_channel::unbounded()).unzip();
-    let desk = |replays| Desk {
-        orders: give.clone(),
-        replays,
-        found: Arc::clone(&found),
-        sent: Arc::clone(&sent),
-        done: Arc::clone(&done),
-    };
-    let desks = replays.into_iter().map(desk).collect();
-    let lines = regions.iter().map(|way| (way.name.clone(), Line::default())).collect();
-    let mut keeper = Keeper {
-        orders,
-        graves,
-        regions,
-        replays: replays_to,
-        lines,
-        letters: Vec::new(),
-        changes: Vec::new(),
-        told: Vec::new(),
-        full: None,
-        last_letter: Instant::now(),
-        last_look: Instant::now(),
-        done,
-        cells,
-    };
-    keeper.graves.damages.iter().for_each(|damage| keeper.note(damage));
-    keeper.begin();
-    std::thread::Builder::new().name("dead".into()).spawn(move || {
-        match catch_unwind(AssertUnwindSafe(|| keeper.run())) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failed(error),
-            Err(_) => {
-                tracing::error!("the dead letters' thread panicked; ending the process");
-                std::process::abort();
-            }
-        }
-    })?;
-    Ok((desks, Office(give)))
-}
-
-fn found(graves: &Graves, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> io::Result<Found> {
+fn found<D: Disk>(graves: &Graves<D>, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> io::Result<Found> {
     let mut held: HashMap<(JournalId, u64, u16), Held> = HashMap::new();
     graves.parcels(|journal, lsn, slot, events| {
         if !unsettled(&journal, lsn, slot) {
@@ -126,7 +85,7 @@ fn found(graves: &Graves, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> i
             Held::Whole => {}
         }
     })?;
-    let gaps = graves.gaps().map(|(region, conversation, count)| ((region, conversation), count));
+    let gaps = graves.gaps().map(|(region, conversation, gap)| ((region, conversation), gap));
     Ok(Found { held, gaps: gaps.collect() })
 }
 
@@ -139,9 +98,10 @@ struct Line {
     next: Option<Instant>,
 }
 
-struct Keeper {
-    orders: Receiver<Order>,
-    graves: Graves,
+/// All that is done with the dead letters.
+pub struct Keeper<D = Os> {
+    pub(super) orders: Receiver<Order>,
+    graves: Graves<D>,
     regions: Vec<Way>,
     /// By core.
     replays: Vec<Sender<Replay>>,
@@ -159,10 +119,6 @@ struct Keeper {
     cells: Arc<Vec<DeadCells>>,
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
-}
-
 /// Counts a damage that is told.
 fn note(regions: &[Way], cells: &[DeadCells], damage: &Damage) {
     let at = regions.iter().position(|way| way.name == damage.region());
@@ -171,11 +127,43 @@ fn note(regions: &[Way], cells: &[DeadCells], damage: &Damage) {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
+impl<D: Disk> Keeper<D> {
+    /// The keeper, a desk per forwarding core, and the office.
+    pub fn new(start: Start<'_, D>, now: Instant) -> io::Result<(Self, Vec<Desk>, Office)> {
+        let Start { graves, regions, forward_cores, unsettled, cells } = start;
+        let (give, orders) = crossbeam_channel::unbounded();
+        let found = Arc::new(found(&graves, unsettled)?);
+        let (sent, done) = (Arc::default(), Arc::default());
+        let (replays_to, replays): (Vec<_>, Vec<_>) =
+            (0..forward_cores).map(|_| crossbeam_channel::unbounded()).unzip();
+        let desk = |replays| Desk {
+            orders: give.clone(),
+            replays,
+            found: Arc::clone(&found),
+            sent: Arc::clone(&sent),
+            done: Arc::clone(&done),
+        };
+        let desks = replays.into_iter().map(desk).collect();
+        let mut keeper = Self {
+            orders,
+            graves,
+            lines: regions.iter().map(|way| (way.name.clone(), Line::default())).collect(),
+            regions,
+            replays: replays_to,
+            letters: Vec::new(),
+            changes: Vec::new(),
+            told: Vec::new(),
+            full: None,
+            last_letter: now,
+            last_look: now,
+            done,
+            cells,
+        };
+        keeper.graves.damages.iter().for_each(|damage| keeper.note(damage));
+        keeper.begin();
+        Ok((keeper, desks, Office(give)))
+    }
 
-impl Keeper {
     fn begin(&mut self) {
         let mut homeless = 0;
         for (region, id, rate) in self.graves.ordered() {
@@ -195,37 +183,41 @@ impl Keeper {
         self.count();
     }
 
-    /// Until nobody is left who could order.
-    fn run(&mut self) -> io::Result<()> {
-        loop {
-            let pause = match self.full {
-                Some(_) => FULL,
-                None if self.lines.values().any(|line| !line.waiting.is_empty()) => PACE,
-                None => LOOK,
-            };
-            match self.orders.recv_timeout(pause) {
-                Ok(order) => self.take(order),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            while let Ok(order) = self.orders.try_recv() {
-                self.take(order);
-            }
-            if self.full.is_none_or(|again| again <= Instant::now()) {
-                let written = self.write();
-                self.has_space(written)?;
-            }
-            self.send_out();
-            if self.last_look.elapsed() >= LOOK && self.last_letter.elapsed() >= STAY && self.full.is_none() {
-                self.last_look = Instant::now();
-                let retired = self.graves.retire(now_ms());
-                self.has_space(retired)?;
-                self.count();
-            }
+    /// How long nothing needs to be done if nobody orders anything.
+    pub fn pause(&self) -> Duration {
+        match self.full {
+            Some(_) => FULL,
+            None if self.lines.values().any(|line| !line.waiting.is_empty()) => PACE,
+            None => LOOK,
         }
     }
 
-    fn take(&mut self, order: Order) {
+    /// Whether nothing was ordered that is not done.
+    pub fn is_idle(&self) -> bool {
+        self.orders.is_empty() && self.letters.is_empty() && self.changes.is_empty() && self.told.is_empty()
+    }
+
+    /// Takes what was ordered, makes it durable, and sends out what is due.
+    pub fn turn(&mut self, at: Moment) -> io::Result<()> {
+        while let Ok(order) = self.orders.try_recv() {
+            self.take(order, at);
+        }
+        if self.full.is_none_or(|again| again <= at.now) {
+            let written = self.write(at);
+            self.has_space(written, at)?;
+        }
+        self.send_out(at);
+        let since = |then| at.now.saturating_duration_since(then);
+        if since(self.last_look) >= LOOK && since(self.last_letter) >= STAY && self.full.is_none() {
+            self.last_look = at.now;
+            let retired = self.graves.retire(at.unix_ms);
+            self.has_space(retired, at)?;
+            self.count();
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, order: Order, at: Moment) {
         match order {
             Order::Bury(letter, answer) => {
                 let id = self.graves.name(letter.last.at_ms);
@@ -237,22 +229,40 @@ impl Keeper {
             }
             Order::FailedAgain(id, failure) => self.changes.push((id, What::Failed(failure))),
             Order::GapTold { region, conversation } => self.told.push((region, conversation)),
-            Order::Record(id, answer) => match self.graves.letter(id) {
-                // Who asked may be gone.
-                Ok(Some((_, Ok(record)))) => answer.send(record).unwrap_or_default(),
-                Ok(Some((_, Err(damage)))) => {
-                    self.note(&damage);
-                    tracing::error!(%damage, "a dead letter cannot go out");
-                }
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, "a dead letter cannot be read"),
-            },
-            Order::Ask(ask) => self.answer(ask),
+            // Who asked may be gone.
+            Order::Record(id, answer) => answer.send(self.record(id)).unwrap_or_default(),
+            Order::Ask(ask) => self.answer(ask, at),
         }
     }
 
+    /// What is in a letter that is out, if it is still to go out.
+    fn record(&mut self, id: LetterId) -> Option<Bytes> {
+        let read = match self.graves.state(id) {
+            Some(State::Ordered) => self.graves.letter(id),
+            _ => Ok(None),
+        };
+        let record = match read {
+            Ok(Some((_, Ok(record)))) => return Some(record),
+            Ok(Some((_, Err(damage)))) => {
+                self.note(&damage);
+                tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
+                self.changes.push((id, What::Kept));
+                None
+            }
+            Ok(None) => None,
+            Err(error) => {
+                tracing::error!(%error, "a dead letter cannot be read; it goes out after the next start");
+                None
+            }
+        };
+        self.lines.values_mut().for_each(|line| {
+            line.out.remove(&id);
+        });
+        record
+    }
+
     /// Makes durable what has come, and lets go on who waits for it.
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self, at: Moment) -> io::Result<()> {
         let idle = self.letters.is_empty() && self.changes.is_empty() && self.told.is_empty();
         for way in &self.regions {
             let mine = |letter: &Letter| letter.region == way.id;
@@ -267,7 +277,7 @@ impl Keeper {
             }
             self.graves.bury(&way.name, &batch)?;
             fault::point("letter-durable");
-            self.last_letter = Instant::now();
+            self.last_letter = at.now;
             for (id, _, answer) in self.letters.extract_if(.., |(_, letter, _)| letter.region == way.id) {
                 // The core stopped meanwhile.
                 answer.send(id).ok();
@@ -276,7 +286,7 @@ impl Keeper {
         while let Some((_, first)) = self.changes.first().copied() {
             let run = self.changes.iter().take_while(|(_, what)| *what == first).count();
             let ids: Vec<LetterId> = self.changes[..run].iter().map(|(id, _)| *id).collect();
-            self.graves.change(first, &ids, now_ms())?;
+            self.graves.change(first, &ids, at.unix_ms)?;
             for id in &ids {
                 self.lines.values_mut().for_each(|line| {
                     line.out.remove(id);
@@ -286,7 +296,7 @@ impl Keeper {
             self.done.fetch_add(run as u64, SeqCst);
         }
         while let Some((region, conversation)) = self.told.first().copied() {
-            self.graves.told(region, conversation, now_ms())?;
+            self.graves.told(region, conversation, at.unix_ms)?;
             self.told.remove(0);
             self.done.fetch_add(1, SeqCst);
         }
@@ -297,7 +307,7 @@ impl Keeper {
     }
 
     /// Notes that there is space or none; another error is handed on.
-    fn has_space(&mut self, written: io::Result<()>) -> io::Result<()> {
+    fn has_space(&mut self, written: io::Result<()>, at: Moment) -> io::Result<()> {
         match written {
             Ok(()) => {
                 if self.full.take().is_some() {
@@ -306,7 +316,7 @@ impl Keeper {
                 Ok(())
             }
             Err(error) if is_full(&error) => {
-                if self.full.replace(Instant::now() + FULL).is_none() {
+                if self.full.replace(at.now + FULL).is_none() {
                     tracing::error!(
                         "no space for dead letters: parcels that are given up stay unsettled, and their conversations wait, until there is"
                     );
@@ -317,8 +327,8 @@ impl Keeper {
         }
     }
 
-    fn send_out(&mut self) {
-        let now = Instant::now();
+    fn send_out(&mut self, at: Moment) {
+        let now = at.now;
         let mut bad = Vec::new();
         for way in &self.regions {
             let Some(line) = self.lines.get_mut(&way.name) else { continue };
@@ -362,13 +372,13 @@ impl Keeper {
         }
         if !bad.is_empty() {
             let ids: Vec<LetterId> = bad.iter().map(|(id, _)| *id).collect();
-            if let Err(error) = self.graves.change(What::Kept, &ids, now_ms()) {
+            if let Err(error) = self.graves.change(What::Kept, &ids, at.unix_ms) {
                 tracing::error!(%error, "the order to send a damaged letter could not be taken back");
             }
         }
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: Ask, at: Moment) {
         let words = |error: io::Error| format!("the dead letters cannot be read or written: {error}");
         // Whoever asked may be gone: that is no matter.
         match ask {
@@ -388,7 +398,7 @@ impl Keeper {
                 answer.send(shown.map_err(words)).ok();
             }
             Ask::Do { deed, filter, user, dry_run, answer } => {
-                answer.send(self.act(deed, filter, user, dry_run).map_err(words)).ok();
+                answer.send(self.act(deed, filter, user, dry_run, at).map_err(words)).ok();
             }
         }
     }
@@ -398,7 +408,14 @@ impl Keeper {
         self.graves.matched(&filter)
     }
 
-    fn act(&mut self, deed: Deed, filter: Filter, user: Option<String>, dry_run: bool) -> io::Result<Done> {
+    fn act(
+        &mut self,
+        deed: Deed,
+        filter: Filter,
+        user: Option<String>,
+        dry_run: bool,
+        at: Moment,
+    ) -> io::Result<Done> {
         let mut ids = self.matched(filter, user)?;
         let (count, mut homeless) = (ids.len(), 0);
         let what = match deed {
@@ -417,7 +434,7 @@ impl Keeper {
         }
         let waiting: Vec<LetterId> =
             ids.iter().filter(|id| self.graves.state(**id) == Some(State::Waiting)).copied().collect();
-        let changed = self.graves.change(what, &ids, now_ms());
+        let changed = self.graves.change(what, &ids, at.unix_ms);
         if let What::Ordered { rate } = what {
             // On a full disk the order may be written for some of them only.
             for id in waiting {

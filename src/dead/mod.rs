@@ -3,7 +3,8 @@
 //! ```text
 //! desk     what a forwarding core asks for: bury, replay, gaps
 //! office   what a person asks for while the gateway runs: find, show, replay, drop
-//! keeper   the thread that owns the folder while the gateway runs
+//! keeper   who owns the folder while the gateway runs
+//! thread   the keeper's
 //! graves   the folder: all regions; without a gateway the command line has it
 //! shelf    one region: its segments, and the gaps in its conversations
 //! segment  a file of letters and its index
@@ -29,23 +30,26 @@ pub mod disk;
 pub mod filter;
 mod gaps;
 pub mod graves;
-mod keeper;
+pub mod keeper;
 pub mod office;
 pub mod record;
 mod segment;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod users;
 pub mod words;
 
 pub use damage::{Damage, DeadError};
 pub use desk::{Desk, Held};
 pub use filter::Filter;
+pub use gaps::{Gap, Gaps};
 pub use graves::{Graves, Stock};
-pub use keeper::{Start, Way, start};
+pub use keeper::{Start, Way};
 pub use office::Office;
 pub use record::What;
+pub use thread::start;
 
 /// Names a letter for ever; rises with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,10 +10,12 @@ use bytes::Bytes;
 
 use super::damage::{Damage, DeadError, failed};
 use super::disk::{Disk, Os};
-use super::gaps::Gaps;
+use super::gaps::{Gap, Gaps};
 use super::record::{self, Change, FileKind, Found, HEADER, HeaderFault, PREFIX, Row, What};
 use super::{Failure, LetterId, State};
 use crate::fault;
+
+mod load;
 
 /// A new segment is begun at so many bytes of letters: small, since one goes when all in it has gone.
 pub(super) const SEGMENT_BYTES: u64 = 8 << 20;
@@ -50,6 +52,10 @@ pub(super) struct Segment<D = Os> {
     /// Bytes of letters with the header.
     pub(super) letters_end: u64,
     pub(super) index_end: u64,
+    /// The end of the index while there is no space for it: what the start found again.
+    unwritten: Vec<u8>,
+    /// The file of letters has no header yet.
+    headless: bool,
 }
 
 const KINDS: [FileKind; 2] = [FileKind::Letters, FileKind::Index];
@@ -78,6 +84,8 @@ impl<D: Disk> Segment<D> {
                 alive: 0,
                 letters_end: end,
                 index_end: end,
+                unwritten: Vec::new(),
+                headless: false,
             }),
             Err(error) => {
                 // If they stay, the next start finds nothing in them.
@@ -89,219 +97,9 @@ impl<D: Disk> Segment<D> {
         }
     }
 
-    /// Reads a segment, tells its gaps in order, and cuts what was never finished. `None` if nothing was
-    /// ever in it: then it is gone.
-    pub(super) fn load(
-        disk: D,
-        dir: &Path,
-        number: u64,
-        gaps: &mut Gaps,
-        damages: &mut Vec<Damage>,
-    ) -> Result<Option<Self>, DeadError> {
-        let (letters_path, index_path) =
-            (path(dir, number, FileKind::Letters), path(dir, number, FileKind::Index));
-        for path in [&letters_path, &index_path] {
-            if !disk.exists(path) {
-                disk.create(path, &[]).map_err(failed("make", path))?;
-            }
-            // What is found here is believed from now on, so a power cut must not take it away again.
-            if !fault::planted("letters-believed-unsynced") {
-                disk.sync(path).map_err(failed("sync", path))?;
-            }
-        }
-        let size = |path: &Path| disk.size(path).map_err(failed("look at", path));
-        let read = |path: &Path, len: u64| disk.read(path, 0, len as usize).map_err(failed("read", path));
-        let index = read(&index_path, size(&index_path)?)?;
-        let letters_len = size(&letters_path)?;
-        let head = read(&letters_path, letters_len.min(HEADER as u64))?;
-        let salt_of = |file: &[u8], kind, path: &Path| match record::read_header(file, kind) {
-            Err(source @ HeaderFault::Newer(_)) => Err(DeadError::Newer { path: path.to_owned(), source }),
-            other => Ok(other.ok()),
-        };
-        let found = (
-            salt_of(&head, FileKind::Letters, &letters_path)?,
-            salt_of(&index, FileKind::Index, &index_path)?,
-        );
-        let mut bad_header = |path: &Path, file: &[u8]| {
-            let what = "the header is damaged or missing; the other file's was taken";
-            damages.push(Damage { path: path.to_owned(), at: 0, len: file.len().min(HEADER) as u64, what });
-        };
-        let salt = match found {
-            (Some(salt), Some(_)) => salt,
-            (Some(salt), None) if letters_len > HEADER as u64 => {
-                bad_header(&index_path, &index);
-                salt
-            }
-            (None, Some(salt)) if index.len() > HEADER => {
-                bad_header(&letters_path, &head);
-                salt
-            }
-            _ if letters_len <= HEADER as u64 && index.len() <= HEADER => {
-                // Its making was not finished, so nothing was ever in it.
-                for path in [&letters_path, &index_path] {
-                    disk.remove(path).map_err(failed("remove", path))?;
-                }
-                return Ok(None);
-            }
-            _ => {
-                let what = "both headers of the segment are damaged: none of its letters can be found";
-                damages.push(Damage { path: letters_path, at: 0, len: letters_len, what });
-                return Ok(None);
-            }
-        };
-        let mut segment = Self {
-            disk,
-            number,
-            dir: dir.to_owned(),
-            salt,
-            slots: Vec::new(),
-            alive: 0,
-            letters_end: letters_len,
-            index_end: index.len() as u64,
-        };
-        let known = damages.len();
-        let mut loading = Loading { changes: Vec::new(), places: Vec::new(), damages, gaps };
-        segment.read_index(&index, &index_path, &mut loading);
-        let again = segment.read_unlisted(&letters_path, letters_len, &mut loading)?;
-        let Loading { changes, damages, .. } = loading;
-        segment.slots.sort_by_key(|slot| slot.id);
-        segment.alive = segment.slots.len();
-        for (at, change) in changes {
-            segment.apply(&change, at);
-        }
-        if segment.alive == 0 && letters_len == 0 {
-            // Its removal was not finished; what it knew of gaps a newer one knows.
-            damages.truncate(known);
-            segment.remove().map_err(failed("remove", &letters_path))?;
-            return Ok(None);
-        }
-        if segment.letters_end < HEADER as u64 {
-            // All letters are lost, and others may follow.
-            let header = record::header(FileKind::Letters, salt);
-            segment.disk.write(&letters_path, 0, &header).map_err(failed("write", &letters_path))?;
-            segment.letters_end = HEADER as u64;
-        }
-        let disk = &segment.disk;
-        if segment.letters_end < letters_len {
-            disk.cut(&letters_path, segment.letters_end).map_err(failed("cut", &letters_path))?;
-        }
-        let at = segment.index_end;
-        let mut written = Ok(());
-        if at != index.len() as u64 {
-            written = disk.cut(&index_path, at);
-        }
-        if at <= HEADER as u64 {
-            written =
-                written.and_then(|()| disk.write(&index_path, 0, &record::header(FileKind::Index, salt)));
-        }
-        if !again.is_empty() {
-            written = written
-                .and_then(|()| disk.write(&index_path, at, &again))
-                .and_then(|()| disk.sync(&index_path));
-        }
-        written.map_err(failed("write", &index_path))?;
-        segment.index_end += again.len() as u64;
-        Ok(Some(segment))
-    }
-
-    fn read_index(&mut self, index: &[u8], path: &Path, loading: &mut Loading<'_>) {
-        let body = index.get(HEADER..).unwrap_or_default();
-        let Loading { changes, places, damages, gaps } = loading;
-        let damaged = |at: usize, len: usize, what| Damage {
-            path: path.to_owned(),
-            at: at as u64,
-            len: len as u64,
-            what,
-        };
-        let torn = record::walk(self.salt, body, HEADER, |found| match found {
-            Found::Piece { at, len, fields } => {
-                if let Some((row, _)) = Row::read(fields) {
-                    places.push(row.place());
-                    row.conversations().for_each(|conversation| gaps.died(conversation, row.id()));
-                    self.slots.push(slot(&row, at));
-                } else if let Some(change) = Change::read(fields) {
-                    match change.what {
-                        What::Gap { conversation, count } => gaps.set(conversation, change.id, count),
-                        _ => changes.push((at as u32, change)),
-                    }
-                } else {
-                    damages.push(damaged(at, len, "an unknown entry of the index was passed over"));
-                }
-            }
-            Found::Damaged { at, len } => {
-                let what = "damaged index: letters are found again, but what was replayed or dropped may be a letter again";
-                damages.push(damaged(at, len, what));
-            }
-        });
-        if torn > 0 {
-            let what = "the end of the index was not finished, or is damaged; it was cut";
-            damages.push(damaged(index.len() - torn, torn, what));
-        }
-        self.index_end = index.len().saturating_sub(torn).max(HEADER) as u64;
-    }
-
-    /// Looks for letters that the index does not name; the entries that it lacks.
-    fn read_unlisted(
-        &mut self,
-        path: &Path,
-        len: u64,
-        loading: &mut Loading<'_>,
-    ) -> Result<Vec<u8>, DeadError> {
-        let Loading { places, damages, gaps, .. } = loading;
-        let damaged = |at: u64, len: u64, what| Damage { path: path.to_owned(), at, len, what };
-        places.sort_unstable();
-        let mut holes = Vec::new();
-        let mut at = HEADER as u64;
-        for (place, length) in places.iter() {
-            if *place > at {
-                holes.push((at, (*place).min(len)));
-            }
-            at = at.max(place.saturating_add(u64::from(*length)));
-        }
-        if at > len {
-            damages.push(damaged(
-                len,
-                at - len,
-                "letters that the index names are missing at the end of the file",
-            ));
-        }
-        holes.push((at, len));
-        let mut again = Vec::new();
-        for (from, to) in holes.into_iter().filter(|(from, to)| from < to) {
-            let bytes = self.disk.read(path, from, (to - from) as usize).map_err(failed("read", path))?;
-            let torn = record::walk(self.salt, &bytes, from as usize, |found| match found {
-                Found::Piece { at, len, fields } => {
-                    let Some((row, _)) = Row::read(fields) else {
-                        return damages.push(damaged(
-                            at as u64,
-                            len as u64,
-                            "an unknown piece was passed over",
-                        ));
-                    };
-                    row.conversations().for_each(|conversation| gaps.died(conversation, row.id()));
-                    self.slots.push(slot(&row, self.index_end as usize + again.len()));
-                    record::push_entry_again(self.salt, &row, (at as u64, len as u32), &mut again);
-                }
-                Found::Damaged { at, len } => {
-                    damages.push(damaged(at as u64, len as u64, "a damaged letter is lost"))
-                }
-            }) as u64;
-            if torn > 0 && to == len {
-                damages.push(damaged(
-                    to - torn,
-                    torn,
-                    "the last letter was not finished, or is damaged; it was cut",
-                ));
-                self.letters_end = to - torn;
-            } else if torn > 0 {
-                damages.push(damaged(to - torn, torn, "a damaged letter is lost"));
-            }
-        }
-        Ok(again)
-    }
-
     /// Letters and their entries, made durable in this order: whoever is in the index is there.
     pub(super) fn append(&mut self, letters: &[u8], index: &[u8]) -> io::Result<()> {
+        self.mend()?;
         let disk = &self.disk;
         let [letters_path, index_path] = KINDS.map(|kind| path(&self.dir, self.number, kind));
         let write = |path: &Path, at: u64, bytes: &[u8], unsynced: bool| {
@@ -331,6 +129,33 @@ impl<D: Disk> Segment<D> {
         self.letters_end += letters.len() as u64;
         self.index_end += index.len() as u64;
         Ok(())
+    }
+
+    /// Writes what the start found missing.
+    fn mend(&mut self) -> io::Result<()> {
+        let [letters, index] = KINDS.map(|kind| path(&self.dir, self.number, kind));
+        let write = |file: &Path, at: u64, bytes: &[u8]| {
+            if !self.disk.exists(file) {
+                self.disk.create(file, &[])?;
+                self.disk.sync_folder(&self.dir)?;
+            }
+            self.disk.write(file, at, bytes)?;
+            self.disk.sync(file)
+        };
+        if self.headless {
+            write(&letters, 0, &record::header(FileKind::Letters, self.salt))?;
+            self.headless = false;
+        }
+        if !self.unwritten.is_empty() {
+            write(&index, self.written(), &self.unwritten)?;
+            self.unwritten = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Bytes of the index that are in its file.
+    fn written(&self) -> u64 {
+        self.index_end - self.unwritten.len() as u64
     }
 
     /// Makes changes durable that have been looked at.
@@ -397,7 +222,20 @@ impl<D: Disk> Segment<D> {
 
     /// The whole index, for [`Segment::row`].
     pub(super) fn index(&self) -> io::Result<Vec<u8>> {
-        self.disk.read(&path(&self.dir, self.number, FileKind::Index), 0, self.index_end as usize)
+        self.index_part(0, self.index_end as usize)
+    }
+
+    fn index_part(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let written = self.written();
+        let in_file = written.saturating_sub(at).min(len as u64) as usize;
+        let mut bytes = match in_file {
+            0 => Vec::new(),
+            count => self.disk.read(&path(&self.dir, self.number, FileKind::Index), at, count)?,
+        };
+        let from = at.saturating_sub(written) as usize;
+        let rest = self.unwritten.get(from..from + len - in_file);
+        bytes.extend(rest.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+        Ok(bytes)
     }
 
     fn conversations_in(fields: &[u8]) -> Vec<u64> {
@@ -407,10 +245,10 @@ impl<D: Disk> Segment<D> {
     /// Those of one letter.
     pub(super) fn conversations_of(&self, id: LetterId) -> io::Result<Vec<u64>> {
         let Some(slot) = self.slot(id) else { return Ok(Vec::new()) };
-        let (path, at) = (path(&self.dir, self.number, FileKind::Index), u64::from(slot.at));
+        let at = u64::from(slot.at);
         let mut prefix = [0; PREFIX];
-        prefix.copy_from_slice(&self.disk.read(&path, at, PREFIX)?);
-        let piece = self.disk.read(&path, at, record::piece_len(&prefix))?;
+        prefix.copy_from_slice(&self.index_part(at, PREFIX)?);
+        let piece = self.index_part(at, record::piece_len(&prefix))?;
         Ok(record::piece(self.salt, &piece)
             .map(|(fields, _)| Self::conversations_in(fields))
             .unwrap_or_default())
@@ -447,7 +285,10 @@ impl<D: Disk> Segment<D> {
 
     /// Removes its files.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let remove = |kind| self.disk.remove(&path(&self.dir, self.number, kind));
+        let remove = |kind| {
+            let file = path(&self.dir, self.number, kind);
+            if self.disk.exists(&file) { self.disk.remove(&file) } else { Ok(()) }
+        };
         // The letters first: without the index they would all be letters again.
         if fault::planted("index-goes-first") {
             return remove(FileKind::Index).and_then(|()| remove(FileKind::Letters));
@@ -456,15 +297,6 @@ impl<D: Disk> Segment<D> {
         self.disk.sync_folder(&self.dir)?;
         remove(FileKind::Index)
     }
-}
-
-/// What a load comes across.
-struct Loading<'a> {
-    /// With their places.
-    changes: Vec<(u32, Change)>,
-    places: Vec<(u64, u32)>,
-    damages: &'a mut Vec<Damage>,
-    gaps: &'a mut Gaps,
 }
 
 fn slot(row: &Row<'_>, at: usize) -> Slot {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::damage::{Damage, DeadError, failed};
 use super::disk::{Disk, Os};
-use super::gaps::Gaps;
+use super::gaps::{Gap, Gaps};
 use super::record::{self, Added, Change, What};
 use super::segment::{SEGMENT_BYTES, Segment, Slot};
 use super::{Letter, LetterId};
@@ -124,7 +124,7 @@ impl<D: Disk> Shelf<D> {
     pub(super) fn change(&mut self, changes: &[Change]) -> io::Result<usize> {
         let mut by_segment: HashMap<usize, Vec<Change>> = HashMap::new();
         // What is left of them.
-        let mut gaps: HashMap<u64, (LetterId, u32)> = HashMap::new();
+        let mut gaps: HashMap<u64, Gap> = HashMap::new();
         for change in changes {
             let Some(at) = self.place(change.id) else { continue };
             let segment = &self.segments[at];
@@ -134,9 +134,7 @@ impl<D: Disk> Shelf<D> {
             if change.what == What::Replayed {
                 for conversation in segment.conversations_of(change.id)? {
                     let gap = gaps.get(&conversation).copied().or(self.gaps.get(conversation));
-                    if let Some((since, count)) = gap.filter(|(since, _)| change.id >= *since) {
-                        gaps.insert(conversation, (since, count.saturating_sub(1)));
-                    }
+                    gaps.extend(gap.map(|gap| (conversation, gap.without(change.id))));
                 }
             }
             by_segment.entry(at).or_default().push(*change);
@@ -146,14 +144,20 @@ impl<D: Disk> Shelf<D> {
             changed += self.segments[at].change(&changes)?;
         }
         let at_ms = changes.last().map_or(0, |change| change.at_ms);
-        let gap = |(conversation, (id, count))| Change { what: What::Gap { conversation, count }, id, at_ms };
-        self.assert(&gaps.into_iter().map(gap).collect::<Vec<_>>())?;
+        // Those that it made a difference to.
+        gaps.retain(|conversation, gap| self.gaps.get(*conversation) != Some(*gap));
+        let change = |(conversation, Gap { since, count })| Change {
+            what: What::Gap { conversation, count },
+            id: since,
+            at_ms,
+        };
+        self.assert(&gaps.into_iter().map(change).collect::<Vec<_>>())?;
         Ok(changed)
     }
 
     /// The region was told of a conversation's gap.
     pub(super) fn told(&mut self, conversation: u64, at_ms: u64) -> io::Result<()> {
-        let Some((since, _)) = self.gaps.get(conversation) else { return Ok(()) };
+        let Some(Gap { since, .. }) = self.gaps.get(conversation) else { return Ok(()) };
         self.assert(&[Change { what: What::Gap { conversation, count: 0 }, id: since, at_ms }])
     }
 
@@ -164,7 +168,7 @@ impl<D: Disk> Shelf<D> {
         self.newest()?.change(gaps)?;
         for gap in gaps {
             if let What::Gap { conversation, count } = gap.what {
-                self.gaps.set(conversation, gap.id, count);
+                self.gaps.set(conversation, Gap { since: gap.id, count });
             }
         }
         Ok(())
@@ -186,7 +190,7 @@ impl<D: Disk> Shelf<D> {
                 .into_iter()
                 .filter_map(|conversation| {
                     let (id, count) = match self.gaps.get(conversation) {
-                        Some(gap) => gap,
+                        Some(Gap { since, count }) => (since, count),
                         // Told: letters in older segments must not count again.
                         None if at > 0 => (LetterId(0), 0),
                         None => return None,

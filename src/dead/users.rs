@@ -13,7 +13,11 @@ use super::disk::Disk;
 const NAME: &str = "users.key";
 
 #[derive(Debug)]
-pub(super) struct UserKey(hmac::Key);
+pub(super) struct UserKey {
+    key: hmac::Key,
+    /// It is in the folder.
+    pub(super) kept: bool,
+}
 
 impl UserKey {
     /// The key in `dir`, made and kept there if `make` and there is none.
@@ -28,7 +32,7 @@ impl UserKey {
             )));
         }
         if there {
-            return Ok(Self::new(&disk.read(&path, 0, 32)?));
+            return Ok(Self::new(&disk.read(&path, 0, 32)?, true));
         }
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
@@ -38,16 +42,16 @@ impl UserKey {
             disk.rename(&temporary, &path)?;
             disk.sync_folder(dir)?;
         }
-        Ok(Self::new(&bytes))
+        Ok(Self::new(&bytes, make))
     }
 
-    fn new(bytes: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    fn new(bytes: &[u8], kept: bool) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), kept }
     }
 
     /// `user` as an entry of the journal has it: digits of a phone, or an id.
     pub(super) fn hash(&self, user: &str) -> u64 {
-        let tag = hmac::sign(&self.0, user.as_bytes());
+        let tag = hmac::sign(&self.key, user.as_bytes());
         tag.as_ref().iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
     }
 }

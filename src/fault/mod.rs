@@ -174,6 +174,7 @@ pub const PLANTED: &[&str] = &[
     "gap-not-told",
     "gap-told-twice",
     // Parcels that are cut into parts.
+    "repeats-stand-in-line",
     "part-loses-an-event",
     "parts-numbered-anew",
     "part-named-as-the-whole",
@@ -185,6 +186,9 @@ pub const PLANTED: &[&str] = &[
     "letter-forgotten",
     "gap-forgotten",
     "told-gap-not-kept",
+    "replay-leaves-its-gap",
+    "dropped-letter-blocks",
+    "no-start-on-a-full-disk",
     "drop-forgotten",
     "replay-not-noted",
     "gaps-go-with-their-segment",

@@ -122,6 +122,12 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
             self.settle(region, &item, record, Some(Settled::Delivered));
         }
+        if let Some(letter) = item.letter().filter(|_| item.record.is_none()) {
+            item.record = self.dead.record(letter).await;
+            if item.record.is_none() && !fault::planted("dropped-letter-blocks") {
+                return region.let_go(id);
+            }
+        }
         let Some(Tried { verdict, record, started, ended }) = self.attempt(region, &mut item).await else {
             return region.put_back(id, region.clock());
         };
@@ -197,9 +203,6 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
     async fn read_back(&self, region: &Region, item: &Item) -> Option<Bytes> {
         let failed =
             |error: &dyn std::error::Error| self.tell(region, item, "cannot read a parcel back", Some(error));
-        if let Some(letter) = item.letter() {
-            return self.dead.record(letter).await;
-        }
         let reader = self.records.get(item.journal as usize)?;
         let record =
             reader.record(item.frame, item.offset, item.len).await.inspect_err(|e| failed(e)).ok()?;

@@ -29,7 +29,6 @@ use bytes::Bytes;
 
 use super::breaker::{Breaker, Cause, Outcome, State};
 use super::budget::{Rate, Retries};
-use super::gaps::Gaps;
 use super::item::{Death, Errand, Failed, Item, Verdict};
 use super::lane::{Class, Lanes, ParcelId};
 use super::poison::{Standing, Tries, Try};
@@ -37,7 +36,7 @@ use super::ramp::Ramp;
 use super::retry::{self, Due, Rng};
 use super::slab::{self, Slab};
 use crate::config::Retry;
-use crate::dead::Reason;
+use crate::dead::{Gaps, Reason};
 use crate::fault;
 use crate::journal::{Position, Settled};
 

@@ -26,7 +26,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         let last = Failure { reason, status, attempts: item.attempts, at_ms: now.as_millis() as u64 };
         if let Some(letter) = item.letter() {
             self.dead.failed_again(letter, last);
-            region.buried(id);
+            region.buried(id, letter);
             return;
         }
         let Some(record) = self.record(region, &mut item).await else {
@@ -63,8 +63,8 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         if fault::planted("mark-before-letter") {
             self.keep(region, &item, &meta, Some(crate::journal::Settled::Dead));
         }
-        self.dead.bury(letter).await;
-        let mark = region.buried(id);
+        let letter = self.dead.bury(letter).await;
+        let mark = region.buried(id, letter);
         self.keep(region, &item, &meta, mark);
     }
 }

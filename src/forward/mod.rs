@@ -55,7 +55,6 @@ pub mod bury;
 pub mod client;
 pub mod envelope;
 pub mod feed;
-pub mod gaps;
 pub mod item;
 pub mod lag;
 pub mod lane;
@@ -232,7 +231,7 @@ impl Forwarder {
                     monoio::spawn(attempt::worker(Rc::clone(&workers), region));
                 },
             );
-            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
+            dead.gaps(id).for_each(|(conversation, gap)| region.gap(conversation, gap));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }

@@ -21,6 +21,7 @@ use super::breaker::State;
 use super::item::{Errand, Item, Verdict};
 use super::lag::{Cursor, Lag};
 use super::lane::ParcelId;
+use crate::dead::{Gap, LetterId};
 use crate::journal::{JournalIndex, Position, Settled};
 use crate::metrics::{ForwardCells, RegionCells};
 use crate::wake::Notify;
@@ -206,8 +207,8 @@ impl Region {
     }
 
     /// Parcels of this conversation were given up before the start, and the region was not told.
-    pub fn gap(&self, conversation: u64, count: u32) {
-        self.book.borrow_mut().gap(conversation, count);
+    pub fn gap(&self, conversation: u64, gap: Gap) {
+        self.book.borrow_mut().gap(conversation, gap);
     }
 
     /// Lets workers look for what may go out.
@@ -294,9 +295,9 @@ impl Region {
     }
 
     /// The parcel's letter is durable. `Some`: all of the parcel is settled, and how.
-    pub fn buried(&self, id: ParcelId) -> Option<Settled> {
+    pub fn buried(&self, id: ParcelId, letter: LetterId) -> Option<Settled> {
         self.coming.set(self.coming.get() + 1);
-        let mark = self.book.borrow_mut().buried(id);
+        let mark = self.book.borrow_mut().buried(id, letter);
         self.after();
         mark
     }
@@ -305,6 +306,17 @@ impl Region {
     pub fn put_back(&self, id: ParcelId, now: Instant) {
         self.coming.set(self.coming.get() + 1);
         self.book.borrow_mut().put_back(id, now);
+    }
+
+    /// The letter that was to be tried is not to go out any more.
+    pub fn let_go(&self, id: ParcelId) {
+        self.coming.set(self.coming.get() + 1);
+        {
+            let mut book = self.book.borrow_mut();
+            book.let_go(id);
+            self.cells().in_flight.set(book.trying() as u64);
+        }
+        self.after();
     }
 
     fn after(&self) {

@@ -30,14 +30,14 @@ pub(super) fn start(
         tracing::error!(error = %source, "the dead letters cannot be written; what is given up stays unsettled");
         tell(&fatal, Fatal::Io { core: "dead".to_owned(), source });
     };
-    Ok(dead::start(dead::Start {
+    let start = dead::Start {
         graves: graves(config)?,
         regions: ways(config, owners),
         forward_cores: config.cores.forward.len(),
         unsettled: &unsettled,
         cells: Arc::clone(cells),
-        failed: Box::new(failed),
-    })?)
+    };
+    Ok(dead::start(start, failed)?)
 }
 
 /// Reads the dead letters, and says what is wrong with them.

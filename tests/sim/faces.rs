@@ -1,8 +1,10 @@
 //! The disk of memory towards recovery, freeing and the archive; and what a whole gateway asks for beside
 //! that: writes that take their time, folders, space that ends, bits that turn over.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use penstock::archive;
 use penstock::dead;
@@ -14,6 +16,12 @@ use super::{Change, Flight, Inode, MemoryDisk, State, above, name, text};
 impl MemoryDisk {
     pub(crate) fn has_ended(&self) -> bool {
         self.0.borrow().ended
+    }
+
+    /// The same files on a disk that never fails: for whoever looks on.
+    pub(crate) fn copy(&self) -> Self {
+        let state = State { fuse: None, ended: false, full: false, ..self.0.borrow().clone() };
+        Self(Rc::new(RefCell::new(state)))
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -14,6 +14,8 @@ use bytes::BytesMut;
 use crossbeam_channel::Receiver;
 use penstock::archive::archiver::{Archiver, Read};
 use penstock::config::Config;
+use penstock::dead::keeper::{Keeper as LetterKeeper, Moment};
+use penstock::dead::{Desk, Graves, Office};
 use penstock::dedupe::{Inbox, Keeper, Seen as SeenKeys, log};
 use penstock::entry::name_id;
 use penstock::forward::attempt::{self, Attempts, RegionDesk, SourceDesk};
@@ -44,7 +46,6 @@ use super::configs;
 use super::disk::MemoryDisk;
 use super::exec::{self, Exec};
 use super::ground::{Machine, Shelf};
-use super::letters;
 use super::network::{Line, Network};
 use super::truth::{REGIONS, Truth};
 
@@ -102,7 +103,9 @@ pub(crate) struct Life {
     pub(crate) seq: Cell<u64>,
     pub(crate) plan: Plan,
     stopping: Rc<Cell<bool>>,
-    letters: Cell<u64>,
+    letters: RefCell<LetterKeeper<MemoryDisk>>,
+    /// What a person may ask for.
+    pub(crate) office: Office,
     truth: Rc<Truth>,
 }
 
@@ -132,19 +135,31 @@ impl Life {
             } else {
                 let core = &self.cores[at - ingest - forward];
                 any |= core.keep(&self.machine);
-                while let Ok(order) = core.dead.try_recv() {
-                    let number = self.letters.get() + 1;
-                    self.letters.set(number);
-                    letters::carry_out(order, number, &self.machine, &self.truth);
-                    any = true;
-                }
             }
+        }
+        // Its thread comes to it now or later.
+        if !self.letters.borrow().is_idle() && self.machine.one_in(3) {
+            any |= self.keep_letters();
         }
         any
     }
 
     pub(crate) fn tick(&self) {
         self.cores.iter().for_each(Core::tick);
+        self.keep_letters();
+    }
+
+    /// The dead letters' thread. True if there was something that could be done.
+    fn keep_letters(&self) -> bool {
+        let mut keeper = self.letters.borrow_mut();
+        let idle = keeper.is_idle();
+        let unix_ms = exec::unix_ns() / 1_000_000;
+        match keeper.turn(Moment { now: exec::now(), unix_ms }) {
+            Ok(()) if !idle => self.truth.look_at_letters(&self.machine.disk),
+            Ok(()) => {}
+            Err(_) => self.failed.set(true),
+        }
+        !idle && keeper.is_idle()
     }
 
     /// The thread that makes segments and frees them; as `spare::Maker` does. False if the world ended.
@@ -280,7 +295,7 @@ impl Life {
     pub(crate) fn settled(&self) -> bool {
         self.cores.iter().all(|core| {
             core.settler.flush();
-            core.settler.idle()
+            core.settler.idle() && core.attempts.dead.idle()
         })
     }
 

@@ -12,13 +12,14 @@
 //!
 //! The journal's writer with its commit policy, frames and records, recovery, reading, freeing; the hand-over
 //! with its overflow; the feed, with lag and passes; what is a repeat; regions with all their decisions and
-//! their workers; attempts, from the record to the head and the cut body; keys before marks; the archiver.
+//! their workers; attempts, from the record to the head and the cut body; keys before marks; dead letters,
+//! with their keeper, their files and what people order; the archiver.
 //!
 //! # What is a model of what is shipped
 //!
 //! Sockets, signatures and routing of what comes in; the network of what goes out; the threads that make
-//! segments, write the key log and keep dead letters, of which only the decisions are driven (when, in which
-//! order); the start and the stop of the process.
+//! segments and write the key log, of which only the decisions are driven (when, in which order); the start
+//! and the stop of the process.
 
 pub(crate) mod archives;
 pub(crate) mod configs;

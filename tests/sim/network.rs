@@ -73,7 +73,7 @@ const fn answered(status: u16) -> Attempt {
 }
 
 impl Line {
-    async fn attempt(&self, id: String, flagged: bool, body: Bytes) -> Attempt {
+    async fn attempt(&self, id: String, flagged: bool, gap: u32, body: Bytes) -> Attempt {
         let Self { machine, network, region } = self;
         let region = *region;
         let mode = || network.modes.borrow()[region];
@@ -88,7 +88,7 @@ impl Line {
         let poisoned =
             events.iter().any(|event| network.poison.borrow().contains(&truth.event(*event).conversation));
         let take = || {
-            let taken = truth.takes(region, &id, flagged, &body);
+            let taken = truth.takes(region, &id, flagged, gap, &body);
             truth.note(format_args!("region {region} takes {taken:?} flagged {flagged}"));
         };
         let refuse = |status: u16| {
@@ -145,7 +145,8 @@ impl Hand for Line {
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let id = text("webhook-id").unwrap_or_default().to_owned();
         let flagged = text("penstock-possible-duplicate") == Some("true");
-        let attempt = self.attempt(id, flagged, body).await;
+        let gap = text("penstock-gap-before").map_or(0, |count| count.parse().expect("a number"));
+        let attempt = self.attempt(id, flagged, gap, body).await;
         (attempt, exec::now())
     }
 }

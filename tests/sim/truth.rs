@@ -2,11 +2,12 @@
 //! what a region took; and whether that is right.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::exec::elapsed;
+use super::letters::Letters;
 
 /// Regions, with the prefix of the phones that lead there.
 pub(crate) const REGIONS: [(&str, &str); 3] = [("us", "1555"), ("in", "9198"), ("br", "5511")];
@@ -30,6 +31,7 @@ pub(crate) struct Event {
     overlap: bool,
     /// It may be taken once more.
     may_repeat: bool,
+    /// In a dead letter, or dropped with one.
     pub(crate) dead: bool,
 }
 
@@ -65,7 +67,7 @@ struct State {
     last_trouble: Duration,
     /// Conversations that their region never takes.
     poison: HashSet<u32>,
-    deaths: u64,
+    letters: Letters,
     /// Bits were flipped.
     damage: bool,
     reported_lost: u64,
@@ -222,7 +224,7 @@ impl Truth {
     }
 
     /// A region takes a parcel: the numbers of its events, or what is wrong with it.
-    pub(crate) fn takes(&self, region: usize, id: &str, flagged: bool, body: &[u8]) -> Vec<u32> {
+    pub(crate) fn takes(&self, region: usize, id: &str, flagged: bool, gap: u32, body: &[u8]) -> Vec<u32> {
         let found = events_of(body);
         // A part has the id of its parcel and a number, and after a crash the parcel is whole again.
         let parcel =
@@ -244,6 +246,18 @@ impl Truth {
             }
             if found.is_empty() {
                 wrong.push(format!("I2: webhook {number} without events in {region}"));
+            }
+            let known = found.iter().filter_map(|event| state.events.get(*event as usize));
+            let conversations: BTreeSet<u32> = known.map(|event| event.conversation).collect();
+            let letter = state.letters.takes(number, &found);
+            if letter && !state.letters.replaying && !state.forgetful {
+                wrong.push(format!("I5: {found:?} are dead letters, and go out though nobody asked"));
+            }
+            if !letter
+                && let Some(what) = state.letters.told(&conversations, gap)
+                && !state.damage
+            {
+                wrong.push(format!("I10: {found:?}: {what}"));
             }
             let mut places = webhook.events.iter();
             for event in &found {
@@ -324,39 +338,29 @@ impl Truth {
         }
     }
 
-    /// A letter is durable: its parcel is given up. Right only if the region never takes what is in it.
-    pub(crate) fn dies(&self, record: &[u8], region: u32, places: &[u32]) {
-        let Some(number) = number_after(record, b"\"id\":\"hook.") else { return };
-        let events = self.webhook(number as usize, |webhook| webhook.events.clone());
-        let at = REGIONS.iter().position(|(name, _)| penstock::entry::name_id(name) == region);
+    /// These are given up: right only if the region never takes them.
+    pub(crate) fn dies(&self, events: &[u32]) {
         let mut wrong = Vec::new();
-        let mut dead = Vec::new();
         {
             let mut state = self.0.borrow_mut();
             let state = &mut *state;
-            for (place, event) in (0u32..).zip(events) {
-                let truth = &mut state.events[event as usize];
-                let own = Some(region_of(truth.conversation)) == at;
-                if own && (places.is_empty() || places.contains(&place)) {
-                    truth.dead = true;
-                    dead.push(event);
-                    if !state.poison.contains(&truth.conversation) {
-                        wrong.push(format!("I10: event {event} was given up and is no poison"));
-                    }
+            for event in events {
+                let truth = &mut state.events[*event as usize];
+                truth.dead = true;
+                if !state.poison.contains(&truth.conversation) {
+                    wrong.push(format!("I10: event {event} was given up and is no poison"));
                 }
             }
-            state.deaths += dead.len() as u64;
         }
-        self.note(format_args!("given up: {dead:?}"));
         wrong.into_iter().for_each(|what| self.wrong(what));
+    }
+
+    pub(crate) fn letters<T>(&self, with: impl FnOnce(&mut Letters) -> T) -> T {
+        with(&mut self.0.borrow_mut().letters)
     }
 
     pub(crate) fn poison(&self, conversation: u32) {
         self.0.borrow_mut().poison.insert(conversation);
-    }
-
-    pub(crate) fn deaths(&self) -> u64 {
-        self.0.borrow().deaths
     }
 
     /// What is still owed: answered 200 and neither taken nor given up.

@@ -36,6 +36,8 @@ struct World {
     calm: bool,
     /// There is more traffic than regions take at once.
     busy: bool,
+    /// All conversations are of this region, and one is poison: it comes to be given up.
+    deadly: Option<u32>,
     damaging: bool,
     sends: BinaryHeap<Reverse<(Duration, usize)>>,
     next_make: Duration,
@@ -43,6 +45,7 @@ struct World {
     open: Rc<RefCell<BTreeMap<usize, u32>>>,
     answered: Rc<RefCell<Vec<usize>>>,
     next_fault: Duration,
+    next_order: Duration,
     outage_ends: [Option<Duration>; REGIONS.len()],
     full_ends: Option<Duration>,
     healing: bool,
@@ -52,6 +55,7 @@ struct World {
     report: Report,
 }
 
+mod person;
 mod provider;
 mod report;
 mod weather;
@@ -82,7 +86,8 @@ pub(crate) fn run(seed: u64, loud: bool) -> Report {
     let mut report = world.report;
     let (events, acked, takes, repeats) = world.truth.counts();
     (report.events, report.acked, report.takes, report.repeats) = (events, acked, takes, repeats);
-    report.deaths = world.truth.deaths();
+    (report.letters, report.replayed, report.dropped) =
+        world.truth.letters(|letters| (letters.count, letters.replayed, letters.dropped));
     report.webhooks = world.truth.webhooks() as u64;
     report.archives = u64::from(world.plan.archives);
     report.ahead_worlds = u64::from(report.ahead > 0);
@@ -90,6 +95,11 @@ pub(crate) fn run(seed: u64, loud: bool) -> Report {
     report.violations = world.truth.violations();
     report.time = elapsed();
     report
+}
+
+/// A conversation, moved to a region if all are to be there.
+fn at_region(conversation: u32, region: Option<u32>) -> u32 {
+    region.map_or(conversation, |region| conversation * REGIONS.len() as u32 + region)
 }
 
 impl World {
@@ -102,11 +112,12 @@ impl World {
             let above = Path::new(folder).parent().unwrap();
             Disk::sync_dir(&disk, above).unwrap();
         }
-        let big = random.one_in(16);
+        let deadly = random.one_in(60).then(|| random.below(REGIONS.len() as u64) as u32);
+        let big = deadly.is_some() || random.one_in(16);
         // Much traffic of many, and regions that take their time with what piled up.
         let busy = !big && random.one_in(20);
         let size = match (big, busy) {
-            (true, _) => 60 + random.below(300),
+            (true, _) => 60 + random.below(if deadly.is_some() { 500 } else { 300 }),
             (_, true) => 60 + random.below(400),
             _ => 4 + random.below(24),
         };
@@ -117,13 +128,14 @@ impl World {
             (_, true) => 20 + random.below(200) as u32,
             _ => 1 + random.below(8) as u32,
         };
-        if random.one_in(3) {
-            let poison = random.below(u64::from(conversations)) as u32;
+        if deadly.is_some() || random.one_in(3) {
+            let poison = at_region(random.below(u64::from(conversations)) as u32, deadly);
             network.poison.borrow_mut().insert(poison);
             truth.poison(poison);
         }
         // A poison dies only where much else is taken for minutes.
-        let calm = big && random.one_in(2);
+        let calm = deadly.is_some() || big && random.one_in(2);
+        truth.letters(|letters| letters.dropping = random.one_in(4));
         let archives = random.one_in(3);
         let plan = Plan {
             config: configs::of(archives, random.one_in(4)),
@@ -148,12 +160,14 @@ impl World {
             to_make: size,
             calm,
             busy,
+            deadly,
             damaging: random.one_in(12),
             sends: BinaryHeap::new(),
             next_make: Duration::ZERO,
             open: Rc::default(),
             answered: Rc::default(),
             next_fault: Duration::from_millis(random.below(800)),
+            next_order: Duration::ZERO,
             outage_ends: [None; REGIONS.len()],
             full_ends: None,
             healing: false,
@@ -341,6 +355,7 @@ impl World {
             exec::go_to(next);
             life.exec().wake();
             self.provider(life);
+            self.person(life);
             self.faults(last);
             self.truth.trouble(self.disk.is_full() || self.rules.borrow().slow);
             if elapsed() >= next_tick {
@@ -369,7 +384,7 @@ impl World {
         if !self.truth.owed().is_empty() && !self.truth.is_damaged() {
             return false;
         }
-        if life.waiting() > 0 {
+        if life.waiting() > 0 || !self.truth.letters(|letters| letters.is_empty()) {
             return false;
         }
         // After a failure the archive pauses for up to 30 s; an object closes after 2 s.

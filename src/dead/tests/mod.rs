@@ -100,7 +100,7 @@ impl Ground {
 
     pub(super) fn gaps(&self) -> Vec<(u64, u32)> {
         let mut gaps: Vec<_> =
-            self.graves.gaps().map(|(_, conversation, count)| (conversation, count)).collect();
+            self.graves.gaps().map(|(_, conversation, gap)| (conversation, gap.count)).collect();
         gaps.sort_unstable();
         gaps
     }

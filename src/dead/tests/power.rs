@@ -35,7 +35,10 @@ impl World {
         for _ in 0..20 {
             let fuse = self.random.one_in(3).then(|| self.random.below(12));
             self.disk.set_fuse(fuse);
+            // A start on a full disk is one: how else would there be space again.
+            self.disk.set_full(self.random.one_in(3));
             let opened = Graves::on(self.disk.clone(), Path::new(DATA));
+            self.disk.set_full(false);
             self.disk.set_fuse(None);
             match opened {
                 Ok(graves) => {

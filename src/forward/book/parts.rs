@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{Book, Done, Held, Side};
+use crate::dead::{Gap, LetterId};
 use crate::fault;
 use crate::forward::lane::ParcelId;
 use crate::forward::slab;
@@ -32,8 +33,8 @@ pub(super) struct Group {
 
 impl Book {
     /// Parcels of this conversation were given up before the start, and the region was not told.
-    pub fn gap(&mut self, conversation: u64, count: u32) {
-        self.gaps.add(conversation, count);
+    pub fn gap(&mut self, conversation: u64, gap: Gap) {
+        self.gaps.set(conversation, gap);
     }
 
     /// The conversations of a parcel that is not settled.
@@ -41,16 +42,22 @@ impl Book {
         self.lanes.conversations(id).collect()
     }
 
-    /// The parcel's letter is durable. `Some`: all of the parcel is settled, and how.
-    pub fn buried(&mut self, id: ParcelId) -> Option<Settled> {
+    /// The parcel is a dead letter, durably. `Some`: all of the parcel is settled, and how.
+    pub fn buried(&mut self, id: ParcelId, letter: LetterId) -> Option<Settled> {
         self.burying = None;
-        let letter = self.lanes.get(id).is_some_and(|held| held.journal == u16::MAX);
-        if !letter {
+        if self.letter(id).is_none() {
             for conversation in self.lanes.conversations(id) {
-                self.gaps.add(conversation, 1);
+                self.gaps.died(conversation, letter);
             }
         }
         self.leave(id, true)
+    }
+
+    /// A letter that was to be tried is not to go out any more; the others go on without it.
+    pub fn let_go(&mut self, id: ParcelId) {
+        self.trying -= 1;
+        self.end_probe(id);
+        self.leave(id, false);
     }
 
     /// Replaces a parcel that waits by its parts, each with `record` if that is at hand; they are due now.
@@ -87,14 +94,21 @@ impl Book {
 
     pub(super) fn delivered(&mut self, id: ParcelId) -> Done {
         let mut told = Vec::new();
-        let letter = self.lanes.get(id).is_some_and(|held| held.journal == u16::MAX);
+        let letter = self.letter(id);
         for conversation in self.lanes.conversations(id) {
             self.standing.take(conversation);
-            if !self.gaps.is_empty() && !letter && self.gaps.tell(conversation) {
-                told.push(conversation);
+            match letter {
+                _ if self.gaps.is_empty() => {}
+                Some(letter) => self.gaps.replayed(conversation, letter),
+                None => told.extend(self.gaps.told(conversation).then_some(conversation)),
             }
         }
         Done::Delivered { mark: self.leave(id, false), told }
+    }
+
+    /// The dead letter that a parcel is, if it goes out by a person's order.
+    fn letter(&self, id: ParcelId) -> Option<LetterId> {
+        self.lanes.get(id).filter(|held| held.journal == u16::MAX).map(|held| LetterId(held.lsn))
     }
 
     /// Takes the parcel out of its lanes.

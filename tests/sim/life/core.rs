@@ -1,6 +1,8 @@
 //! A forwarding core, put together and looked after as `forward` does it; its key log as `dedupe::keeper`
 //! does it, on the world's disk.
 
+use penstock::forward::bury::bring_back;
+
 use super::*;
 
 /// A forwarding core.
@@ -11,7 +13,7 @@ pub(crate) struct Core {
     pub(crate) settler: Rc<Settler>,
     pub(crate) regions: Vec<Rc<Region>>,
     keys: Rc<RefCell<KeyLog>>,
-    pub(super) dead: Receiver<penstock::dead::desk::Order>,
+    pub(super) attempts: Rc<Attempts<Line, Shelf>>,
     count: Cell<u32>,
 }
 
@@ -37,7 +39,7 @@ impl Makes<'_> {
     pub(super) fn core(
         &self,
         core: usize,
-        inlet: Inlet,
+        (inlet, dead): (Inlet, Desk),
         targets: Rc<Vec<Target>>,
         expected: bool,
     ) -> Result<Core, Ended> {
@@ -75,7 +77,6 @@ impl Makes<'_> {
         let settler = Rc::new(Settler::new(keeper, views.len(), now, Arc::clone(&cells)));
         let sieve = Rc::new(Sieve::new(seen, exec::now(), Arc::clone(&cells)));
         let shelf = |view: &JournalView| Shelf { machine: (*machine).clone(), dir: view.dir.clone() };
-        let (dead, orders, _replays) = penstock::dead::desk::channel(letters::load(&machine.disk)?);
         let mut desks = Vec::new();
         for region in 0..REGIONS.len() {
             desks.push(if owned.contains(&region) {
@@ -126,7 +127,7 @@ impl Makes<'_> {
                 Arc::clone(&cells),
                 move |region| exec.spawn(attempt::worker(Rc::clone(&workers), region)),
             );
-            dead.gaps(id).for_each(|(conversation, count)| region.gap(conversation, count));
+            dead.gaps(id).for_each(|(conversation, gap)| region.gap(conversation, gap));
             by_id.insert(id, Some(Rc::clone(&region)));
             regions.push(region);
         }
@@ -154,7 +155,7 @@ impl Makes<'_> {
             settler,
             regions,
             keys: Rc::new(RefCell::new(keys)),
-            dead: orders,
+            attempts,
             count: Cell::new(0),
         })
     }
@@ -174,6 +175,7 @@ impl Core {
         let now = exec::now();
         self.regions.iter().for_each(|region| region.tick(now));
         self.settler.tell(self.sieve.tick(now));
+        bring_back(&self.attempts, &self.regions);
         let count = self.count.get() + 1;
         self.count.set(count);
         if count.is_multiple_of(2) {

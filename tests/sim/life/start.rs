@@ -1,5 +1,7 @@
 //! The start: recovery, segments to go on in, cores; as `store::open_store` and `shard` do it.
 
+use penstock::dead::{self, Way};
+
 use super::*;
 
 /// Recovers what there is; as `store::open_store` does.
@@ -71,6 +73,30 @@ pub(super) fn make(disk: &MemoryDisk, dir: &Path, number: u64, bytes: u64) -> io
     Disk::rename(disk, &temporary, &path)?;
     Disk::sync_dir(disk, dir)?;
     Ok(path)
+}
+
+/// As `shard::letters` does.
+fn letters(
+    plan: &Plan,
+    found: &[FoundJournal],
+    disk: &MemoryDisk,
+) -> Result<(LetterKeeper<MemoryDisk>, Vec<Desk>, Office), Ended> {
+    let way = |(at, (name, _)): (usize, &(&str, &str))| Way {
+        id: name_id(name),
+        name: (*name).to_owned(),
+        core: at % plan.forward,
+    };
+    let unsettled = |id: &JournalId, lsn, slot| {
+        found.iter().any(|journal| journal.id == *id && journal.open.contains(lsn, slot))
+    };
+    let start = dead::Start {
+        graves: Graves::on(disk.clone(), Path::new("/data"))?,
+        regions: REGIONS.iter().enumerate().map(way).collect(),
+        forward_cores: plan.forward,
+        unsettled: &unsettled,
+        cells: Arc::default(),
+    };
+    Ok(LetterKeeper::new(start, exec::now())?)
 }
 
 fn new_journal(machine: &Machine) -> Result<FoundJournal, Ended> {
@@ -212,9 +238,11 @@ impl Life {
         let stopping = Rc::new(Cell::new(false));
         let mut cores = Vec::new();
         let expected = found.iter().any(|journal| journal.settled.end() > 0);
-        for (core, inlet) in inlets.into_iter().enumerate() {
+        let (letters, desks, office) = letters(&plan, &found, &disk)?;
+        truth.look_at_letters(&disk);
+        for (core, ways) in inlets.into_iter().zip(desks).enumerate() {
             let makes = Makes { plan: &plan, machine: &machine, network, views: &views, held: &held };
-            cores.push(makes.core(core, inlet, Rc::clone(&targets), expected)?);
+            cores.push(makes.core(core, ways, Rc::clone(&targets), expected)?);
         }
         let archive = if plan.archives {
             let known = views.iter().map(|view| (view.id, Arc::clone(&view.archived)));
@@ -241,7 +269,8 @@ impl Life {
             seq: Cell::new(max_seq + 1),
             plan,
             stopping,
-            letters: Cell::new(0),
+            letters: RefCell::new(letters),
+            office,
             truth: Rc::clone(truth),
         };
         Ok(life)

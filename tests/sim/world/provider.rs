@@ -51,7 +51,7 @@ impl World {
             let stray = self.random.one_in(3);
             let conversation =
                 if stray { self.random.below(u64::from(self.conversations)) as u32 } else { base };
-            events.push(self.truth.new_event(conversation));
+            events.push(self.truth.new_event(at_region(conversation, self.deadly)));
         }
         if self.truth.webhooks() > 0 && self.random.one_in(8) {
             let old = self.random.below(self.truth.webhooks() as u64) as usize;

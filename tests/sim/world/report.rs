@@ -17,7 +17,10 @@ pub(crate) struct Report {
     pub(crate) takes: u64,
     pub(crate) repeats: u64,
     pub(crate) polls: u64,
-    pub(crate) deaths: u64,
+    /// Dead letters that there were, that regions got after all, and that were dropped.
+    pub(crate) letters: u64,
+    pub(crate) replayed: u64,
+    pub(crate) dropped: u64,
     pub(crate) recoveries_cut: u64,
     pub(crate) webhooks: u64,
     pub(crate) archives: u64,
@@ -42,7 +45,9 @@ impl Report {
         self.takes += other.takes;
         self.repeats += other.repeats;
         self.polls += other.polls;
-        self.deaths += other.deaths;
+        self.letters += other.letters;
+        self.replayed += other.replayed;
+        self.dropped += other.dropped;
         self.archives += other.archives;
         self.flips += other.flips;
         self.ahead += other.ahead;
@@ -60,7 +65,9 @@ impl std::fmt::Display for Report {
             takes,
             repeats,
             polls,
-            deaths,
+            letters,
+            replayed,
+            dropped,
             archives,
             flips,
             ahead,
@@ -72,7 +79,7 @@ impl std::fmt::Display for Report {
             f,
             "{days:.1} days, {crashes} crashes ({power_cuts} of power, {recoveries_cut} in a start), {stops} stops, \
              {outages} outages; {webhooks} webhooks with {events} events, {acked} acknowledged, {takes} parcels taken, \
-             {repeats} events again, {deaths} given up, {flips} bits flipped; {ahead} parcels ahead of a backlog in {ahead_worlds} worlds; {archives} worlds with archives; {polls} turns"
+             {repeats} events again, {letters} dead letters ({replayed} replayed, {dropped} dropped), {flips} bits flipped; {ahead} parcels ahead of a backlog in {ahead_worlds} worlds; {archives} worlds with archives; {polls} turns"
         )
     }
 }

@@ -2,6 +2,8 @@ mod share;
 mod sim;
 
 use super::*;
+use crate::dead::{Gap, LetterId};
+use crate::forward::item::DEAD_LETTERS;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,7 +102,7 @@ fn quarantined_parcel_is_buried_in_its_turn_and_never_tried() {
     let Some((id, Errand::Bury(item, death))) = desk.book.next(desk.now) else { panic!("not buried") };
     assert_eq!((item.lsn, death.reason, death.first_tried), (2, Reason::Quarantined, None));
     assert!(desk.book.next(desk.now).is_none(), "the next waits until the letter is durable");
-    assert_eq!(desk.book.buried(id), Some(Settled::Dead));
+    assert_eq!(desk.book.buried(id, LetterId(9)), Some(Settled::Dead));
     let (_, next) = desk.next().unwrap();
     assert_eq!((next.lsn, next.gap), (3, 1));
 }
@@ -120,7 +122,7 @@ fn quarantined_parcel_is_no_probe() {
             }
             Some((id, Errand::Bury(item, _))) => {
                 assert_eq!(item.lsn, 2);
-                desk.book.buried(id);
+                desk.book.buried(id, LetterId(9));
                 buried += 1;
             }
             None => {}
@@ -366,11 +368,11 @@ fn part_that_died_makes_its_parcel_a_dead_one_whoever_ends_last() {
         desk.pass(MS);
         let [(one, _), (other, _)] = [desk.next().unwrap(), desk.next().unwrap()];
         if dead_first {
-            assert_eq!(desk.book.buried(one), None);
+            assert_eq!(desk.book.buried(one, LetterId(9)), None);
             assert_eq!(desk.deliver(other), Done::Delivered { mark: Some(Settled::Dead), told: Vec::new() });
         } else {
             assert_eq!(desk.deliver(other), Done::Delivered { mark: None, told: Vec::new() });
-            assert_eq!(desk.book.buried(one), Some(Settled::Dead));
+            assert_eq!(desk.book.buried(one, LetterId(9)), Some(Settled::Dead));
         }
     }
 }
@@ -392,7 +394,7 @@ fn overload_and_silence_do_not_cut() {
 #[test]
 fn gap_is_told_once_and_after_a_restart_too() {
     let mut desk = Desk::new(rules());
-    desk.book.gap(7, 2);
+    desk.book.gap(7, Gap { since: LetterId(1), count: 2 });
     (0..3).for_each(|lsn| desk.push(lsn, &[7]));
     let (id, item) = desk.next().unwrap();
     assert_eq!(item.gap, 2);
@@ -402,6 +404,23 @@ fn gap_is_told_once_and_after_a_restart_too() {
     assert_eq!(item.gap, 2, "it was not delivered: not told");
     assert_eq!(desk.deliver(id), Done::Delivered { mark: Some(Settled::Delivered), told: vec![7] });
     assert_eq!(desk.next().unwrap().1.gap, 0);
+}
+
+#[test]
+fn gap_shrinks_by_the_letters_that_went_out_again() {
+    // Of letter 4 the region was told long ago.
+    for (letters, gap) in [(vec![4], 2), (vec![4, 5], 1), (vec![5, 6], 0)] {
+        let mut desk = Desk::new(rules());
+        desk.book.gap(7, Gap { since: LetterId(5), count: 2 });
+        for &lsn in &letters {
+            desk.book.push(Item { journal: DEAD_LETTERS, lsn, ..Item::default() }, &[7], || None);
+            let (id, item) = desk.next().unwrap();
+            assert_eq!((item.letter(), item.gap), (Some(LetterId(lsn)), 0), "a letter tells of no gap");
+            desk.deliver(id);
+        }
+        desk.push(1, &[7]);
+        assert_eq!(desk.next().unwrap().1.gap, gap, "after {letters:?}");
+    }
 }
 
 #[test]

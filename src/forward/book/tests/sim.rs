@@ -197,7 +197,7 @@ impl Life {
                         println!("seed {seed}: {item:?} died of {death:?} after {:.0} s", self.elapsed());
                         self.innocent_deaths.push(item.lsn);
                     }
-                    assert_eq!(self.book.buried(id), Some(Settled::Dead));
+                    assert_eq!(self.book.buried(id, crate::dead::LetterId(item.lsn)), Some(Settled::Dead));
                     self.leave(item.lsn);
                     self.dead += 1;
                     *self.gaps.entry(conversation).or_default() += 1;
