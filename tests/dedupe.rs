@@ -220,7 +220,7 @@ fn what_is_new_waits_for_nobody_of_whom_only_a_repeat_stands_beside_it() {
     let taken = || -> Vec<Vec<String>> {
         let parcels = regions[0].parcels();
         let delivered = parcels.iter().filter(|parcel| parcel.delivered());
-        delivered.map(|parcel| ids(parcel.body()).unwrap().into_iter().map(Into::into).collect()).collect()
+        delivered.map(|parcel| ids(parcel.body()).unwrap()).collect()
     };
     eventually("the other one is delivered", PATIENCE, || taken() == [["wamid.B"]]);
     assert_eq!(gateway.metrics().total(BACKLOG), 1.0);

@@ -1,147 +1,24 @@
 //! Dead letters of a real gateway: nothing given up is lost or doubled, and a person decides what becomes of it.
+#![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use scene::{DEATH, POISON, Scene};
 use support::body::World;
-use support::gateway::{Gateway, run};
-use support::http::{self, Connection, Message};
+use support::http;
 use support::region::{Mode, Region};
-use support::sender::{Load, Sender};
-use support::settings::{Rule, Settings};
-use support::{SECRET, TOKEN, eventually, signature};
+use support::settings::Rule;
+use support::{TOKEN, eventually};
 
+mod scene;
+#[path = "../support/mod.rs"]
 mod support;
-
-/// What people write who are refused.
-const POISON: &str = "\"from\":\"44";
-/// A parcel dies when its second try is due, if enough others were taken.
-const DEATH: Duration = Duration::from_secs(60);
-
-/// A region that takes everybody's parcels but those of some.
-struct Scene {
-    region: Region,
-    gateway: Gateway,
-    unwanted: World,
-    sender: Option<Sender>,
-}
-
-impl Scene {
-    fn start(change: impl FnOnce(&mut Settings)) -> Self {
-        let region = Region::start("eu");
-        let rule = Rule::new(&region, "prefixes = [\"49\", \"44\"]\nretry = { attempts = 1 }");
-        let mut settings = Settings::of(vec![rule]);
-        change(&mut settings);
-        let gateway = Gateway::start(settings);
-        let unwanted = World::new(&["44"], 100, 0);
-        Self { region, gateway, unwanted, sender: None }
-    }
-
-    /// `count` parcels die, of a conversation each, while others are taken. Their bodies.
-    fn kill(&mut self, count: usize) -> Vec<Vec<u8>> {
-        self.others();
-        let bodies = self.send(count);
-        self.wait_for_letters(count);
-        self.quiet();
-        bodies
-    }
-
-    fn others(&mut self) {
-        self.region.set(Mode::Against(500, POISON));
-        let load = Load {
-            address: self.gateway.listen,
-            path: "/webhook".to_owned(),
-            world: Arc::new(World::new(&["49"], 300, 0).without_batches()),
-            connections: 2,
-            rate: 300,
-            seed: support::seed(),
-        };
-        self.sender = Some(Sender::start(&load));
-        std::thread::sleep(Duration::from_secs(1));
-    }
-
-    fn quiet(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            sender.stop();
-        }
-    }
-
-    fn wait_settled(&self) {
-        let backlog = || self.gateway.metrics().total("penstock_backlog_parcels");
-        eventually("all is settled", Duration::from_secs(20), || backlog() == 0.0);
-    }
-
-    fn send(&self, count: usize) -> Vec<Vec<u8>> {
-        let bodies: Vec<Vec<u8>> = (0..count).map(|n| self.unwanted.webhook(&[(n, false)]).body).collect();
-        for body in &bodies {
-            let mut connection = Connection::open(self.gateway.listen, Duration::from_secs(10)).unwrap();
-            let header = ("x-hub-signature-256", signature(SECRET, body));
-            connection.send(&http::post("/webhook", (header.0, &header.1), body)).unwrap();
-            assert_eq!(connection.answer().unwrap().status(), 200);
-        }
-        bodies
-    }
-
-    fn letters(&self) -> usize {
-        self.gateway.metrics().sum("penstock_dead_letters", &[("region", "eu")]) as usize
-    }
-
-    fn wait_for_letters(&self, count: usize) {
-        eventually(&format!("{count} dead letters"), DEATH, || self.letters() == count);
-    }
-
-    /// `penstock dead ...` with the configuration; what it printed.
-    fn dead(&self, arguments: &[&str]) -> String {
-        let (code, out, errors) = self.dead_code(arguments);
-        assert_eq!(code, Some(0), "{arguments:?}: {out}{errors}");
-        out
-    }
-
-    fn dead_code(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
-        let config = self.gateway.config().display().to_string();
-        let mut all = vec!["dead", arguments[0], "--config", &config];
-        all.extend(&arguments[1..]);
-        run(&all)
-    }
-
-    fn list(&self, filters: &[&str]) -> Vec<Value> {
-        let mut arguments = vec!["list", "--json", "--limit", "0"];
-        arguments.extend(filters);
-        self.dead(&arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.list(&[]).iter().map(|letter| letter["id"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// Deliveries of unwanted bodies that were taken, by body.
-    fn taken(&self) -> HashMap<Vec<u8>, usize> {
-        let mut taken = HashMap::new();
-        for parcel in self.region.parcels().iter().filter(|parcel| parcel.delivered()) {
-            if http::find(parcel.body(), POISON.as_bytes()).is_some() {
-                *taken.entry(parcel.body().to_vec()).or_default() += 1;
-            }
-        }
-        taken
-    }
-
-    fn ask(&self, method: &str, target: &str, token: Option<&str>, body: &str) -> Message {
-        let mut connection = Connection::open(self.gateway.admin, Duration::from_secs(10)).unwrap();
-        let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
-        let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: localhost\r\n{token}content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        connection.send(head.as_bytes()).unwrap();
-        connection.answer().unwrap()
-    }
-}
 
 #[test]
 fn a_crash_between_a_letter_and_its_mark_makes_no_second_letter() {
