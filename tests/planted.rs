@@ -266,5 +266,5 @@ fn every_planted_mistake_is_found() {
     let median = times[times.len() / 2];
     println!("{} of {} mistakes planted, median {median:.1?}", times.len(), PLANTED.len());
     assert!(missed.is_empty(), "nobody found {missed:?}");
-    assert!(median < Duration::from_secs(10), "median {median:?}");
+    assert!(only.is_some() || median < Duration::from_secs(10), "median {median:?}");
 }

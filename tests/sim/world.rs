@@ -436,10 +436,16 @@ impl World {
 
     fn unclean(&self, life: &Life) -> End {
         self.truth.wrong(format!(
-            "I8: a process at rest does not stop: busy {}, settled {}, uncertain {}",
+            "I8: a process at rest does not stop: busy {}, settled {}, uncertain {}, failed {}, {} of {} journals \
+             ended, all marked {}, unanswered {:?}",
             life.busy(),
             life.settled(),
-            life.uncertain()
+            life.uncertain(),
+            life.failed.get(),
+            life.finished.get(),
+            life.journals.len(),
+            life.journals.iter().all(|journal| journal.all_marked()),
+            self.open.borrow()
         ));
         End::Over
     }
