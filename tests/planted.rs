@@ -81,6 +81,7 @@ const FOUND_BY: &[(&str, &str, &str)] = &[
     ("nobody-acquitted", LIB, "handling"),
     ("gap-not-told", LIB, "forward::book::tests::gap"),
     ("gap-told-twice", LIB, "forward::book::tests::gap"),
+    ("freed-under-a-reader", LIB, "journal::tests::reading::reader_under"),
     ("replay-leaves-its-gap", LIB, "forward::book::tests::gap"),
     ("part-loses-an-event", LIB, "forward::parts"),
     ("parts-numbered-anew", LIB, "forward::parts"),

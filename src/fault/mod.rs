@@ -174,6 +174,7 @@ pub const PLANTED: &[&str] = &[
     "gap-not-told",
     "gap-told-twice",
     // Parcels that are cut into parts.
+    "freed-under-a-reader",
     "repeats-stand-in-line",
     "part-loses-an-event",
     "parts-numbered-anew",

@@ -30,6 +30,7 @@ use super::segments::SegmentsView;
 use super::spare::{OpenMode, segment_path};
 use super::twin::TwinFault;
 use super::view::JournalView;
+use crate::fault;
 
 /// One read: large enough for the disk's bandwidth, small enough that a core's readers fit in memory.
 const CHUNK: usize = 256 * 1024;
@@ -189,6 +190,7 @@ impl<B: Blocks> JournalReader<B> {
         let mut at = at;
         while at < upto {
             let segment = at.segment();
+            let version = self.segments.version();
             let form = self.form(segment);
             let step = match form {
                 Form::Whole => self.whole(at, upto).await,
@@ -196,7 +198,8 @@ impl<B: Blocks> JournalReader<B> {
                 Form::Gone => Ok(Step::Move(Position::new(self.segments.now().after(segment), FIRST_FRAME))),
             };
             // The file may have been freed while it was read: then it says nothing about this segment.
-            if form != Form::Gone && self.segments.moved() && (step.is_err() || self.form(segment) != form) {
+            let moved = self.segments.version() != version && !fault::planted("freed-under-a-reader");
+            if form != Form::Gone && moved && (step.is_err() || self.form(segment) != form) {
                 self.chunk = None;
                 self.list = None;
                 continue;

@@ -50,18 +50,17 @@ impl SegmentsView {
 
     /// As it is now.
     pub fn now(&mut self) -> &Floor {
-        self.moved();
+        self.version();
         &self.floor
     }
 
-    /// Whether it changed since it was looked at last.
-    pub fn moved(&mut self) -> bool {
+    /// Another number each time that it changed, whoever looked at it meanwhile.
+    pub fn version(&mut self) -> u64 {
         let changes = self.shared.changes.load(SeqCst);
-        let moved = changes != self.seen;
-        if moved {
+        if changes != self.seen {
             self.seen = changes;
             self.floor = self.shared.get();
         }
-        moved
+        self.seen
     }
 }

@@ -397,6 +397,8 @@ impl World {
     fn stop(&mut self, life: &Life, over: bool) -> End {
         self.truth.note(format_args!("stop"));
         life.stop_forwarding();
+        // While nothing happened its thread was looked after more and more rarely.
+        life.make_and_free();
         let ended = || self.disk.has_ended() || life.failed.get();
         let until = |patience: Duration, random: &mut Random, done: &dyn Fn() -> bool| {
             let end = elapsed() + patience;

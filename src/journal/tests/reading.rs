@@ -1,15 +1,21 @@
 //! Reading a journal whose segments are freed meanwhile.
 
+use std::cell::RefCell;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
+
 use super::super::buffer::BufferPool;
+use super::super::disk::Disk;
 use super::super::floor::Floor;
 use super::super::folder::{floor_path, live_path};
 use super::super::live::LiveList;
-use super::super::read::JournalReader;
+use super::super::read::{Blocks, JournalReader};
 use super::super::record::{self, Record};
 use super::super::spare::{OpenMode, segment_path};
 use super::super::view::{Archived, JournalView};
@@ -138,6 +144,79 @@ fn reader_misses_nothing_that_waits_and_reads_nothing_of_another_use_of_a_file()
     }
     println!("{thin} thin, {reused} used again");
     assert!(thin > 0 && reused > 0, "nothing was freed: the test tested nothing");
+}
+
+/// The files of a journal of which some are freed whenever one is read.
+struct Moving<F> {
+    disk: MemoryDisk,
+    dir: PathBuf,
+    free: F,
+}
+
+impl<F: Fn()> Blocks for Moving<F> {
+    fn exists(&self, segment: u64) -> bool {
+        self.disk.has(&segment_path(&self.dir, segment))
+    }
+
+    async fn read(&self, segment: u64, at: u64, len: usize) -> io::Result<Bytes> {
+        (self.free)();
+        Ok(Disk::read(&self.disk, &segment_path(&self.dir, segment), at, len)?.into())
+    }
+
+    async fn list(&self, segment: u64) -> io::Result<Vec<u8>> {
+        let path = live_path(&self.dir, segment);
+        Disk::read(&self.disk, &path, 0, Disk::size(&self.disk, &path)? as usize)
+    }
+}
+
+#[test]
+fn reader_under_which_segments_are_freed_misses_nothing_that_waits() {
+    let mut thin = 0;
+    for seed in seeds(20) {
+        let said = Said(seed);
+        let (mut world, disk) = (World::new(seed), MemoryDisk::default());
+        let found = world.recover(&disk).unwrap();
+        let mut process = world.start(&disk, found, 1);
+        (0..200).for_each(|_| process.commit(&mut world).unwrap());
+        process.archive_all(&mut world);
+        let (id, place) = process.places[0].clone();
+        let upto = process.end();
+        let view = JournalView {
+            id,
+            dir: place.dir.clone(),
+            mode: OpenMode::Buffered,
+            spans: Arc::default(),
+            end: Position::default(),
+            clean: true,
+            settled: Arc::default(),
+            published: None,
+            archived: Arc::new(Archived::never_asked()),
+            segments: Arc::clone(&place.segments),
+        };
+        let both = RefCell::new((world, process));
+        let free = || {
+            let (world, process) = &mut *both.borrow_mut();
+            (0..3).for_each(|_| process.deliver(world, 1));
+            // Marks count once they are durable.
+            process.commit(world).unwrap();
+            process.free(world, true).unwrap();
+        };
+        let mut reader =
+            JournalReader::over(&view, Moving { disk: disk.clone(), dir: place.dir.clone(), free });
+        let (mut at, mut found) = (Position::default(), Vec::new());
+        while let Some(frame) = reader.frame(at, upto).now_or_never().unwrap().unwrap() {
+            found.extend(frame.entries.iter().map(|entry| entry.lsn));
+            at = frame.next;
+        }
+        let (world, process) = &*both.borrow();
+        for (seq, _) in &world.open {
+            let entry = &world.entries[seq];
+            assert!(entry.position >= upto || found.contains(&entry.lsn), "{seq} waits and was not read");
+        }
+        thin += process.freeing.freed().thin;
+        drop(said);
+    }
+    assert!(thin > 0, "nothing was freed: the test tested nothing");
 }
 
 #[test]
