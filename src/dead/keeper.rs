@@ -230,13 +230,13 @@ impl<D: Disk> Keeper<D> {
             Order::FailedAgain(id, failure) => self.changes.push((id, What::Failed(failure))),
             Order::GapTold { region, conversation } => self.told.push((region, conversation)),
             // Who asked may be gone.
-            Order::Record(id, answer) => answer.send(self.record(id)).unwrap_or_default(),
+            Order::Record(id, answer) => answer.send(self.record(id, at)).unwrap_or_default(),
             Order::Ask(ask) => self.answer(ask, at),
         }
     }
 
     /// What is in a letter that is out, if it is still to go out.
-    fn record(&mut self, id: LetterId) -> Option<Bytes> {
+    fn record(&mut self, id: LetterId, at: Moment) -> Option<Bytes> {
         let read = match self.graves.state(id) {
             Some(State::Ordered) => self.graves.letter(id),
             _ => Ok(None),
@@ -246,7 +246,7 @@ impl<D: Disk> Keeper<D> {
             Ok(Some((_, Err(damage)))) => {
                 self.note(&damage);
                 tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
-                self.changes.push((id, What::Kept));
+                self.keep(&[id], at);
                 None
             }
             Ok(None) => None,
@@ -346,7 +346,7 @@ impl<D: Disk> Keeper<D> {
                     Ok(Some((_, Err(damage)))) => {
                         tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
                         note(&self.regions, &self.cells, &damage);
-                        bad.push((id, What::Kept));
+                        bad.push(id);
                         continue;
                     }
                     Ok(None) => continue,
@@ -370,11 +370,13 @@ impl<D: Disk> Keeper<D> {
                 self.replays[way.core].send(replay).ok();
             }
         }
-        if !bad.is_empty() {
-            let ids: Vec<LetterId> = bad.iter().map(|(id, _)| *id).collect();
-            if let Err(error) = self.graves.change(What::Kept, &ids, at.unix_ms) {
-                tracing::error!(%error, "the order to send a damaged letter could not be taken back");
-            }
+        self.keep(&bad, at);
+    }
+
+    /// Takes the order back to send letters that are damaged.
+    fn keep(&mut self, ids: &[LetterId], at: Moment) {
+        if let Err(error) = self.graves.change(What::Kept, ids, at.unix_ms) {
+            tracing::error!(%error, "the order to send a damaged letter could not be taken back");
         }
     }
 
