@@ -64,15 +64,18 @@ pub enum Step {
     ArchiveRaw = 4,
     /// Taking a parcel apart, one part for each conversation.
     Split = 5,
+    /// Finding the conversations of what is no repeat.
+    Lanes = 6,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Sift, "looking for repeats"),
         (Self::Cut, "making its parcel"),
         (Self::Archive, "archiving it"),
         (Self::ArchiveRaw, "archiving it as it came"),
         (Self::Split, "taking its parcel apart"),
+        (Self::Lanes, "finding its conversations"),
     ];
 
     fn from_byte(byte: u8) -> Option<Self> {

@@ -9,12 +9,14 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use support::body::{ACCOUNT, NUMBER, World, ids};
-use support::gateway::Gateway;
+use support::gateway::{Gateway, serve};
 use support::http::{Connection, find, post};
 use support::ledger::Ledger;
 use support::metrics::{BACKLOG, CHANGED, DUPLICATES, EVICTED, PARCELS};
@@ -224,6 +226,38 @@ fn what_is_new_waits_for_nobody_of_whom_only_a_repeat_stands_beside_it() {
     };
     eventually("the other one is delivered", PATIENCE, || taken() == [["wamid.B"]]);
     assert_eq!(gateway.metrics().total(BACKLOG), 1.0);
+}
+
+#[test]
+fn what_ends_the_process_while_repeats_are_left_out_of_its_lanes_is_delivered_after_three_crashes() {
+    let mut regions = regions();
+    let command: fn(&Path) -> Command = |config| {
+        let mut command = serve(config);
+        command.env("PENSTOCK_POISON", "lanes:hemlock");
+        command
+    };
+    let mut gateway = Gateway::start(Settings { command, ..Settings::new(&regions, &PREFIXES) });
+    regions[0].set(Mode::Refuse);
+    let bodies = [vec![message(0, "A", "waits")], vec![message(0, "A", "waits"), message(0, "B", "hemlock")]];
+    let [first, second] = bodies.map(|messages| webhook(&messages, &[]));
+    send(&gateway, &first);
+    let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+    let signature = signature(SECRET, &second);
+    connection.send(&post("/webhook", ("x-hub-signature-256", &signature), &second)).unwrap();
+    // The process may end before it answers.
+    connection.answer().ok();
+    for crash in 1..=3 {
+        assert_eq!(gateway.wait_exit(PATIENCE).code(), None, "crash {crash}");
+        assert_eq!(gateway.said().matches("penstock-fault: poison lanes").count(), crash);
+        if crash < 3 {
+            gateway.start_again();
+        }
+    }
+    gateway.restart();
+    regions[0].set(Mode::Ok);
+    let parcels = parcels(&gateway, &regions[0], 0);
+    let got: Vec<_> = parcels.iter().map(|parcel| ids(parcel.body()).unwrap()).collect();
+    assert_eq!(got, [["wamid.A"], ["wamid.B"]]);
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Desk {
     }
 
     /// A letter to try again, if one is due; look with each tick. It stays a dead letter until
-    /// [`Desk::replayed`]; each one ends with that or with [`Desk::failed_again`].
+    /// [`Desk::replayed`]; each one ends with that, with [`Desk::failed_again`], or with [`Desk::record`] saying
+    /// that it is not to be tried.
     pub fn replay(&self) -> Option<Replay> {
         self.replays.try_recv().ok()
     }

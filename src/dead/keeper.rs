@@ -20,7 +20,7 @@ use super::desk::{Desk, Found, Held, Order};
 use super::disk::{Disk, Os, is_full};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
-use super::{Filter, Letter, LetterId, Replay, State, What};
+use super::{Card, Filter, Letter, LetterId, Replay, State, What};
 use crate::fault;
 use crate::journal::JournalId;
 use crate::metrics::dead::DeadCells;
@@ -235,35 +235,55 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// What is in a letter that is out, if it is still to go out.
-    fn record(&mut self, id: LetterId, at: Moment) -> Option<Bytes> {
-        let read = match self.graves.state(id) {
-            Some(State::Ordered) => self.graves.letter(id),
-            _ => Ok(None),
-        };
-        let record = match read {
-            Ok(Some((_, Ok(record)))) => return Some(record),
+    /// A letter that is to go out; `None`: it is not, or it cannot.
+    fn read(&mut self, id: LetterId, at: Moment) -> Option<(Card, Bytes)> {
+        if self.graves.state(id) != Some(State::Ordered) {
+            return None;
+        }
+        match self.graves.letter(id) {
+            Ok(Some((card, Ok(record)))) => Some((card, record)),
             Ok(Some((_, Err(damage)))) => {
-                self.note(&damage);
                 tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
-                self.keep(&[id], at);
+                self.note(&damage);
+                if let Err(error) = self.graves.change(What::Kept, &[id], at.unix_ms) {
+                    tracing::error!(%error, "the order to send a damaged letter could not be taken back");
+                }
                 None
             }
-            Ok(None) => None,
+            Ok(None) => {
+                tracing::error!(
+                    letter = id.0,
+                    "a dead letter is not in its index any more, and cannot go out"
+                );
+                None
+            }
             Err(error) => {
                 tracing::error!(%error, "a dead letter cannot be read; it goes out after the next start");
                 None
             }
-        };
-        self.lines.values_mut().for_each(|line| {
-            line.out.remove(&id);
-        });
-        record
+        }
+    }
+
+    /// What is in a letter that is out, if it is still to go out.
+    fn record(&mut self, id: LetterId, at: Moment) -> Option<Bytes> {
+        let read = self.read(id, at);
+        if read.is_none() {
+            self.lines.values_mut().for_each(|line| {
+                line.out.remove(&id);
+            });
+        }
+        read.map(|(_, record)| record)
     }
 
     /// Makes durable what has come, and lets go on who waits for it.
     fn write(&mut self, at: Moment) -> io::Result<()> {
         let idle = self.letters.is_empty() && self.changes.is_empty() && self.told.is_empty();
+        // First: what was told is of letters that were durable before, and not of those that come now.
+        while let Some((region, conversation)) = self.told.first().copied() {
+            self.graves.told(region, conversation, at.unix_ms)?;
+            self.told.remove(0);
+            self.done.fetch_add(1, SeqCst);
+        }
         for way in &self.regions {
             let mine = |letter: &Letter| letter.region == way.id;
             let batch: Vec<(LetterId, &Letter)> = self
@@ -295,11 +315,6 @@ impl<D: Disk> Keeper<D> {
             self.changes.drain(..run);
             self.done.fetch_add(run as u64, SeqCst);
         }
-        while let Some((region, conversation)) = self.told.first().copied() {
-            self.graves.told(region, conversation, at.unix_ms)?;
-            self.told.remove(0);
-            self.done.fetch_add(1, SeqCst);
-        }
         if !idle {
             self.count();
         }
@@ -328,37 +343,13 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn send_out(&mut self, at: Moment) {
-        let now = at.now;
-        let mut bad = Vec::new();
-        for way in &self.regions {
-            let Some(line) = self.lines.get_mut(&way.name) else { continue };
-            while line.out.len() < OUT_MAX
-                && line.next.is_none_or(|next| next <= now)
-                && let Some((id, rate)) = line.waiting.pop_front()
-            {
-                if self.graves.state(id) != Some(State::Ordered) || line.out.contains(&id) {
-                    continue;
-                }
-                let from = line.next.map_or(now, |next| next.max(now.checked_sub(BEHIND).unwrap_or(now)));
-                line.next = Some(from + Duration::from_secs(1) / rate.max(1));
-                let (card, record) = match self.graves.letter(id) {
-                    Ok(Some((card, Ok(record)))) => (card, record),
-                    Ok(Some((_, Err(damage)))) => {
-                        tracing::error!(%damage, "a dead letter cannot go out; it stays where it is");
-                        note(&self.regions, &self.cells, &damage);
-                        bad.push(id);
-                        continue;
-                    }
-                    Ok(None) => continue,
-                    Err(error) => {
-                        tracing::error!(%error, "a dead letter cannot be read; it goes out after the next start");
-                        continue;
-                    }
-                };
-                line.out.insert(id);
+        for way in 0..self.regions.len() {
+            while let Some(id) = self.due(way, at.now) {
+                let Some((card, record)) = self.read(id, at) else { continue };
+                let Way { id: region, name, core } = &self.regions[way];
                 let replay = Replay {
                     id,
-                    region: way.id,
+                    region: *region,
                     slot: card.slot,
                     part: card.part,
                     attempts: card.last.attempts,
@@ -366,18 +357,27 @@ impl<D: Disk> Keeper<D> {
                     events: card.events,
                     record,
                 };
+                if let Some(line) = self.lines.get_mut(name) {
+                    line.out.insert(id);
+                }
                 // A core that has stopped takes nothing more; the next start does.
-                self.replays[way.core].send(replay).ok();
+                self.replays[*core].send(replay).ok();
             }
         }
-        self.keep(&bad, at);
     }
 
-    /// Takes the order back to send letters that are damaged.
-    fn keep(&mut self, ids: &[LetterId], at: Moment) {
-        if let Err(error) = self.graves.change(What::Kept, ids, at.unix_ms) {
-            tracing::error!(%error, "the order to send a damaged letter could not be taken back");
+    /// The next letter that may go out to a region now.
+    fn due(&mut self, way: usize, now: Instant) -> Option<LetterId> {
+        let line = self.lines.get_mut(&self.regions[way].name)?;
+        while line.out.len() < OUT_MAX && line.next.is_none_or(|next| next <= now) {
+            let (id, rate) = line.waiting.pop_front()?;
+            if self.graves.state(id) == Some(State::Ordered) && !line.out.contains(&id) {
+                let from = line.next.map_or(now, |next| next.max(now.checked_sub(BEHIND).unwrap_or(now)));
+                line.next = Some(from + Duration::from_secs(1) / rate.max(1));
+                return Some(id);
+            }
         }
+        None
     }
 
     fn answer(&mut self, ask: Ask, at: Moment) {

@@ -173,8 +173,9 @@ pub const PLANTED: &[&str] = &[
     "nobody-acquitted",
     "gap-not-told",
     "gap-told-twice",
-    // Parcels that are cut into parts.
+    // What is read while it is freed.
     "freed-under-a-reader",
+    // Parcels that are cut into parts.
     "repeats-stand-in-line",
     "part-loses-an-event",
     "parts-numbered-anew",

@@ -122,7 +122,8 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         if let Some(record) = item.record.as_ref().filter(|_| fault::planted("mark-before-delivered")) {
             self.settle(region, &item, record, Some(Settled::Delivered));
         }
-        if let Some(letter) = item.letter().filter(|_| item.record.is_none()) {
+        if let Some(letter) = item.letter() {
+            // Asked each time: somebody may have dropped it meanwhile, or taken the order back.
             item.record = self.dead.record(letter).await;
             if item.record.is_none() && !fault::planted("dropped-letter-blocks") {
                 return region.let_go(id);

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - At most `in_flight` tries at once; while the breaker is not closed, probes only.
-//! - A parcel leaves its lanes delivered or buried, never otherwise (or cut into parts that take its place).
+//! - A parcel leaves its lanes delivered or buried, never otherwise (or cut into parts that take its place); a
+//!   dead letter that went out again leaves them also when somebody drops it.
 //! - What is blocked behind a failing parcel takes no room from others.
 //! - Who writes to a region that works off a backlog waits for some of it at most: what comes live while the
 //!   region accepts is *fresh*, the rest *backlog*; they share its starts 70:30 (`lane`), and fresh parcels have

@@ -325,9 +325,12 @@ impl Feed {
                 ..Item::default()
             };
             // A conversation of which nothing goes out neither waits for this nor is told a gap by it.
-            let partly = item.repeats.is_some() && !fault::planted("repeats-stand-in-line");
+            let partly = item.repeats.is_some()
+                && !self.watch.is_quarantined(Step::Lanes, at)
+                && !fault::planted("repeats-stand-in-line");
             let conversations = partly.then(|| {
-                self.watch.during(Step::Sift, at, || {
+                self.watch.during(Step::Lanes, at, || {
+                    fault::poison("lanes", entry.body);
                     outgoing(&mut self.parser.borrow_mut(), entry.body, &meta, &item)
                 })
             });

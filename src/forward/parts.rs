@@ -44,7 +44,9 @@ pub fn outgoing(parser: &mut Parser, body: &[u8], meta: &Meta<'_>, item: &Item) 
     let mut conversations: Vec<u64> = held.flat_map(|place| &of[place as usize]).copied().collect();
     conversations.sort_unstable();
     conversations.dedup();
-    Some(conversations)
+    // All of the slot's are in the journal: others would be those of another order.
+    let stored: Vec<u64> = meta.conversations(item.slot).collect();
+    conversations.iter().all(|conversation| stored.contains(conversation)).then_some(conversations)
 }
 
 /// The parts of `item`, at least two; `None`: it has only one, or this version reads the webhook otherwise

@@ -131,6 +131,8 @@ pub struct JournalReader<B = Files> {
     salt: Option<(u64, Option<Salt>)>,
     /// Of the thin segment that was read last.
     list: Option<LiveList>,
+    /// Of the floor when it was read.
+    list_version: u64,
     /// Of thin segments: damage up to there was told.
     told: u64,
 }
@@ -181,6 +183,7 @@ impl<B: Blocks> JournalReader<B> {
             chunk: None,
             salt: None,
             list: None,
+            list_version: 0,
             told: 0,
         }
     }
@@ -256,10 +259,13 @@ impl<B: Blocks> JournalReader<B> {
 
     async fn thin(&mut self, at: Position, upto: Position) -> Result<Step, ReadError> {
         let (segment, block) = (at.segment(), BLOCK as u64);
-        if self.list.as_ref().is_none_or(|list| list.segment != segment) {
+        let version = self.segments.version();
+        // Thinned once more, it has a shorter list and more holes.
+        if self.list_version != version || self.list.as_ref().is_none_or(|list| list.segment != segment) {
             let list = self.files.list(segment).await.map_err(failed(segment, 0))?;
             let list = LiveList::decode(&list, &self.id, segment);
             self.list = Some(list.map_err(|fault| ReadError::List { segment, fault })?);
+            self.list_version = version;
         }
         let rows = self.list.as_ref().map_or(&[][..], |list| &list.rows);
         let rows = &rows[rows.partition_point(|row| row.frame < at.offset())..];
@@ -268,6 +274,10 @@ impl<B: Blocks> JournalReader<B> {
         let end = rows.last().map_or(0, |row| row.offset as usize + row.len as usize);
         let bytes = self.files.read(segment, first.frame, end.next_multiple_of(BLOCK)).await;
         let bytes = bytes.map_err(failed(segment, first.frame))?;
+        if self.segments.version() != version {
+            // What is missing in there may have been settled meanwhile.
+            return Ok(Step::Move(at));
+        }
         let written_at = FrameHeader::decode(&bytes).map_or(0, |header| header.written_at);
         let mut entries = Vec::new();
         for row in rows.chunk_by(|a, b| a.lsn == b.lsn).map(|rows| rows[0]) {

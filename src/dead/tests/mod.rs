@@ -13,6 +13,7 @@ use crate::parse::User;
 
 mod damage;
 mod gaps;
+mod keeper;
 mod lists;
 mod power;
 

@@ -26,7 +26,8 @@ impl Book {
         tries + usize::from(self.burying.is_none() && !self.graves.is_empty())
     }
 
-    /// The next errand. Each ends with [`Book::done`] or [`Book::buried`], or with [`Book::put_back`].
+    /// The next errand. Each ends with [`Book::done`] or [`Book::buried`], with [`Book::put_back`] or
+    /// [`Book::let_go`].
     pub fn next(&mut self, now: Instant) -> Option<(ParcelId, Errand)> {
         // While one to try was looked for, one to bury may have been found.
         self.next_grave().or_else(|| self.next_try(now)).or_else(|| self.next_grave())
