@@ -17,12 +17,29 @@ use super::super::folder::{floor_path, live_path};
 use super::super::live::LiveList;
 use super::super::read::{Blocks, JournalReader};
 use super::super::record::{self, Record};
+use super::super::segments::Segments;
 use super::super::spare::{OpenMode, segment_path};
 use super::super::view::{Archived, JournalView};
 use super::super::{JournalId, Position};
 use super::freeing::{Said, seeds, thinned};
 use super::memory::MemoryDisk;
 use super::world::World;
+
+/// A journal of this run alone up to `end`, of which nothing is archived or settled.
+fn view(id: JournalId, dir: &Path, end: Position, segments: Arc<Segments>) -> JournalView {
+    JournalView {
+        id,
+        dir: dir.to_owned(),
+        mode: OpenMode::Buffered,
+        spans: Arc::default(),
+        end,
+        clean: true,
+        settled: Arc::default(),
+        published: None,
+        archived: Arc::new(Archived::never_asked()),
+        segments,
+    }
+}
 
 /// Puts what the disk of memory holds into a real folder. A file that is there already stays the same
 /// file: a reader may have it open.
@@ -91,18 +108,7 @@ fn reader_misses_nothing_that_waits_and_reads_nothing_of_another_use_of_a_file()
         let (id, place) = process.places[0].clone();
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("journal");
-        let view = JournalView {
-            id,
-            dir: dir.clone(),
-            mode: OpenMode::Buffered,
-            spans,
-            end,
-            clean: true,
-            settled: Arc::default(),
-            published: None,
-            archived: Arc::new(Archived::never_asked()),
-            segments: Arc::clone(&place.segments),
-        };
+        let view = JournalView { spans, ..view(id, &dir, end, Arc::clone(&place.segments)) };
         let mut runtime =
             monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
         runtime.block_on(async {
@@ -181,18 +187,7 @@ fn reader_under_which_segments_are_freed_misses_nothing_that_waits() {
         process.archive_all(&mut world);
         let (id, place) = process.places[0].clone();
         let upto = process.end();
-        let view = JournalView {
-            id,
-            dir: place.dir.clone(),
-            mode: OpenMode::Buffered,
-            spans: Arc::default(),
-            end: Position::default(),
-            clean: true,
-            settled: Arc::default(),
-            published: None,
-            archived: Arc::new(Archived::never_asked()),
-            segments: Arc::clone(&place.segments),
-        };
+        let view = view(id, &place.dir, Position::default(), Arc::clone(&place.segments));
         let both = RefCell::new((world, process));
         let free = || {
             let (world, process) = &mut *both.borrow_mut();
@@ -237,18 +232,7 @@ fn damaged_record_of_a_thin_segment_is_left_out_and_those_around_it_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("journal");
     export(&disk, &dir);
-    let view = JournalView {
-        id,
-        dir,
-        mode: OpenMode::Buffered,
-        spans: Arc::default(),
-        end: Position::new(number + 1, 0),
-        clean: true,
-        settled: Arc::default(),
-        published: None,
-        archived: Arc::new(Archived::never_asked()),
-        segments: Arc::new(super::super::segments::Segments::new(floor)),
-    };
+    let view = view(id, &dir, Position::new(number + 1, 0), Arc::new(Segments::new(floor)));
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
     runtime.block_on(async {
         let mut reader = JournalReader::new(&view, BufferPool::new(1, Arc::default()));
