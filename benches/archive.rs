@@ -7,11 +7,11 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use penstock::archive::pack::{Frames, Name, Pack, Rules};
 use penstock::archive::record::{BodyDigest, Records, Webhook};
-use penstock::archive::stamp::Hour;
 use penstock::config::{Config, SourceKind};
 use penstock::entry::{EventRow, Meta, Verdict, name_id};
 use penstock::journal::buffer::AlignedBuf;
 use penstock::parse::Parser;
+use penstock::stamp::Hour;
 
 #[path = "../loadtest/src/pool.rs"]
 #[allow(

@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("wake", &[]),
     ("deadline", &[]),
+    ("stamp", &[]),
     ("http1", &[]),
     ("side", &[]),
     ("config", &["route::countries", "parse::phone"]),
@@ -37,11 +38,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "forward",
         &[
             "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1",
-            "journal", "metrics", "parse", "side", "verify", "wake",
+            "journal", "metrics", "parse", "side", "stamp", "verify", "wake",
         ],
     ),
     // From the journal alone: never forward.
-    ("archive", &["config", "cut", "entry", "handling", "journal", "metrics", "parse"]),
+    ("archive", &["config", "cut", "entry", "handling", "journal", "metrics", "parse", "stamp"]),
     // It starts and stops everything else.
     (
         "shard",
@@ -95,7 +96,7 @@ const PURE: &[&str] = &[
     "src/forward/retry.rs",
     "src/forward/told.rs",
     "src/cut/",
-    "src/archive/stamp.rs",
+    "src/stamp.rs",
     "src/archive/json.rs",
     "src/archive/record.rs",
     "src/archive/pack.rs",

@@ -35,7 +35,6 @@ pub mod pack;
 mod progress;
 pub mod record;
 mod run;
-pub mod stamp;
 mod strand;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use std::io;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
-use super::stamp::Hour;
+use crate::stamp::Hour;
 
 /// What a frame holds before compression: larger ones gain nothing, smaller ones compress worse.
 const FRAME: usize = 1 << 20;

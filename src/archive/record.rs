@@ -17,11 +17,11 @@ use std::cell::OnceCell;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 
 use super::json;
-use super::stamp;
 use crate::config::{Config, Mixed, SourceKind};
 use crate::cut::{Cutter, Ranges};
 use crate::entry::{Meta, name_id};
 use crate::parse::EventKind;
+use crate::stamp;
 
 /// An entry of a journal.
 #[derive(Clone, Copy)]
@@ -137,7 +137,10 @@ impl Records {
         out.extend_from_slice(b",\"regions\":[");
         self.write_regions(&meta, out);
         out.extend_from_slice(b"],\"received_at\":\"");
-        stamp::write(meta.received_at_ns(), out);
+        // Nanoseconds in 64 bits end in the year 2554, so there is one.
+        if let Some(moment) = stamp::rfc3339(meta.received_at_ns() / 1_000_000) {
+            out.extend_from_slice(&moment);
+        }
         out.extend_from_slice(b"\",\"remote\":\"");
         write_peer(meta.peer(), out);
         out.push(b'"');

@@ -12,12 +12,12 @@ use super::disk::Disk;
 use super::file::{Folder, Opened, Unfinished};
 use super::pack::{Frames, Name, Pack, Rules};
 use super::record::{RecordFault, Records, Webhook};
-use super::stamp::Hour;
 use super::unarchived::Unarchived;
 use crate::fault;
 use crate::handling::{Step, Watch};
 use crate::journal::{JournalIndex, Position};
 use crate::metrics::archive::ArchiveCells;
+use crate::stamp::Hour;
 
 /// Pauses after a failure: doubled each time, up to the second.
 const AGAIN_MS: (u64, u64) = (1_000, 30_000);
@@ -161,7 +161,7 @@ impl<F> Strand<F> {
             return Ok(());
         }
         let received_ns = webhook.meta.received_at_ns();
-        let hour = Hour::of(received_ns);
+        let hour = Hour::of(received_ns / 1_000_000);
         if self.pack.ends_before(hour) {
             self.close(tools)?;
         }

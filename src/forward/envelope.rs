@@ -8,8 +8,6 @@
 //! it would replay a 500 to every retry; `webhook-id` is what a region dedupes by.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
-use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
@@ -20,6 +18,7 @@ use http::{Method, Uri};
 use monoio_http::common::request::RequestHead;
 
 use crate::config::Region;
+use crate::stamp::rfc3339;
 
 pub const HUB_SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -108,6 +107,9 @@ pub enum EnvelopeError {
 /// The heads from one source to one region.
 pub struct Envelope {
     head: RequestHead,
+    /// Of each header of `head`, in its order: which of [`OF_THE_MOMENT`] it is. To compare names with every
+    /// attempt would take longer than to write the values.
+    places: Vec<Option<usize>>,
     /// Heads that were given back. As many as were ever in use at once, so bounded by `in_flight`.
     used: RefCell<Vec<RequestHead>>,
     /// Key of the Standard Webhooks signature.
@@ -156,6 +158,8 @@ impl Envelope {
             .filter(|uri| uri.scheme().is_none() && uri.path().starts_with('/'))
             .ok_or_else(|| EnvelopeError::Target { region: region.name.clone(), found: target.to_owned() })?;
         head.headers = headers.into_iter().collect();
+        let place = |name: &HeaderName| OF_THE_MOMENT.iter().position(|of_the_moment| of_the_moment == name);
+        let places = head.headers.keys().map(place).collect();
 
         // Lengths first, so that no two pairs of names read the same.
         let mut id = Vec::new();
@@ -164,7 +168,7 @@ impl Envelope {
             id.extend_from_slice(part.as_bytes());
         }
         id.extend_from_slice(&[0; digest::SHA256_OUTPUT_LEN]);
-        Ok(Self { head, used: RefCell::default(), signing, id: RefCell::new(id) })
+        Ok(Self { head, places, used: RefCell::default(), signing, id: RefCell::new(id) })
     }
 
     /// The id of this region's parcel from the webhook whose whole body has this digest, or of one `part`
@@ -197,8 +201,8 @@ impl Envelope {
         }
         let ends = self.write_values(stamp, buffer);
         let values = buffer.split().freeze();
-        for (name, value) in &mut head.headers {
-            if let Some(at) = OF_THE_MOMENT.iter().position(|of_the_moment| of_the_moment == name) {
+        for (value, place) in head.headers.values_mut().zip(&self.places) {
+            if let Some(at) = *place {
                 let start = if at == 0 { 0 } else { ends[at - 1] };
                 *value = header_value(values.slice(start..ends[at]));
             }
@@ -235,10 +239,8 @@ impl Envelope {
         let seconds = seconds.format(stamp.now_s).as_bytes();
         to.extend_from_slice(seconds);
         ends[2] = to.len();
-        let received_at = SystemTime::UNIX_EPOCH + Duration::from_millis(stamp.received_at_ms);
-        if write!(to, "{}", humantime::format_rfc3339_millis(received_at)).is_err() {
-            // After the year 9999.
-            to.truncate(ends[2]);
+        if let Some(moment) = rfc3339(stamp.received_at_ms) {
+            to.extend_from_slice(&moment);
         }
         ends[3] = to.len();
         to.extend_from_slice(itoa::Buffer::new().format(stamp.attempt).as_bytes());
@@ -291,6 +293,8 @@ fn write_hex(bytes: &[u8], to: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{Endpoint, Retry, Secret};
 

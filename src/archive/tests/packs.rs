@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use super::super::pack::{Frames, Name, Pack, Rules, Sums};
-use super::super::stamp::Hour;
 use super::*;
 use crate::parse::tests::Rng;
+use crate::stamp::Hour;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -26,7 +26,7 @@ impl Driver {
     }
 
     fn take(&mut self, lsn: u64, received_ns: u64, line: &[u8], now_ms: u64) {
-        let hour = Hour::of(received_ns);
+        let hour = Hour::of(received_ns / 1_000_000);
         if self.pack.ends_before(hour) {
             self.close();
         }
@@ -76,7 +76,7 @@ fn an_object_never_crosses_an_hour_whatever_the_clock_does() {
                 3 => clock - clock % (3600 * SECOND_NS),
                 _ => clock + rng.below(900) as u64 * SECOND_NS,
             };
-            hours.push(Hour::of(clock));
+            hours.push(Hour::of(clock / 1_000_000));
             driver.take(lsn, clock, format!("{lsn}\n").as_bytes(), 0);
         }
         driver.close();
