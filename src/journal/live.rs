@@ -14,6 +14,10 @@ const MAGIC: u64 = u64::from_le_bytes(*b"PNSTKLIV");
 const FIXED: usize = 88;
 const ROW: usize = 32;
 
+/// Smaller holes are not worth it. A hole costs 20 to 70 us of CPU whatever its size, and where one parcel in seven
+/// waits those of one block are two in five of all and give back one byte in seven.
+const HOLE_MIN: u64 = 2 * BLOCK as u64;
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LiveList {
     pub journal: JournalId,
@@ -107,15 +111,16 @@ impl LiveList {
         self.rows.chunk_by(|a, b| a.lsn == b.lsn)
     }
 
-    /// Parts of a segment file of `len` bytes that no row needs: from, to, on block borders. What stays
-    /// is the segment's header, the first block of each frame that has a row, and the rows' records.
+    /// Parts of a segment file of `len` bytes that no row needs and that are worth a hole: from, to, on block
+    /// borders. What stays is the segment's header, the first block of each frame that has a row, the rows'
+    /// records, and single blocks between.
     pub fn unneeded(&self, len: u64) -> Vec<(u64, u64)> {
         let block = BLOCK as u64;
         let mut holes = Vec::new();
         let mut kept = FIRST_FRAME;
         let mut keep = |from: u64, to: u64| {
             let (from, to) = (from / block * block, to.next_multiple_of(block));
-            if from > kept {
+            if from >= kept + HOLE_MIN {
                 let from = if fault::planted("hole-too-long") { from + block } else { from };
                 holes.push((kept, from));
             }
@@ -179,12 +184,13 @@ mod tests {
         let list = list(vec![
             // In the first block of its frame, over a border, and in a later frame right behind it.
             row(1, 0, at(2), 128, 100),
-            row(5, 0, at(10), 3 * BLOCK as u32 - 10, 20),
-            row(6, 0, at(13), 200, 100),
-            row(6, 1, at(13), 200, 100),
+            row(5, 0, at(10), 4 * BLOCK as u32 - 10, 20),
+            // Behind a single block that is not needed.
+            row(6, 0, at(16), 200, 100),
+            row(6, 1, at(16), 200, 100),
         ]);
-        assert_eq!(list.unneeded(at(100)), [(at(3), at(10)), (at(11), at(12)), (at(14), at(100))]);
-        assert_eq!(list.unneeded(at(14)), [(at(3), at(10)), (at(11), at(12))]);
+        assert_eq!(list.unneeded(at(100)), [(at(3), at(10)), (at(11), at(13)), (at(17), at(100))]);
+        assert_eq!(list.unneeded(at(17)), [(at(3), at(10)), (at(11), at(13))]);
         assert_eq!(list.records().map(<[LiveRow]>::len).collect::<Vec<_>>(), [1, 1, 2]);
     }
 }
