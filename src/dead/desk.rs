@@ -24,6 +24,8 @@ pub enum Order {
     /// The region has it.
     Replayed(LetterId),
     FailedAgain(LetterId, Failure),
+    /// It cannot go out as things are.
+    TakeBack(LetterId),
     GapTold {
         region: u32,
         conversation: u64,
@@ -98,8 +100,8 @@ impl Desk {
     }
 
     /// A letter to try again, if one is due; look with each tick. It stays a dead letter until
-    /// [`Desk::replayed`]; each one ends with that, with [`Desk::failed_again`], or with [`Desk::record`] saying
-    /// that it is not to be tried.
+    /// [`Desk::replayed`]; each one ends with that, with [`Desk::failed_again`], with [`Desk::take_back`], or with
+    /// [`Desk::record`] saying that it is not to be tried.
     pub fn replay(&self) -> Option<Replay> {
         self.replays.try_recv().ok()
     }
@@ -112,6 +114,11 @@ impl Desk {
     /// It stays a letter.
     pub fn failed_again(&self, id: LetterId, failure: Failure) {
         self.send(Order::FailedAgain(id, failure));
+    }
+
+    /// No parcel can be made of it as things are: it stays a letter, and is not ordered any more.
+    pub fn take_back(&self, id: LetterId) {
+        self.send(Order::TakeBack(id));
     }
 
     /// The journal's record in a letter; `None`: somebody dropped it or took the order back, or it cannot be

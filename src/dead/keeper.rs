@@ -228,6 +228,7 @@ impl<D: Disk> Keeper<D> {
                 self.changes.push((id, What::Replayed));
             }
             Order::FailedAgain(id, failure) => self.changes.push((id, What::Failed(failure))),
+            Order::TakeBack(id) => self.changes.push((id, What::Kept)),
             Order::GapTold { region, conversation } => self.told.push((region, conversation)),
             // Who asked may be gone.
             Order::Record(id, answer) => answer.send(self.record(id, at)).unwrap_or_default(),
@@ -445,6 +446,13 @@ impl<D: Disk> Keeper<D> {
                 {
                     line.waiting.push_back((id, rate));
                 }
+            }
+        }
+        if matches!(what, What::Kept | What::Dropped) {
+            // Ordered again they may be to go at another rate.
+            let (lines, graves) = (&mut self.lines, &self.graves);
+            for line in lines.values_mut() {
+                line.waiting.retain(|(id, _)| graves.state(*id) == Some(State::Ordered));
             }
         }
         self.count();

@@ -130,7 +130,14 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
             }
         }
         let Some(Tried { verdict, record, started, ended }) = self.attempt(region, &mut item).await else {
-            return region.put_back(id, region.clock());
+            return match item.letter() {
+                // The core may have many others to send, and a letter holds up its conversation.
+                Some(letter) => {
+                    self.dead.take_back(letter);
+                    region.let_go(id);
+                }
+                None => region.put_back(id, region.clock()),
+            };
         };
         fault::point("answer-read");
         match region.done(id, verdict, started, ended) {

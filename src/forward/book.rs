@@ -98,6 +98,8 @@ struct Held {
     slot: u16,
     uncertain: bool,
     quarantined: bool,
+    /// It could not be begun: nothing but its moment brings it back.
+    put_back: bool,
 }
 
 /// What few parcels have.
@@ -186,6 +188,7 @@ impl Book {
             slot: item.slot,
             uncertain: item.uncertain,
             quarantined: item.quarantined,
+            put_back: false,
         };
         let closed = self.state() == State::Closed;
         let class = if item.live && closed { Class::Fresh } else { Class::Backlog };
@@ -331,6 +334,11 @@ impl Book {
             self.end_probe(id);
             self.lanes.park(id);
         }
+        // It may take until somebody repairs something: the others need neither its room nor its turns.
+        if let Some(held) = self.lanes.get_mut(id) {
+            held.put_back = true;
+        }
+        self.lanes.block(id);
         self.due.push(now + PUT_BACK, id);
     }
 

@@ -45,8 +45,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     pub outcome: Outcome,
-    /// Bytes of the request may have reached the region and no final answer came: the region may
-    /// have taken the parcel, and the next attempt must say so.
+    /// Bytes of the request may have reached the region and no final answer to them came: the region may
+    /// have taken the parcel, and the next attempt must say so. True beside a refusal, too, if that was the
+    /// answer to a second send.
     pub sent_bytes: bool,
     /// Connections opened for it.
     pub opened: u32,
@@ -112,6 +113,9 @@ impl Client {
     /// What the region's name resolves to now. Idle connections to other addresses are closed, so
     /// that a region that has moved is not reached at its old place.
     pub fn set_address(&self, addresses: Vec<SocketAddr>) {
+        if *self.addresses.borrow() == addresses {
+            return;
+        }
         self.idle.borrow_mut().retain(|idle| addresses.contains(&idle.connection.peer()));
         self.preferred.set(0);
         *self.addresses.borrow_mut() = addresses;
@@ -168,7 +172,8 @@ impl Client {
         let now = Instant::now();
         match result {
             Ok(answer) => {
-                attempt.sent_bytes = false;
+                // Of a first send that was lost, if there was one: no other answer is one to that.
+                attempt.sent_bytes &= !(200..300).contains(&answer.status);
                 attempt.outcome = Outcome::Answered {
                     status: answer.status,
                     retry_after: answer.retry_after.map(|asked| asked.wait(SystemTime::now())),
@@ -190,21 +195,18 @@ impl Client {
     /// A connection to the first address that takes one; `Err(None)` if none did in time.
     async fn connect(&self, start: Instant, deadline: Instant) -> Result<Box<Connection>, Option<Fault>> {
         let until = deadline.min(start + CONNECT_TIMEOUT);
-        let count = self.addresses.borrow().len();
+        // Both may be replaced in the meantime, and others may connect at the same time: each goes through all
+        // addresses once.
+        let addresses = self.addresses.borrow().clone();
+        let first = self.preferred.get();
         let mut fault = Fault::NoAddress;
-        for _ in 0..count {
-            // The list may have been replaced in the meantime.
-            let address = {
-                let addresses = self.addresses.borrow();
-                if addresses.is_empty() {
-                    break;
-                }
-                addresses[self.preferred.get() % addresses.len()]
-            };
-            match Connection::open(address, self.source, &self.deadlines, until).await {
+        for at in (first..first + addresses.len()).map(|at| at % addresses.len()) {
+            match Connection::open(addresses[at], self.source, &self.deadlines, until).await {
                 Ok(connection) => return Ok(Box::new(connection)),
                 Err(error) => {
-                    self.preferred.set(self.preferred.get().wrapping_add(1));
+                    if self.preferred.get() == at {
+                        self.preferred.set((at + 1) % addresses.len());
+                    }
                     match error {
                         Some(error) => fault = Fault::Connect(error.kind()),
                         None => return Err(None),

@@ -22,7 +22,7 @@ pub struct Ramp {
     most: usize,
     limit: f64,
     round: Round,
-    /// About the median of what a delivery takes while there is no ramp.
+    /// About the median of what a delivery takes while there is no ramp, or one at once.
     usual: Duration,
 }
 
@@ -64,10 +64,12 @@ impl Ramp {
 
     /// A parcel was delivered or failed, after `took`.
     pub fn note(&mut self, delivered: bool, took: Duration, now: Instant) {
+        // With one at once it is not we who make it slow: a region that is slower than before an outage, a standby
+        // far away, is as it is.
+        if delivered && (self.is_full() || self.limit() == 1) {
+            self.learn(took);
+        }
         if self.is_full() {
-            if delivered {
-                self.learn(took);
-            }
             return;
         }
         if delivered {
@@ -153,10 +155,27 @@ mod tests {
         assert_eq!(seconds(&mut ramp, start, 3, MS * 50), None, "a third fails");
         assert!(ramp.limit() < 12, "{}", ramp.limit());
         ramp.begin(start);
-        assert_eq!(seconds(&mut ramp, start, u32::MAX, MS * 200), None, "four times as slow");
-        assert_eq!(ramp.limit(), 1);
+        for step in 1..110 {
+            ramp.note(true, MS * 200, start + MS * step * 10);
+        }
+        assert_eq!(ramp.limit(), 1, "four times as slow");
         ramp.begin(start);
         assert!(seconds(&mut ramp, start, 50, MS * 90).is_some(), "a few failures do not stop it for ever");
+    }
+
+    #[test]
+    fn region_that_is_slower_for_good_is_full_again() {
+        let start = Instant::now();
+        let mut ramp = healthy(64, start);
+        ramp.begin(start);
+        let mut now = start;
+        // One after the other as long as that is the limit, then more at once.
+        let full = (0..5_000).find(|_| {
+            now += MS * 250 / ramp.limit() as u32;
+            ramp.note(true, MS * 250, now);
+            ramp.is_full()
+        });
+        assert!(full.is_some() && now < start + Duration::from_mins(2), "{full:?}, {:?}", now - start);
     }
 
     #[test]

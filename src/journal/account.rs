@@ -40,6 +40,8 @@ pub const KEEP: usize = 4;
 /// A segment this far behind the newest is thinned; before that what waits in it is likely to be
 /// settled soon, and then all of it goes at once.
 pub const PATIENCE: usize = 8;
+/// Lists that are written before something is freed: on a full disk there is room for a few.
+const LISTS: usize = 4;
 /// Thinning pays from one parcel in so many: about five parcels share a block.
 const SPARSE: u64 = 4;
 
@@ -385,10 +387,15 @@ impl Ledger {
         let patient = if self.written && !short { PATIENCE } else { keep };
         let count = self.segments.len();
         let mut drop = Drop { journal, ..Drop::default() };
+        let mut lists = 0;
         for (at, (number, segment)) in self.segments.iter().enumerate().take(count.saturating_sub(keep)) {
             // A thin segment was archived when it became thin.
             let archived_yet = segment.thin || Position::new(*number, segment.entries_end) <= archived;
             if !archived_yet && !fault::planted("freed-before-archived") {
+                break;
+            }
+            lists += usize::from(segment.open > 0 && (segment.listed.is_none() || !segment.safe()));
+            if lists > LISTS && !(drop.gone.is_empty() && drop.thin.is_empty()) {
                 break;
             }
             if segment.open == 0 {

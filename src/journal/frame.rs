@@ -149,6 +149,12 @@ impl FrameHeader {
         Ok(header)
     }
 
+    /// What stands where a header has its salt. What an earlier use of the file left has another one, and may be
+    /// anything: bodies lie in a journal as they were sent, headers in them too.
+    pub fn salt_in(bytes: &[u8]) -> Option<&Salt> {
+        bytes.get(8..)?.first_chunk()
+    }
+
     /// LSN after the last record.
     pub fn next_lsn(&self) -> u64 {
         self.first_lsn + u64::from(self.records)

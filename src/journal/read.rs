@@ -334,8 +334,26 @@ impl<B: Blocks> JournalReader<B> {
             Ok(header) => salt.is_some_and(|salt| salt != header.salt),
             // Where the seal is the last block of all, or what stood there before was no frame's start.
             Err(FrameFault::NoFrame | FrameFault::Short) => true,
-            Err(_) => false,
+            // A frame of this run that is damaged; or the inside of a webhook of an earlier one, which may look
+            // like anything.
+            Err(_) => salt.is_some_and(|salt| FrameHeader::salt_in(&bytes) != Some(&salt)) && !self.goes_on(at, salt).await?,
         })
+    }
+
+    /// Whether a frame with that salt begins behind `at` in its segment.
+    async fn goes_on(&mut self, at: Position, salt: Option<Salt>) -> Result<bool, ReadError> {
+        let segment = at.segment();
+        for from in (at.offset()..).step_by(CHUNK) {
+            let bytes = self.files.read(segment, from, CHUNK).await.map_err(failed(segment, from))?;
+            let own = |block: &[u8]| FrameHeader::decode(block).is_ok_and(|header| Some(header.salt) == salt);
+            if bytes.chunks(BLOCK).any(own) {
+                return Ok(true);
+            }
+            if bytes.len() < CHUNK {
+                break;
+            }
+        }
+        Ok(false)
     }
 
     /// Number of the segment that follows in the chain.

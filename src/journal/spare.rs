@@ -27,9 +27,10 @@ use crate::metrics::render::ProcessCells;
 /// Segments kept ready per journal: one to roll into at once, one being made meanwhile, and one that
 /// only takes marks.
 pub const AHEAD: usize = 3;
-/// Space that stays free beside the segment to be made: for the folder's own growth, and for the lists
-/// and floors without which nothing can be freed.
+/// Space that stays free beside the segment to be made, at least, and by the segment's size: for the folder's own
+/// growth, and for the lists and floors without which nothing can be freed.
 const MARGIN: u64 = 1024 * 1024;
+const MARGIN_SHARE: u64 = 16;
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked at what may go. Nothing waits for it unless space is short, and then there
@@ -77,10 +78,15 @@ pub fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path)
 }
 
+/// Whether there is no space: on the disk, or for this user.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Makes a segment: zeros, durable under its final name.
 pub fn make(dir: &Path, number: u64, bytes: u64, mode: OpenMode) -> io::Result<Spare> {
     let free = nix::sys::statvfs::statvfs(dir)?;
-    if free.blocks_available() as u64 * free.fragment_size() as u64 <= bytes + MARGIN {
+    if free.blocks_available() as u64 * free.fragment_size() as u64 <= bytes + MARGIN.max(bytes / MARGIN_SHARE) {
         return Err(io::Error::from(io::ErrorKind::StorageFull));
     }
     let temporary = dir.join(format!("{number:010}.tmp"));

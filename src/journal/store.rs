@@ -27,7 +27,7 @@ use super::marks::ParcelSet;
 use super::record::Record;
 use super::recover::{self, Lost, RecoverError, Recovered};
 use super::segments::Segments;
-use super::spare::{OpenMode, Spare, make, open, segment_path, sync_dir};
+use super::spare::{OpenMode, Spare, is_full, make, open, segment_path, sync_dir};
 use crate::fault;
 
 const CLEAN: &str = "clean";
@@ -175,7 +175,7 @@ impl FoundJournal {
             last += 1;
             match make(&self.dir, last, bytes, mode) {
                 Ok(spare) => spares.push(spare),
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+                Err(error) if is_full(&error) => break,
                 Err(error) => return Err(io_error("make a segment in", &self.dir)(error)),
             }
         }
@@ -446,7 +446,7 @@ fn probe(data_dir: &Path, sync: bool) -> io::Result<OpenMode> {
             Ok(OpenMode::Buffered)
         }
         // Full: segments are refused one by one later, with the right answer.
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(OpenMode::Direct),
+        Err(error) if is_full(&error) => Ok(OpenMode::Direct),
         Err(error) => Err(error),
     }
 }

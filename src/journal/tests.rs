@@ -338,3 +338,26 @@ fn a_frame_sent_inside_a_webhook_is_never_taken_for_one() {
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1, 3]);
     assert_eq!(recovered.lost.iter().map(|l| (l.first_lsn, l.last_lsn)).collect::<Vec<_>>(), [(2, 2)]);
 }
+
+/// With `PNSF` and a checksum of four printable characters a text can be the header of a frame, and it lies in the
+/// journal as it was sent.
+#[test]
+fn what_users_sent_in_an_earlier_use_of_a_file_is_no_newer_version() {
+    let mut inner = Image { next_frame: 50, next_lsn: 500, ..Image::default() };
+    inner.open(9, 0, 0);
+    inner.commit(&[b"sent"]);
+    let mut sent = inner.segments[&9][FIRST_FRAME as usize..FIRST_FRAME as usize + BLOCK].to_vec();
+    for (at, value) in [(4, b'A'), (5, 9)] {
+        sent[at] = value;
+        let crc = crc_fast::crc32_iscsi(&sent[..HEADER - 4]);
+        sent[HEADER - 4..HEADER].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(FrameHeader::decode(&sent), Err(frame::FrameFault::Version(_))));
+        let mut image = Image::new();
+        image.commit(&[b"stored"]);
+        let end = image.end as usize;
+        image.segments.get_mut(&1).unwrap()[end..end + BLOCK].copy_from_slice(&sent);
+        let (recovered, found) = image.recover();
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1]);
+        assert!(recovered.lost.is_empty() && recovered.torn.is_none());
+    }
+}

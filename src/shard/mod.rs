@@ -195,7 +195,7 @@ impl Gateway {
         let (wrote_to, wrote) = crossbeam_channel::unbounded();
         let freeing = freeing(&store, &views, ingest_count);
         let maker = Maker { orders, wrote, freeing, cells: Arc::clone(&registry.process) };
-        std::thread::Builder::new().name("spare".into()).spawn(move || maker.run())?;
+        spawn::beside("spare", move || maker.run())?;
 
         let bells = |count| (0..count).map(|_| Doorbell::new()).collect::<io::Result<Vec<_>>>();
         let (ingest_bells, forward_bells) = (bells(ingest_count)?, bells(forward_count)?);

@@ -50,6 +50,12 @@ fn builder(flags: RingFlags) -> io_uring::Builder {
     builder
 }
 
+/// Starts a thread beside the cores. A panic ends the process, as a core's does.
+pub(super) fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let work = move || catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| std::process::abort());
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
 /// Starts a core. `main` runs on its thread, inside its runtime; an error it returns is sent to
 /// `fatal`. A panic ends the process: half a gateway behind a healthy probe is worse than none, and
 /// the journal makes it safe.

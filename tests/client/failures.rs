@@ -227,6 +227,25 @@ fn name_is_reached_at_the_addresses_it_was_given() {
 }
 
 #[test]
+fn attempts_at_once_each_go_through_all_addresses() {
+    let good = Script::start(|listener| {
+        for _ in 0..4 {
+            let mut stream = accept(listener);
+            request(&mut stream);
+            answer(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut region = region(dead);
+    region.endpoint.host = "us.example.com".into();
+    on_core(&region, async |core| {
+        core.client.set_address(vec![dead, good.address]);
+        futures_util::future::join_all((0..4).map(|_| core.deliver(b"{}"))).await;
+    });
+    good.end();
+}
+
+#[test]
 fn scripts_can_tell_open_from_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -143,6 +143,27 @@ fn doubt_about_the_first_send_outlives_a_refused_second() {
 }
 
 #[test]
+fn doubt_about_the_first_send_outlives_another_answer_to_the_second() {
+    let script = Script::start(|listener| {
+        let mut stream = accept(listener);
+        request(&mut stream);
+        answer(&mut stream, OK);
+        request(&mut stream);
+        reset(stream);
+        let mut stream = accept(listener);
+        request(&mut stream);
+        answer(&mut stream, b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+    });
+    on_core(&region(script.address), async |core| {
+        core.deliver(b"1").await;
+        let attempt = core.send(b"2").await;
+        assert_eq!(attempt.outcome, status(503));
+        assert!(attempt.sent_bytes, "the region restarts, and may have taken the first");
+    });
+    script.end();
+}
+
+#[test]
 fn request_is_not_repeated_once_an_answer_began() {
     let script = Script::start(|listener| {
         let mut stream = accept(listener);

@@ -110,8 +110,13 @@ impl Line {
                 return Attempt { outcome: Outcome::Timeout, sent_bytes: true, opened: 0 };
             }
             Mode::Says(status) => {
+                // It restarts: what a connection took that then was lost went out once more, and got this answer.
+                let lost = !poisoned && status >= 500 && machine.one_in(16);
+                if lost {
+                    take();
+                }
                 machine.exec.sleep(late).await;
-                return answered(refuse(status));
+                return Attempt { sent_bytes: lost, ..answered(refuse(status)) };
             }
             Mode::Brown(share, status) if machine.below(100) < share => {
                 machine.exec.sleep(late).await;

@@ -1,13 +1,91 @@
 //! What the keeper makes of orders that come together.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
 use super::*;
 use crate::dead::keeper::{Keeper, Moment};
-use crate::dead::{Start, Way};
+use crate::dead::office::Deed;
+use crate::dead::{Desk, Filter, Office, Start, Way};
+
+const UNIX_MS: u64 = 1_791_000_000_000;
+
+/// A keeper of one region's letters, one core's desk, and what orders by hand.
+struct Room {
+    keeper: Keeper,
+    desk: Desk,
+    office: Office,
+    now: Instant,
+}
+
+impl Room {
+    fn new(folder: &std::path::Path, letters: u64) -> Self {
+        let way = Way { id: name_id("eu"), name: "eu".to_owned(), core: 0 };
+        let start = Start {
+            graves: Graves::open(folder, false).unwrap(),
+            regions: vec![way],
+            forward_cores: 1,
+            unsettled: &|_, _, _| false,
+            cells: Arc::default(),
+        };
+        let now = Instant::now();
+        let (keeper, mut desks, office) = Keeper::new(start, now).unwrap();
+        let mut room = Self { keeper, desk: desks.remove(0), office, now };
+        // Ordered, and not waited for.
+        (0..letters).for_each(|n| assert!(room.desk.bury(letter(n)).now_or_never().is_none()));
+        room.turn(Duration::ZERO);
+        room
+    }
+
+    fn turn(&mut self, later: Duration) {
+        self.now += later;
+        self.keeper.turn(Moment { now: self.now, unix_ms: UNIX_MS }).unwrap();
+    }
+
+    fn act(&mut self, deed: Deed) {
+        assert!(self.office.act(deed, Filter::default(), None, false).now_or_never().is_none());
+        self.turn(Duration::ZERO);
+    }
+
+    /// Letters that were sent to the core.
+    fn sent(&self) -> Vec<LetterId> {
+        std::iter::from_fn(|| self.desk.replay()).map(|replay| replay.id).collect()
+    }
+}
+
+#[test]
+fn letters_of_which_no_parcel_can_be_made_do_not_hold_up_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut room = Room::new(folder.path(), 100);
+    room.act(Deed::Replay { rate: u32::MAX });
+    let first = room.sent();
+    assert_eq!(first.len(), 64, "so many at once");
+    first.iter().for_each(|id| room.desk.take_back(*id));
+    room.turn(Duration::ZERO);
+    assert_eq!(room.sent().len(), 36);
+    let mut list = std::pin::pin!(room.office.list(Filter::default(), None, 1));
+    assert!(list.as_mut().now_or_never().is_none());
+    room.keeper.turn(Moment { now: room.now, unix_ms: UNIX_MS }).unwrap();
+    assert_eq!(list.now_or_never().unwrap().unwrap().count, 100, "they stay letters");
+}
+
+#[test]
+fn letters_that_are_ordered_anew_go_at_the_new_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut room = Room::new(folder.path(), 10);
+    room.act(Deed::Replay { rate: 1_000 });
+    assert_eq!(room.sent().len(), 1);
+    room.act(Deed::Keep);
+    room.act(Deed::Replay { rate: 2 });
+    let mut sent = 0;
+    for _ in 0..100 {
+        room.turn(Duration::from_millis(10));
+        sent += room.sent().len();
+    }
+    assert!((1..=3).contains(&sent), "{sent} in a second");
+}
 
 #[test]
 fn a_gap_that_was_told_does_not_cover_a_letter_that_comes_with_the_word() {

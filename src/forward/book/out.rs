@@ -85,11 +85,12 @@ impl Book {
             self.due.push(now, id);
         }
         let (lanes, sides) = (&self.lanes, &self.sides);
-        let suspect = |id| {
-            let side = lanes.get(id).and_then(|held| sides.get(held.side));
-            side.is_some_and(|side| side.tries.is_suspect())
+        let tells = |id| {
+            lanes.get(id).is_some_and(|held| {
+                !held.put_back && sides.get(held.side).is_none_or(|side| !side.tries.is_suspect())
+            })
         };
-        let id = self.due.take_first(|id| !suspect(id)).or_else(|| self.due.pop(now))?;
+        let id = self.due.take_first(tells).or_else(|| self.due.pop(now))?;
         self.lanes.unpark(id);
         self.pop_ready()
     }
@@ -98,6 +99,7 @@ impl Book {
     /// maybe long, and is read again when its time comes.
     fn item(&mut self, id: ParcelId) -> Option<Item> {
         let held = self.lanes.get_mut(id)?;
+        held.put_back = false;
         let record = self.records.take(std::mem::replace(&mut held.record, slab::NONE));
         let held = *held;
         let letter = held.journal == u16::MAX;

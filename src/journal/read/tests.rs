@@ -7,11 +7,15 @@ use super::*;
 
 /// A frame with one entry.
 fn frame_of(number: u64, body: &[u8]) -> Vec<u8> {
+    finished(FrameKind::Commit, number, body)
+}
+
+fn finished(kind: FrameKind, number: u64, body: &[u8]) -> Vec<u8> {
     let mut buf = AlignedBuf::with_capacity(0);
     buf.set_len(HEADER);
     record::write_entry(&mut buf, number, 1, |_| (), body);
     let header = FrameHeader {
-        kind: FrameKind::Commit,
+        kind,
         salt: [1; 16],
         number,
         first_lsn: number,
@@ -120,5 +124,51 @@ fn a_segment_that_the_floor_names_and_that_never_was_is_stepped_over() {
         let mut reader = JournalReader::over(&view, Held(vec![(3, segment.as_slice().to_vec())]));
         let frame = reader.frame(Position::default(), upto).now_or_never().unwrap().unwrap().unwrap();
         assert_eq!((frame.position, frame.next), (Position::new(3, FIRST_FRAME), end));
+    }
+}
+
+/// A segment whose header follows segment `previous`.
+fn segment(number: u64, previous: u64, first: u64) -> Vec<u8> {
+    let mut segment = AlignedBuf::with_capacity(0);
+    let header = SegmentHeader {
+        journal: [1; 16],
+        salt: [1; 16],
+        number,
+        base_lsn: first,
+        first_frame: first,
+        previous: [0; 16],
+        previous_segment: previous,
+        previous_end: 0,
+        created_at: 0,
+    };
+    header.encode(&mut segment);
+    segment.as_slice().to_vec()
+}
+
+#[test]
+fn what_users_sent_in_an_earlier_use_of_a_file_ends_no_reading() {
+    use futures_util::FutureExt as _;
+
+    let mut second = segment(2, 1, 3);
+    second.extend_from_slice(&frame_of(3, b"behind"));
+    let end = Position::new(2, second.len() as u64);
+    let magic: &[u8] = &frame_of(1, b"")[..4];
+    let text = magic.iter().copied().cycle().take(70 * BLOCK).collect::<Vec<u8>>();
+    // Of an own frame only the salt shows that it is one.
+    let mut own = frame_of(5, b"own");
+    own[24] ^= 1;
+    for (left, damaged) in [(text.clone(), false), ([&text[..64 * BLOCK], &frame_of(5, b"own")].concat(), true), (own, true)] {
+        let mut first = segment(1, 0, 1);
+        first.extend_from_slice(&frame_of(1, b"before"));
+        first.extend_from_slice(&finished(FrameKind::Seal, 2, b""));
+        let sealed = Position::new(1, first.len() as u64);
+        first.extend_from_slice(&left);
+        let files = Held(vec![(1, first), (2, second.clone())]);
+        let mut reader = JournalReader::over(&view(std::path::Path::new("/")), files);
+        let read = reader.frame(sealed, end).now_or_never().unwrap();
+        match read {
+            Ok(frame) => assert!(!damaged && frame.unwrap().position == Position::new(2, FIRST_FRAME)),
+            Err(error) => assert!(damaged && matches!(error, ReadError::Damaged { segment: 1, .. }), "{error}"),
+        }
     }
 }

@@ -447,3 +447,27 @@ fn what_could_not_be_begun_comes_again_and_costs_nothing() {
     desk.pass(SECOND * 2);
     assert_eq!(desk.next().unwrap().1.attempts, 0);
 }
+
+#[test]
+fn what_could_not_be_begun_is_no_probe_before_its_time_and_takes_no_room() {
+    let mut desk = Desk::new(rules());
+    desk.break_it(500);
+    desk.pass(SECOND * 120);
+    while let Some((id, _)) = desk.next() {
+        desk.book.put_back(id, desk.now);
+    }
+    desk.pass(SECOND * 29);
+    assert!(desk.next().is_none(), "probed again at once");
+    desk.pass(SECOND * 2);
+    let (id, _) = desk.next().expect("its time has come");
+    desk.deliver(id);
+
+    let mut desk = Desk::new(rules());
+    for lsn in 0..8 {
+        desk.push(lsn, &[lsn]);
+        let (id, _) = desk.next().unwrap();
+        desk.book.put_back(id, desk.now);
+        desk.push(100 + lsn, &[lsn]);
+    }
+    assert_eq!(desk.book.blocked_len(), 8, "those behind them");
+}
