@@ -164,7 +164,9 @@ fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), FolderError> {
     match File::open(path).and_then(|mut file| file.read_to_end(bytes)) {
         // Another core found meanwhile that all keys in it are too old.
         Err(error) if error.kind() == io::ErrorKind::NotFound => bytes.clear(),
-        read => drop(read.map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })?),
+        read => {
+            drop(read.map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })?)
+        }
     }
     Ok(())
 }

@@ -336,7 +336,10 @@ impl<B: Blocks> JournalReader<B> {
             Err(FrameFault::NoFrame | FrameFault::Short) => true,
             // A frame of this run that is damaged; or the inside of a webhook of an earlier one, which may look
             // like anything.
-            Err(_) => salt.is_some_and(|salt| FrameHeader::salt_in(&bytes) != Some(&salt)) && !self.goes_on(at, salt).await?,
+            Err(_) => {
+                salt.is_some_and(|salt| FrameHeader::salt_in(&bytes) != Some(&salt))
+                    && !self.goes_on(at, salt).await?
+            }
         })
     }
 

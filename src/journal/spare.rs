@@ -86,7 +86,9 @@ pub fn is_full(error: &io::Error) -> bool {
 /// Makes a segment: zeros, durable under its final name.
 pub fn make(dir: &Path, number: u64, bytes: u64, mode: OpenMode) -> io::Result<Spare> {
     let free = nix::sys::statvfs::statvfs(dir)?;
-    if free.blocks_available() as u64 * free.fragment_size() as u64 <= bytes + MARGIN.max(bytes / MARGIN_SHARE) {
+    if free.blocks_available() as u64 * free.fragment_size() as u64
+        <= bytes + MARGIN.max(bytes / MARGIN_SHARE)
+    {
         return Err(io::Error::from(io::ErrorKind::StorageFull));
     }
     let temporary = dir.join(format!("{number:010}.tmp"));

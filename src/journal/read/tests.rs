@@ -157,7 +157,9 @@ fn what_users_sent_in_an_earlier_use_of_a_file_ends_no_reading() {
     // Of an own frame only the salt shows that it is one.
     let mut own = frame_of(5, b"own");
     own[24] ^= 1;
-    for (left, damaged) in [(text.clone(), false), ([&text[..64 * BLOCK], &frame_of(5, b"own")].concat(), true), (own, true)] {
+    for (left, damaged) in
+        [(text.clone(), false), ([&text[..64 * BLOCK], &frame_of(5, b"own")].concat(), true), (own, true)]
+    {
         let mut first = segment(1, 0, 1);
         first.extend_from_slice(&frame_of(1, b"before"));
         first.extend_from_slice(&finished(FrameKind::Seal, 2, b""));
@@ -168,7 +170,9 @@ fn what_users_sent_in_an_earlier_use_of_a_file_ends_no_reading() {
         let read = reader.frame(sealed, end).now_or_never().unwrap();
         match read {
             Ok(frame) => assert!(!damaged && frame.unwrap().position == Position::new(2, FIRST_FRAME)),
-            Err(error) => assert!(damaged && matches!(error, ReadError::Damaged { segment: 1, .. }), "{error}"),
+            Err(error) => {
+                assert!(damaged && matches!(error, ReadError::Damaged { segment: 1, .. }), "{error}")
+            }
         }
     }
 }
