@@ -161,12 +161,11 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), FolderError> {
     bytes.clear();
-    match File::open(path).and_then(|mut file| file.read_to_end(bytes)) {
+    let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
+    match read {
+        Ok(_) => Ok(()),
         // Another core found meanwhile that all keys in it are too old.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => bytes.clear(),
-        read => {
-            drop(read.map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })?)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(FolderError::Io { what: "read", path: path.to_owned(), source }),
     }
-    Ok(())
 }
