@@ -27,8 +27,8 @@ pub trait Disk {
     fn punch(&self, file: &Path, from: u64, to: u64) -> io::Result<()>;
     /// Writes zeros over the first `len` bytes, durably.
     fn blank(&self, file: &Path, len: usize) -> io::Result<()>;
-    /// Gives the space of the whole file back, whoever has it open.
-    fn cut(&self, file: &Path) -> io::Result<()>;
+    /// Gives the space of the file behind its first `len` bytes back, whoever has it open.
+    fn cut(&self, file: &Path, len: u64) -> io::Result<()>;
     fn remove(&self, file: &Path) -> io::Result<()>;
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -110,8 +110,8 @@ impl Disk for Local {
         if self.mode == OpenMode::Buffered { file.sync_data() } else { Ok(()) }
     }
 
-    fn cut(&self, file: &Path) -> io::Result<()> {
-        OpenOptions::new().write(true).open(file)?.set_len(0)
+    fn cut(&self, file: &Path, len: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(file)?.set_len(len)
     }
 
     fn remove(&self, file: &Path) -> io::Result<()> {
@@ -149,8 +149,8 @@ mod tests {
             disk.blank(&file, BLOCK).unwrap();
             assert_eq!(disk.read(&file, BLOCK as u64 - 1, 2).unwrap(), [0, 7]);
             assert_eq!(disk.read(&file, 64 * BLOCK as u64 - 5, 100).unwrap(), [7; 5]);
-            disk.cut(&file).unwrap();
-            assert_eq!(disk.size(&file).unwrap(), 0);
+            disk.cut(&file, 5).unwrap();
+            assert_eq!(disk.size(&file).unwrap(), 5);
         }
     }
 }

@@ -31,7 +31,11 @@
 //!
 //! A round that fails before its files are touched is done again; files that could not be removed stay
 //! until the next start.
+//!
+//! The files are done in pieces, one a round: where each freed extent is discarded at once, a segment with
+//! thousands of holes takes many seconds, and the journals must get their new segments meanwhile.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +58,9 @@ use crate::fault;
 const REUSED: usize = 2;
 /// Segments that are read in one round to make their lists. Orders for segments wait meanwhile.
 const SCANS: usize = 2;
+/// Holes that are punched in one round, and bytes that are cut off a file.
+const HOLES: usize = 64;
+const CUT: u64 = 4 << 20;
 /// Zeroed before a file is used again: both copies of the header, and the place where a first frame
 /// would let a torn header be believed.
 const BLANK: usize = FIRST_FRAME as usize + BLOCK;
@@ -72,8 +79,21 @@ pub enum Round {
     /// There was nothing to do.
     Idle,
     Done,
-    /// Some of the lists; the rest, and what they are for, comes with the next round.
+    /// Some of it; the rest comes with the next round.
     Partly,
+}
+
+/// What is to be done to the files of a drop whose floor is durable.
+#[derive(Debug)]
+enum Work {
+    /// Removed if it is there.
+    List(PathBuf),
+    /// The file and what is left of it.
+    Segment(PathBuf, u64),
+    /// The file and the holes to come, the last one first.
+    Holes(PathBuf, Vec<(u64, u64)>),
+    /// All of a drop is done.
+    Folder { journal: JournalIndex, vanishes: bool },
 }
 
 /// What came of freeing since the start.
@@ -111,6 +131,7 @@ pub struct Freeing<D> {
     places: Vec<Place>,
     /// Whole segment files that are gone.
     free: Vec<PathBuf>,
+    work: VecDeque<Work>,
     /// The file system refused to punch: said once.
     cannot_punch: bool,
     freed: Freed,
@@ -120,7 +141,16 @@ impl<D: Disk> Freeing<D> {
     /// `places` in the order of the account's journals.
     pub fn new(disk: D, root: PathBuf, account: Account, places: Vec<Place>) -> Self {
         let freed = Freed { thin: account.thin_segments() as u64, ..Freed::default() };
-        Self { disk, root, account, places, free: Vec::new(), cannot_punch: false, freed }
+        Self {
+            disk,
+            root,
+            account,
+            places,
+            free: Vec::new(),
+            work: VecDeque::new(),
+            cannot_punch: false,
+            freed,
+        }
     }
 
     /// A frame became durable.
@@ -134,6 +164,10 @@ impl<D: Disk> Freeing<D> {
 
     /// Frees what may go now.
     pub fn round(&mut self, short: bool) -> Result<Round, FreeError> {
+        if let Some(work) = self.work.pop_front() {
+            self.do_piece(work)?;
+            return Ok(Round::Partly);
+        }
         let plan = self.account.plan(|journal| self.places[journal].archived.upto(), short);
         let scans: Vec<_> = plan
             .lists
@@ -148,6 +182,9 @@ impl<D: Disk> Freeing<D> {
         self.write_lists(&plan.lists)?;
         if fault::planted("unlink-before-floor") {
             plan.drops.iter().try_for_each(|drop| self.free_files(drop))?;
+            while let Some(work) = self.work.pop_front() {
+                self.do_piece(work)?;
+            }
         }
         let mut floors = Vec::with_capacity(plan.drops.len());
         for drop in &plan.drops {
@@ -161,14 +198,19 @@ impl<D: Disk> Freeing<D> {
         for drop in &plan.drops {
             self.free_files(drop)?;
         }
-        Ok(if plan.drops.is_empty() { Round::Idle } else { Round::Done })
+        Ok(match (plan.drops.is_empty(), self.work.is_empty()) {
+            (true, _) => Round::Idle,
+            (false, true) => Round::Done,
+            (false, false) => Round::Partly,
+        })
     }
 
     /// Gives a free file of `bytes` bytes the name of a segment made ahead. False if there is none.
     pub fn reuse(&mut self, dir: &Path, number: u64, bytes: u64) -> Result<bool, FreeError> {
         while let Some(path) = self.free.pop() {
-            if self.disk.size(&path).map_err(failed("look at", &path))? != bytes {
-                self.remove_segment(&path)?;
+            let size = self.disk.size(&path).map_err(failed("look at", &path))?;
+            if size != bytes {
+                self.work.push_back(Work::Segment(path, size));
                 continue;
             }
             if !fault::planted("reuse-not-blanked") {
@@ -273,64 +315,93 @@ impl<D: Disk> Freeing<D> {
         Ok(floor)
     }
 
+    /// Notes what is to be done to the files of a drop.
     fn free_files(&mut self, drop: &Drop) -> Result<(), FreeError> {
         let dir = self.places[drop.journal].dir.clone();
         for number in &drop.gone {
-            let list = live_path(&dir, *number);
-            match self.disk.remove(&list) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &list)(error));
-                }
-                _ => {}
-            }
-            fault::point("list-removed");
+            self.work.push_back(Work::List(live_path(&dir, *number)));
             let path = segment_path(&dir, *number);
             // A thin one has holes: writing into them would cost three writes instead of one.
             if drop.whole.contains(number) && !drop.vanishes && self.free.len() < REUSED {
                 self.free.push(path);
             } else {
-                self.remove_segment(&path)?;
+                let size = self.disk.size(&path).map_err(failed("look at", &path))?;
+                self.work.push_back(Work::Segment(path, size));
             }
         }
         for number in &drop.thin {
-            self.punch(drop.journal, *number)?;
-            fault::point("thinned");
+            let path = segment_path(&dir, *number);
+            let list = self.read_list(drop.journal, *number)?;
+            let size = self.disk.size(&path).map_err(failed("look at", &path))?;
+            let mut holes = list.unneeded(size);
+            holes.reverse();
+            self.work.push_back(Work::Holes(path, holes));
         }
-        self.sync_dir(drop.journal)?;
-        if drop.vanishes { self.remove_folder(&dir) } else { Ok(()) }
-    }
-
-    /// Emptied first: whoever still has it open holds no space then.
-    fn remove_segment(&mut self, path: &Path) -> Result<(), FreeError> {
-        self.disk.cut(path).map_err(failed("empty", path))?;
-        fault::point("segment-emptied");
-        self.disk.remove(path).map_err(failed("remove", path))?;
-        fault::point("segment-removed");
-        self.freed.removed += 1;
+        self.work.push_back(Work::Folder { journal: drop.journal, vanishes: drop.vanishes });
         Ok(())
     }
 
-    fn punch(&mut self, journal: JournalIndex, number: u64) -> Result<(), FreeError> {
-        let path = segment_path(&self.places[journal].dir, number);
-        let list = self.read_list(journal, number)?;
-        let size = self.disk.size(&path).map_err(failed("look at", &path))?;
-        for (from, to) in list.unneeded(size) {
-            if self.cannot_punch {
-                break;
-            }
-            match self.disk.punch(&path, from, to) {
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    self.cannot_punch = true;
-                    tracing::warn!(
-                        folder = %self.root.display(),
-                        "this file system cannot punch holes: a segment of the journal stays whole until the last \
-                         parcel in it is settled; use ext4, xfs, btrfs or tmpfs"
-                    );
+    /// Does a piece of it; the rest is the next work.
+    fn do_piece(&mut self, work: Work) -> Result<(), FreeError> {
+        match work {
+            Work::List(path) => {
+                match self.disk.remove(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("remove", &path)(error));
+                    }
+                    _ => {}
                 }
-                done => done.map_err(failed("punch holes in", &path))?,
+                fault::point("list-removed");
             }
-            fault::point("punched");
+            Work::Segment(path, size) if size > 0 => {
+                // Emptied first: whoever still has it open holds no space then.
+                let left = size.saturating_sub(CUT);
+                self.disk.cut(&path, left).map_err(failed("cut", &path))?;
+                fault::point("segment-emptied");
+                self.work.push_front(Work::Segment(path, left));
+            }
+            Work::Segment(path, _) => {
+                self.disk.remove(&path).map_err(failed("remove", &path))?;
+                fault::point("segment-removed");
+                self.freed.removed += 1;
+            }
+            Work::Holes(path, mut holes) => {
+                let rest = holes.len().saturating_sub(HOLES);
+                for (from, to) in holes.drain(rest..).rev() {
+                    self.punch(&path, from, to)?;
+                }
+                if holes.is_empty() || self.cannot_punch {
+                    fault::point("thinned");
+                } else {
+                    self.work.push_front(Work::Holes(path, holes));
+                }
+            }
+            Work::Folder { journal, vanishes } => {
+                self.sync_dir(journal)?;
+                if vanishes {
+                    self.remove_folder(&self.places[journal].dir)?;
+                }
+            }
         }
+        Ok(())
+    }
+
+    fn punch(&mut self, path: &Path, from: u64, to: u64) -> Result<(), FreeError> {
+        if self.cannot_punch {
+            return Ok(());
+        }
+        match self.disk.punch(path, from, to) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.cannot_punch = true;
+                tracing::warn!(
+                    folder = %self.root.display(),
+                    "this file system cannot punch holes: a segment of the journal stays whole until the last \
+                     parcel in it is settled; use ext4, xfs, btrfs or tmpfs"
+                );
+            }
+            done => done.map_err(failed("punch holes in", path))?,
+        }
+        fault::point("punched");
         Ok(())
     }
 

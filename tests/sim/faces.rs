@@ -191,10 +191,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn cut(&self, file: &Path) -> io::Result<()> {
+    fn cut(&self, file: &Path, len: u64) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         state.step()?;
-        state.inode(file)?.set_len(0);
+        state.inode(file)?.set_len(len as usize);
         Ok(())
     }
 
