@@ -58,9 +58,6 @@ use crate::fault;
 const REUSED: usize = 2;
 /// Segments that are read in one round to make their lists. Orders for segments wait meanwhile.
 const SCANS: usize = 2;
-/// Holes that are punched in one round, and bytes that are cut off a file.
-const HOLES: usize = 64;
-const CUT: u64 = 4 << 20;
 /// Zeroed before a file is used again: both copies of the header, and the place where a first frame
 /// would let a torn header be believed.
 const BLANK: usize = FIRST_FRAME as usize + BLOCK;
@@ -81,6 +78,13 @@ pub enum Round {
     Done,
     /// Some of it; the rest comes with the next round.
     Partly,
+}
+
+/// How much of a file is done in one round: holes that are punched, bytes that are cut off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) holes: usize,
+    pub(super) bytes: u64,
 }
 
 /// What is to be done to the files of a drop whose floor is durable.
@@ -132,6 +136,7 @@ pub struct Freeing<D> {
     /// Whole segment files that are gone.
     free: Vec<PathBuf>,
     work: VecDeque<Work>,
+    pub(super) piece: Piece,
     /// The file system refused to punch: said once.
     cannot_punch: bool,
     freed: Freed,
@@ -148,6 +153,7 @@ impl<D: Disk> Freeing<D> {
             places,
             free: Vec::new(),
             work: VecDeque::new(),
+            piece: Piece { holes: 64, bytes: 4 << 20 },
             cannot_punch: false,
             freed,
         }
@@ -355,7 +361,7 @@ impl<D: Disk> Freeing<D> {
             }
             Work::Segment(path, size) if size > 0 => {
                 // Emptied first: whoever still has it open holds no space then.
-                let left = size.saturating_sub(CUT);
+                let left = size.saturating_sub(self.piece.bytes);
                 self.disk.cut(&path, left).map_err(failed("cut", &path))?;
                 fault::point("segment-emptied");
                 self.work.push_front(Work::Segment(path, left));
@@ -366,7 +372,7 @@ impl<D: Disk> Freeing<D> {
                 self.freed.removed += 1;
             }
             Work::Holes(path, mut holes) => {
-                let rest = holes.len().saturating_sub(HOLES);
+                let rest = holes.len().saturating_sub(self.piece.holes);
                 for (from, to) in holes.drain(rest..).rev() {
                     self.punch(&path, from, to)?;
                 }

@@ -9,7 +9,7 @@ use super::super::account::{Account, Wrote};
 use super::super::buffer::{AlignedBuf, BLOCK};
 use super::super::disk::Disk;
 use super::super::frame::{self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, SegmentHeader};
-use super::super::free::{FreeError, Freeing, Place, Round};
+use super::super::free::{FreeError, Freeing, Piece, Place, Round};
 use super::super::record::{self, Mark, Settled};
 use super::super::spare::segment_path;
 use super::super::store::{Folders, FoundJournal, Seen, hex, parse_id};
@@ -184,7 +184,9 @@ impl World {
         let account =
             Account::new(found.iter().enumerate().map(|(at, journal)| journal.start(at < cores)).collect());
         let shared = places.iter().map(|(_, place)| place.clone()).collect();
-        let freeing = Freeing::new(disk.clone(), ROOT.into(), account, shared);
+        let mut freeing = Freeing::new(disk.clone(), ROOT.into(), account, shared);
+        // The world may end, and new segments may be made, between any two pieces of a file.
+        freeing.piece = Piece { holes: 2, bytes: 5 * BLOCK as u64 };
         Process { disk, writers, freeing, places, wrote: Vec::new(), delivered: BTreeSet::new() }
     }
 }
