@@ -20,46 +20,33 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Below this a text is looked at before it is copied.
-const SHORT: usize = 256;
-
 /// Appends the inside of a JSON string. `text` is UTF-8, or a part of it between two characters.
 pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    // Headers and numbers hardly ever need it.
-    if text.len() < SHORT && text.iter().fold(true, |plain, byte| plain & is_plain(*byte)) {
-        return out.extend_from_slice(text);
+    // What providers send has quotes every few bytes and no control characters; to look at all of it once
+    // for those is cheaper than to look at each byte for both.
+    let looked =
+        text.iter().fold(0, |found, byte| found | u8::from(*byte < 0x20) << 1 | needs_backslash(*byte));
+    match looked {
+        0 => out.extend_from_slice(text),
+        1 => escape_quotes(text, out),
+        _ => escape_all(text, out),
     }
-    let start = out.len();
-    // A body has quotes every few bytes and no control characters.
-    if !escape_quotes(text, out) {
-        out.truncate(start);
-        escape_all(text, out);
-    }
 }
 
-fn is_plain(byte: u8) -> bool {
-    !needs_backslash(byte) & !is_control(byte)
+/// 1 or 0, so that the compiler looks at many bytes at once.
+fn needs_backslash(byte: u8) -> u8 {
+    u8::from(byte == b'"') | u8::from(byte == b'\\')
 }
 
-fn needs_backslash(byte: u8) -> bool {
-    (byte == b'"') | (byte == b'\\')
-}
-
-fn is_control(byte: u8) -> bool {
-    byte < 0x20
-}
-
-/// As [`escape`]: copies what lies between quotes and backslashes. To ask at every byte would cost a
-/// mispredicted branch at every other quote. False if there is a control character; what was appended is
-/// of no use then.
-fn escape_quotes(text: &[u8], out: &mut Vec<u8>) -> bool {
+/// As [`escape`], without control characters: copies what lies between quotes and backslashes. To ask at
+/// every byte would cost a mispredicted branch at every other quote.
+fn escape_quotes(text: &[u8], out: &mut Vec<u8>) {
     let mut end = out.len();
     // At most twice as much, and one stretch is written that may be longer than what is left. Cut to what was.
     out.resize(end + 2 * text.len() + STRETCH, 0);
-    let (mut from, mut plain) = (0, true);
+    let mut from = 0;
     for (block, start) in text.chunks(64).zip((0..).step_by(64)) {
         let mut marks = marks(block);
-        plain &= block.iter().fold(true, |plain, byte| plain & !is_control(*byte));
         while marks != 0 {
             let at = start + marks.trailing_zeros() as usize;
             marks &= marks - 1;
@@ -73,15 +60,13 @@ fn escape_quotes(text: &[u8], out: &mut Vec<u8>) -> bool {
     }
     end = copy(text, from..text.len(), out, end);
     out.truncate(end);
-    plain
 }
 
 /// One bit for each of up to 64 bytes, set where a backslash belongs before it; the first byte's lowest.
 fn marks(block: &[u8]) -> u64 {
     let mut flags = [0u8; 64];
-    // 1 or 0, so that the compiler looks at many bytes at once.
     for (flag, byte) in flags.iter_mut().zip(block) {
-        *flag = u8::from(needs_backslash(*byte));
+        *flag = needs_backslash(*byte);
     }
     let (words, _) = flags.as_chunks::<8>();
     // The product brings the lowest bits of eight bytes together in the highest byte.

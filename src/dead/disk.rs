@@ -31,11 +31,6 @@ pub trait Disk: Clone {
     fn remove(&self, file: &Path) -> io::Result<()>;
 }
 
-/// There is no space, now.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// The machine's. Calls may wait for the disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Os {

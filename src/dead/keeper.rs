@@ -17,12 +17,13 @@ use tokio::sync::oneshot;
 
 use super::damage::Damage;
 use super::desk::{Desk, Found, Held, Order};
-use super::disk::{Disk, Os, is_full};
+use super::disk::{Disk, Os};
 use super::graves::Graves;
 use super::office::{Ask, Deed, Done, Office, Page, Shown};
 use super::{Card, Filter, Letter, LetterId, Replay, State, What};
 use crate::fault;
 use crate::journal::JournalId;
+use crate::journal::spare::is_full;
 use crate::metrics::dead::DeadCells;
 
 /// Pause before a full disk is tried again.

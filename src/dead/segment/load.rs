@@ -1,7 +1,7 @@
 //! A segment as a start finds it.
 
 use super::*;
-use crate::dead::disk::is_full;
+use crate::journal::spare::is_full;
 
 impl<D: Disk> Segment<D> {
     /// Reads a segment, tells its gaps in order, and cuts what was never finished. `None` if nothing was
