@@ -42,8 +42,15 @@ pub const KEEP: usize = 4;
 pub const PATIENCE: usize = 8;
 /// Lists that are written before something is freed: on a full disk there is room for a few.
 const LISTS: usize = 4;
-/// Thinning pays from one parcel in so many: about five parcels share a block.
-const SPARSE: u64 = 4;
+/// A segment is thinned when one parcel in so many waits, and again when one in so many of those does.
+/// About five parcels share a block: three quarters of the segment are given back, at some 30 us of CPU
+/// for each parcel that waits.
+const SPARSE: u64 = 16;
+/// The same where space is short: half of the segment.
+const SPARSE_SHORT: u64 = 4;
+/// A segment whose parcels are being settled will be gone soon: it is thinned when so many segments were
+/// begun, in all journals, since the last one was.
+const QUIET: u64 = 8;
 
 /// What became durable with one frame.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +109,8 @@ pub struct Drop {
 pub struct Account {
     ledgers: Vec<Ledger>,
     index: HashMap<JournalId, JournalIndex>,
+    /// Segments begun in this run: the clock of [`QUIET`].
+    begun: u64,
 }
 
 /// One journal.
@@ -141,6 +150,8 @@ pub struct Segment {
     pub listed: Option<u64>,
     /// Parcels that waited when it was last thinned in this run.
     thinned: Option<u64>,
+    /// Segments begun when one of its parcels was last settled in this run.
+    touched: Option<u64>,
     /// Its list could not be made: it is not as it was written. It stays, and all that needs its list.
     stuck: bool,
 }
@@ -151,10 +162,13 @@ impl Segment {
         self.open == self.listed.unwrap_or(self.parcels)
     }
 
-    fn worth_thinning(&self) -> bool {
+    fn worth_thinning(&self, begun: u64, short: bool) -> bool {
+        let quiet = self.touched.is_none_or(|touched| begun - touched >= QUIET);
+        let sparse = if short { SPARSE_SHORT } else { SPARSE };
         match (self.thin, self.thinned) {
-            (false, _) => self.open * SPARSE <= self.parcels,
-            (true, Some(then)) => self.open * 2 <= then,
+            _ if !quiet && !short => false,
+            (false, _) => self.open * sparse <= self.parcels,
+            (true, Some(then)) => self.open * sparse <= then,
             // Thinned in an earlier run, maybe not to the end.
             (true, None) => true,
         }
@@ -164,17 +178,17 @@ impl Segment {
 impl Account {
     pub fn new(starts: Vec<Start>) -> Self {
         let index = starts.iter().enumerate().map(|(at, start)| (start.id, at)).collect();
-        Self { ledgers: starts.into_iter().map(Ledger::new).collect(), index }
+        Self { ledgers: starts.into_iter().map(Ledger::new).collect(), index, begun: 0 }
     }
 
     pub fn wrote(&mut self, wrote: &Wrote) {
         if let Some(at) = self.index.get(&wrote.journal) {
-            self.ledgers[*at].entries(wrote);
+            self.begun += u64::from(self.ledgers[*at].entries(wrote));
         }
         for (id, marks) in &wrote.marks {
             // Marks of a journal that has vanished say nothing any more.
             if let Some(at) = self.index.get(id) {
-                marks.iter().for_each(|mark| self.ledgers[*at].settled(mark));
+                marks.iter().for_each(|mark| self.ledgers[*at].settled(mark, self.begun));
             }
         }
     }
@@ -189,7 +203,7 @@ impl Account {
     pub fn plan(&self, archived: impl Fn(JournalIndex) -> Position, short: bool) -> Plan {
         let mut plan = Plan::default();
         for (journal, ledger) in self.ledgers.iter().enumerate() {
-            plan.drops.extend(ledger.drops(journal, archived(journal), short));
+            plan.drops.extend(ledger.drops(journal, archived(journal), self.begun, short));
         }
         plan.drops.retain(|drop| {
             let lists = self.needed(drop);
@@ -346,9 +360,11 @@ impl Ledger {
         self.segments.get_mut(number).filter(|segment| lsn < segment.next_lsn)
     }
 
-    fn entries(&mut self, wrote: &Wrote) {
+    /// Whether they begin a segment.
+    fn entries(&mut self, wrote: &Wrote) -> bool {
         let number = wrote.position.segment();
-        if !self.segments.contains_key(&number) {
+        let begins = !self.segments.contains_key(&number);
+        if begins {
             self.by_lsn.insert(wrote.first_lsn, number);
         }
         let segment = self
@@ -369,17 +385,19 @@ impl Ledger {
                 self.open.insert(wrote.first_entry + u64::from(place), slot);
             }
         }
+        begins
     }
 
-    fn settled(&mut self, mark: &Mark) {
+    fn settled(&mut self, mark: &Mark, begun: u64) {
         if self.open.remove(mark.lsn, mark.slot)
             && let Some(segment) = self.segment_of(mark.lsn)
         {
             segment.open -= 1;
+            segment.touched = Some(begun);
         }
     }
 
-    fn drops(&self, journal: JournalIndex, archived: Position, short: bool) -> Option<Drop> {
+    fn drops(&self, journal: JournalIndex, archived: Position, begun: u64, short: bool) -> Option<Drop> {
         if self.vanished {
             return None;
         }
@@ -406,7 +424,7 @@ impl Ledger {
             } else if !segment.thin && segment.listed.is_none() && at + patient >= count {
                 // What is behind it could only go after this one has its list.
                 break;
-            } else if segment.worth_thinning() {
+            } else if segment.worth_thinning(begun, short) {
                 drop.thin.push(*number);
             }
         }
