@@ -101,9 +101,8 @@ fn claims(c: &mut Criterion) {
 fn write(folder: &Path, keys: u64) {
     let start = keeper::Start {
         core: 0,
-        folder: Folder::open(folder, false).expect("a folder"),
+        folder: Folder::open(folder, false, 1).expect("a folder"),
         inherited: Vec::new(),
-        window: 60,
         now: 0,
         cells: Arc::new(ForwardCells::default()),
         go_on: Box::new(|(): &mut ()| true),
@@ -134,7 +133,8 @@ fn start(c: &mut Criterion) {
         write(folder.path(), keys);
         let load = || {
             let mut seen = table();
-            let loaded = Folder::open(folder.path(), false).expect("a folder").load(&mut seen, |_| true);
+            let open = Folder::open(folder.path(), false, 1).expect("a folder");
+            let loaded = open.load(&mut seen, |_| true, true);
             assert_eq!(loaded.expect("a key log").records, keys);
             seen
         };

@@ -336,3 +336,21 @@ fn a_webhook_signed_with_an_older_secret_arrives_signed_with_the_first() {
     assert_eq!(parcel.body(), body);
     assert_eq!(parcel.header("x-hub-signature-256"), signature(SECRET, body), "a region needs one secret");
 }
+
+#[test]
+fn what_waited_while_the_secrets_were_changed_arrives_signed_with_the_first_of_now() {
+    let (mut gateway, mut regions) = start();
+    regions[0].set(Mode::Refuse);
+    let body = b"a body for the default region while the secrets are changed";
+    let mut connection = Connection::open(gateway.listen, PATIENCE).unwrap();
+    connection.send(&post("/webhook", ("x-hub-signature-256", &signature(SECRET, body)), body)).unwrap();
+    assert_eq!(connection.answer().unwrap().status(), 200);
+    gateway.terminate();
+    gateway.settings.secrets = vec!["the-secret-after", SECRET];
+    regions[0].set(Mode::Ok);
+    gateway.restart();
+    eventually("it is delivered", PATIENCE, || regions[0].count() == 1);
+    let parcel = &regions[0].parcels()[0];
+    assert_eq!(parcel.body(), body);
+    assert_eq!(parcel.header("x-hub-signature-256"), signature("the-secret-after", body));
+}

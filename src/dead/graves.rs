@@ -215,21 +215,22 @@ impl<D: Disk> Graves<D> {
         Ok(card(region, segment, &index, slot).map(|card| (card, record)))
     }
 
-    /// Every letter that is on the disk, dropped ones too: its parcel and places of events.
+    /// Every letter that is on the disk, dropped ones too: its parcel and places of events. Those that are
+    /// `needed` pin their segments: they stay on the disk until the next start, dropped or replayed too.
     pub fn parcels(
-        &self,
-        mut visit: impl FnMut(JournalId, u64, u16, &mut dyn Iterator<Item = u32>),
+        &mut self,
+        mut needed: impl FnMut(JournalId, u64, u16, &mut dyn Iterator<Item = u32>) -> bool,
     ) -> io::Result<()> {
-        self.visit(
-            |_| true,
-            |_, segment, index| {
-                for slot in &segment.slots {
-                    if let Some((row, _)) = segment.row(index, slot) {
-                        visit(row.journal(), row.lsn(), row.slot(), &mut row.events());
-                    }
+        for segment in self.shelves.values_mut().flat_map(|shelf| &mut shelf.segments) {
+            let (index, mut pinned) = (segment.index()?, false);
+            for slot in &segment.slots {
+                if let Some((row, _)) = segment.row(&index, slot) {
+                    pinned |= needed(row.journal(), row.lsn(), row.slot(), &mut row.events());
                 }
-            },
-        )
+            }
+            segment.pinned = pinned;
+        }
+        Ok(())
     }
 
     fn visit(

@@ -33,7 +33,8 @@ const PACE: Duration = Duration::from_millis(10);
 /// How often segments are looked at that may go,
 const LOOK: Duration = Duration::from_secs(10);
 /// and for how long after the last letter they stay: its mark must be durable by then, since the next
-/// start knows only from the letter that its parcel is not to be tried.
+/// start knows only from the letter that its parcel is not to be tried. A mark that was missing at the start
+/// comes when its region gets that far, so these letters stay until the next one: see [`Graves::parcels`].
 const STAY: Duration = Duration::from_secs(60);
 /// Letters of a region that are out again at a time.
 const OUT_MAX: usize = 64;
@@ -68,11 +69,14 @@ pub struct Start<'a, D = Os> {
     pub cells: Arc<Vec<DeadCells>>,
 }
 
-fn found<D: Disk>(graves: &Graves<D>, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> io::Result<Found> {
+fn found<D: Disk>(
+    graves: &mut Graves<D>,
+    unsettled: &dyn Fn(&JournalId, u64, u16) -> bool,
+) -> io::Result<Found> {
     let mut held: HashMap<(JournalId, u64, u16), Held> = HashMap::new();
     graves.parcels(|journal, lsn, slot, events| {
         if !unsettled(&journal, lsn, slot) {
-            return;
+            return false;
         }
         let places: Vec<u32> = events.collect();
         let all = held.entry((journal, lsn, slot)).or_insert_with(|| Held::Events(Vec::new()));
@@ -85,6 +89,7 @@ fn found<D: Disk>(graves: &Graves<D>, unsettled: &dyn Fn(&JournalId, u64, u16) -
             }
             Held::Whole => {}
         }
+        true
     })?;
     let gaps = graves.gaps().map(|(region, conversation, gap)| ((region, conversation), gap));
     Ok(Found { held, gaps: gaps.collect() })
@@ -131,9 +136,9 @@ fn note(regions: &[Way], cells: &[DeadCells], damage: &Damage) {
 impl<D: Disk> Keeper<D> {
     /// The keeper, a desk per forwarding core, and the office.
     pub fn new(start: Start<'_, D>, now: Instant) -> io::Result<(Self, Vec<Desk>, Office)> {
-        let Start { graves, regions, forward_cores, unsettled, cells } = start;
+        let Start { mut graves, regions, forward_cores, unsettled, cells } = start;
         let (give, orders) = crossbeam_channel::unbounded();
-        let found = Arc::new(found(&graves, unsettled)?);
+        let found = Arc::new(found(&mut graves, unsettled)?);
         let (sent, done) = (Arc::default(), Arc::default());
         let (replays_to, replays): (Vec<_>, Vec<_>) =
             (0..forward_cores).map(|_| crossbeam_channel::unbounded()).unzip();

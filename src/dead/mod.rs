@@ -17,7 +17,8 @@
 //! A parcel is given up in this order: its letter is durable here, then its keys are in the key log, then
 //! its mark [`crate::journal::Settled::Dead`] is in the journal. A crash in between leaves a letter of a
 //! parcel that the journal still takes for unsettled: at the next start [`Desk::held`] knows it, and it is
-//! settled without a try. So there are never two letters of one parcel.
+//! settled without a try. So there are never two letters of one parcel. Such a letter stays on the disk until
+//! a start finds the mark, also if it is dropped or replayed before.
 
 use bytes::Bytes;
 

@@ -49,6 +49,8 @@ pub(super) struct Segment<D = Os> {
     /// By id.
     pub(super) slots: Vec<Slot>,
     pub(super) alive: usize,
+    /// It stays in this run, whatever becomes of its letters.
+    pub(super) pinned: bool,
     /// Bytes of letters with the header.
     pub(super) letters_end: u64,
     pub(super) index_end: u64,
@@ -82,6 +84,7 @@ impl<D: Disk> Segment<D> {
                 salt,
                 slots: Vec::new(),
                 alive: 0,
+                pinned: false,
                 letters_end: end,
                 index_end: end,
                 unwritten: Vec::new(),

@@ -1,15 +1,17 @@
 //! `<data_dir>/keys`: the files of the key log, and what they tell at a start.
 //!
 //! A file belongs to one forwarding core of one process; a start reads all of them, whatever the number of
-//! cores was, and writes new ones. Each core takes the keys of its own regions.
+//! cores was, and writes new ones. Each core takes the keys of its own regions, and a file of an earlier process goes
+//! when no core needs it any more. Beside them `memory` says what they cannot (`memory`).
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use super::log::{self, PIECE};
+use super::memory::Memory;
 use super::seen::Seen;
 use crate::fault;
 
@@ -25,12 +27,21 @@ pub enum FolderError {
 #[derive(Debug, Clone)]
 pub struct Folder {
     dir: PathBuf,
-    files: Arc<Vec<PathBuf>>,
+    files: Arc<Vec<Inherited>>,
+    memory: Option<Memory>,
     next: Arc<AtomicU64>,
     /// False: nothing is synced.
     pub sync: bool,
     /// Makes the names in a folder durable. A test has a stricter disk than the machine.
     pub(super) sync_dir: fn(&Path) -> io::Result<()>,
+}
+
+/// A file of an earlier process.
+#[derive(Debug)]
+struct Inherited {
+    path: PathBuf,
+    /// Cores that need it.
+    needed: AtomicUsize,
 }
 
 /// A file that nobody writes any more.
@@ -59,11 +70,13 @@ pub struct Loaded {
     pub records: u64,
     /// Damaged bytes: keys that are lost.
     pub damaged: u64,
+    /// To be kept for the next start.
+    pub memory: Memory,
 }
 
 impl Folder {
-    /// Makes the folder if it is not there. The data folder must be this process's own.
-    pub fn open(data_dir: &Path, sync: bool) -> Result<Self, FolderError> {
+    /// Makes the folder if it is not there, for so many cores. The data folder must be this process's own.
+    pub fn open(data_dir: &Path, sync: bool, cores: usize) -> Result<Self, FolderError> {
         let dir = data_dir.join("keys");
         let failed = |what| move |source| FolderError::Io { what, path: data_dir.join("keys"), source };
         fs::create_dir_all(&dir).map_err(failed("make folder"))?;
@@ -82,29 +95,38 @@ impl Folder {
         }
         files.sort();
         let next = files.last().map_or(1, |(number, _)| number + 1);
-        let files = Arc::new(files.into_iter().map(|(_, path)| path).collect());
-        Ok(Self { dir, files, next: Arc::new(AtomicU64::new(next)), sync, sync_dir })
+        let inherited = |path| Inherited { path, needed: AtomicUsize::new(cores) };
+        let files = Arc::new(files.into_iter().map(|(_, path)| inherited(path)).collect());
+        let memory = Memory::read(&dir).map_err(failed("read what is remembered in"))?;
+        Ok(Self { dir, files, memory, next: Arc::new(AtomicU64::new(next)), sync, sync_dir })
     }
 
-    /// Tells `seen` every key of an owned region, and sets its clock to the newest minute of all files.
-    pub fn load(&self, seen: &mut Seen, owned: impl Fn(u32) -> bool) -> Result<Loaded, FolderError> {
+    /// Tells `seen` every key of an owned region, and sets its clock to the newest minute of all files. Until
+    /// it is said what waits, all that is here is held. `expected`: there should be something.
+    pub fn load(
+        &self,
+        seen: &mut Seen,
+        owned: impl Fn(u32) -> bool,
+        expected: bool,
+    ) -> Result<Loaded, FolderError> {
+        seen.hold(0);
         let mut loaded = Loaded::default();
         let mut newest = 0;
         // One buffer for all: each may be 64 MiB.
         let mut bytes = Vec::new();
-        let mut expected = seen.expected();
-        for path in self.files.iter() {
+        let mut counted = seen.expected();
+        for Inherited { path, .. } in self.files.iter() {
             read(path, &mut bytes)?;
             // What is wrong with it is told when its keys are read.
             log::read(&bytes, |record| {
                 if owned(record.region) {
-                    expected.add(record.region, &record.key);
+                    counted.add(record.region, &record.key);
                 }
             })
             .ok();
         }
-        seen.prepare(&expected);
-        for path in self.files.iter() {
+        seen.prepare(&counted);
+        for Inherited { path, .. } in self.files.iter() {
             let path = path.clone();
             read(&path, &mut bytes)?;
             let contents = log::read(&bytes, |record| {
@@ -133,9 +155,37 @@ impl Folder {
         seen.recalled();
         seen.reach(newest);
         if loaded.damaged > 0 {
-            seen.lose();
+            seen.lose(newest);
         }
+        let memory = Memory::now(self.memory, seen.window(), newest, expected && self.files.is_empty());
+        if let Some(minute) = memory.lost {
+            seen.lose(minute);
+        }
+        loaded.memory = memory;
         Ok(loaded)
+    }
+
+    /// Keeps what a load found for the next start.
+    pub fn keep(&self, memory: &Memory) -> Result<(), FolderError> {
+        if self.memory.as_ref() == Some(memory) {
+            return Ok(());
+        }
+        memory.write(&self.dir, self.sync, self.sync_dir).map_err(|source| FolderError::Io {
+            what: "write to",
+            path: self.dir.clone(),
+            source,
+        })
+    }
+
+    /// A core does not need this file of an earlier process any more: the last one removes it.
+    pub(super) fn let_go(&self, path: &Path) -> io::Result<()> {
+        match self.files.iter().find(|file| file.path == path) {
+            Some(file) if file.needed.fetch_sub(1, SeqCst) > 1 => Ok(()),
+            Some(file) => fs::remove_file(path).inspect_err(|_| {
+                file.needed.fetch_add(1, SeqCst);
+            }),
+            None => fs::remove_file(path),
+        }
     }
 
     /// A new file and its path; no two cores get the same.
@@ -162,10 +212,5 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), FolderError> {
     bytes.clear();
     let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
-    match read {
-        Ok(_) => Ok(()),
-        // Another core found meanwhile that all keys in it are too old.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(FolderError::Io { what: "read", path: path.to_owned(), source }),
-    }
+    read.map(|_| ()).map_err(|source| FolderError::Io { what: "read", path: path.to_owned(), source })
 }

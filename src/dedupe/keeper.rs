@@ -5,7 +5,7 @@
 //! lost finds its own keys at the next start. A batch is one block and one sync; batches that came
 //! meanwhile are one block together.
 //!
-//! A file is closed after an hour or 64 MiB and deleted when all in it is older than the window. Space is
+//! A file is closed after an hour or 64 MiB and deleted when no key in it is needed any more. Space is
 //! made ahead by writing zeros: a sync then has no size to write, and a full disk does not stop those
 //! who drain it at once. When there is no space at all, everything waits; any other error ends the process, as it
 //! does in the journal: what a failed sync left behind is not known.
@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use super::folder::{Closed, Folder};
 use super::log::{self, PIECE};
 use crate::fault;
+use crate::journal::spare::is_full;
 use crate::metrics::ForwardCells;
 
 /// Batches that may wait for the disk; then they wait with the core.
@@ -44,6 +45,14 @@ const FULL: Duration = Duration::from_millis(500);
 /// How often files are looked at that may be old enough.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// What a core's clock shows, in minutes that the gateway ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clock {
+    pub minute: u32,
+    /// Keys of before are not needed any more.
+    pub oldest: u32,
+}
+
 /// Keys, as [`log::push`] writes them, and what waits for them to be durable.
 #[derive(Debug)]
 pub struct Batch<M> {
@@ -57,7 +66,13 @@ pub struct Keeper<M> {
     batches: Sender<Batch<M>>,
     sent: u64,
     done: Arc<AtomicU64>,
-    clock: Arc<AtomicU32>,
+    clock: Arc<AtomicClock>,
+}
+
+#[derive(Debug, Default)]
+struct AtomicClock {
+    minute: AtomicU32,
+    oldest: AtomicU32,
 }
 
 /// What the thread is started with.
@@ -65,10 +80,8 @@ pub struct Start<M> {
     /// Number of the core.
     pub core: usize,
     pub folder: Folder,
-    /// Files of earlier processes, for the one core that is to delete them.
+    /// Files of earlier processes.
     pub inherited: Vec<Closed>,
-    /// Minutes that keys are remembered.
-    pub window: u32,
     /// Minute of the clock.
     pub now: u32,
     pub cells: Arc<ForwardCells>,
@@ -83,7 +96,7 @@ impl<M> Keeper<M> {
     pub fn pair(now: u32) -> (Self, Inbox<M>) {
         let (give, take) = crossbeam_channel::bounded(QUEUE);
         let done = Arc::new(AtomicU64::new(0));
-        let clock = Arc::new(AtomicU32::new(now));
+        let clock = Arc::new(AtomicClock { minute: AtomicU32::new(now), oldest: AtomicU32::new(0) });
         let keeper = Self { batches: give, sent: 0, done: Arc::clone(&done), clock: Arc::clone(&clock) };
         (keeper, Inbox { batches: take, unwritten: Vec::new(), waiting: VecDeque::new(), done, clock })
     }
@@ -104,22 +117,33 @@ impl<M> Keeper<M> {
         self.done.load(SeqCst) == self.sent
     }
 
-    /// The clock's minute now.
-    pub fn tell(&self, minute: u32) {
-        self.clock.store(minute, SeqCst);
+    /// What the clock shows now.
+    pub fn tell(&self, clock: Clock) {
+        self.clock.minute.store(clock.minute, SeqCst);
+        self.clock.oldest.store(clock.oldest, SeqCst);
     }
 }
 
 impl<M: Send + 'static> Keeper<M> {
     pub fn start(start: Start<M>) -> io::Result<Self> {
         let (keeper, inbox) = Self::pair(start.now);
-        let Start { core, folder, inherited, window, cells, go_on, failed, .. } = start;
-        for closed in &inherited {
-            if let Err(error) = closed.trim() {
-                tracing::warn!(file = %closed.path.display(), %error, "cannot give back what this key log does not use");
+        let Start { core, folder, inherited, cells, go_on, failed, .. } = start;
+        if core == 0 {
+            for closed in &inherited {
+                if let Err(error) = closed.trim() {
+                    tracing::warn!(file = %closed.path.display(), %error, "cannot give back what this key log does not use");
+                }
             }
         }
-        let log = Log { folder, window, open: None, closed: inherited, full: false, cells };
+        let log = Log {
+            counts_inherited: core == 0,
+            folder,
+            inherited,
+            open: None,
+            closed: Vec::new(),
+            full: false,
+            cells,
+        };
         let mut work = Work { inbox, log, go_on };
         std::thread::Builder::new().name(format!("keys-{core}")).spawn(move || {
             match catch_unwind(AssertUnwindSafe(|| work.run())) {
@@ -144,7 +168,7 @@ pub struct Inbox<M> {
     /// What may go on and could not yet.
     waiting: VecDeque<M>,
     done: Arc<AtomicU64>,
-    clock: Arc<AtomicU32>,
+    clock: Arc<AtomicClock>,
 }
 
 impl<M> Inbox<M> {
@@ -154,9 +178,9 @@ impl<M> Inbox<M> {
         !self.unwritten.is_empty() || !self.waiting.is_empty()
     }
 
-    /// The clock's minute.
-    pub fn minute(&self) -> u32 {
-        self.clock.load(SeqCst)
+    /// What the clock shows.
+    pub fn clock(&self) -> Clock {
+        Clock { minute: self.clock.minute.load(SeqCst), oldest: self.clock.oldest.load(SeqCst) }
     }
 
     /// The keys that are to be written, in blocks.
@@ -211,7 +235,7 @@ impl<M> Work<M> {
                 }
                 self.inbox.take();
             }
-            let minute = self.inbox.minute();
+            let Clock { minute, oldest } = self.inbox.clock();
             if fault::planted("mark-before-keys") {
                 self.inbox.go_on(&mut self.go_on);
             }
@@ -219,7 +243,7 @@ impl<M> Work<M> {
                 self.inbox.written();
             }
             self.inbox.go_on(&mut self.go_on);
-            self.log.delete_old(minute);
+            self.log.delete_old(oldest);
         }
     }
 }
@@ -227,9 +251,12 @@ impl<M> Work<M> {
 /// The files of one core.
 struct Log {
     folder: Folder,
-    window: u32,
     open: Option<Open>,
     closed: Vec<Closed>,
+    /// Files of earlier processes: they go when no core needs them.
+    inherited: Vec<Closed>,
+    /// Of one core only, since all have the same.
+    counts_inherited: bool,
     /// There is no space.
     full: bool,
     cells: Arc<ForwardCells>,
@@ -258,9 +285,7 @@ impl Log {
                 self.has_space(true);
                 Ok(true)
             }
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
-            {
+            Err(error) if is_full(&error) => {
                 self.has_space(false);
                 Ok(false)
             }
@@ -309,21 +334,21 @@ impl Log {
         Ok(())
     }
 
-    fn delete_old(&mut self, minute: u32) {
-        let window = self.window;
-        let old = |closed: &Closed| closed.newest.saturating_add(window) < minute;
-        if !self.closed.iter().any(old) {
+    fn delete_old(&mut self, oldest: u32) {
+        let old = |closed: &Closed| closed.newest < oldest;
+        if !self.closed.iter().chain(&self.inherited).any(old) {
             return;
         }
-        self.closed.retain(|closed| {
-            // One that cannot go is tried again.
-            !(old(closed) && fs::remove_file(&closed.path).is_ok())
-        });
+        let folder = &self.folder;
+        // One that cannot go is tried again.
+        self.closed.retain(|closed| !(old(closed) && fs::remove_file(&closed.path).is_ok()));
+        self.inherited.retain(|closed| !(old(closed) && folder.let_go(&closed.path).is_ok()));
         self.count();
     }
 
     fn count(&self) {
-        let closed: u64 = self.closed.iter().map(|closed| closed.bytes).sum();
+        let inherited = self.inherited.iter().filter(|_| self.counts_inherited);
+        let closed: u64 = self.closed.iter().chain(inherited).map(|closed| closed.bytes).sum();
         self.cells.key_log_bytes.set(closed + self.open.as_ref().map_or(0, |open| open.ahead));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use super::folder::Folder;
-use super::keeper::{Batch, Keeper, Start};
+use super::keeper::{Batch, Clock, Keeper, Start};
 use super::log::{self, Contents, PIECE, Record};
 use super::seen::{Seen, Sighting};
 use crate::metrics::ForwardCells;
@@ -130,13 +130,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// A keeper whose marks are numbers that are noted as they go on.
 fn keeper(dir: &Path, now: u32, seen: &mut Seen, on: Arc<AtomicUsize>) -> Keeper<usize> {
-    let folder = Folder::open(dir, true).unwrap();
-    let inherited = folder.load(seen, |region| region == REGION).unwrap().files;
+    let folder = Folder::open(dir, true, 1).unwrap();
+    let inherited = folder.load(seen, |region| region == REGION, false).unwrap().files;
     let start = Start {
         core: 0,
         folder,
         inherited,
-        window: seen.window(),
         now: now.max(seen.now()),
         cells: Arc::new(ForwardCells::default()),
         go_on: Box::new(move |mark: &mut usize| {
@@ -161,13 +160,12 @@ fn strict(dir: &Path) -> io::Result<()> {
 #[test]
 fn a_key_whose_mark_went_on_is_in_a_file_that_a_power_cut_cannot_take_away() {
     let dir = tempfile::tempdir().unwrap();
-    let mut folder = Folder::open(dir.path(), true).unwrap();
+    let mut folder = Folder::open(dir.path(), true, 1).unwrap();
     folder.sync_dir = strict;
     let start = Start {
         core: 0,
         folder,
         inherited: Vec::new(),
-        window: 1000,
         now: 1,
         cells: Arc::new(ForwardCells::default()),
         go_on: Box::new(|_| true),
@@ -184,7 +182,10 @@ fn a_key_whose_mark_went_on_is_in_a_file_that_a_power_cut_cannot_take_away() {
         }
     }
     let mut seen = Seen::new(DAY, 1 << 20, 1);
-    assert_eq!(Folder::open(dir.path(), true).unwrap().load(&mut seen, |_| true).unwrap().records, 3);
+    assert_eq!(
+        Folder::open(dir.path(), true, 1).unwrap().load(&mut seen, |_| true, true).unwrap().records,
+        3
+    );
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -227,7 +228,10 @@ fn what_a_killed_process_left_unused_is_given_back_and_its_keys_are_kept() {
     // A header, a block's head, three records.
     until("the space is given back", || length() == 5 * 32);
     let mut seen = Seen::new(DAY, 1 << 20, 1);
-    assert_eq!(Folder::open(dir.path(), true).unwrap().load(&mut seen, |_| true).unwrap().records, 3);
+    assert_eq!(
+        Folder::open(dir.path(), true, 1).unwrap().load(&mut seen, |_| true, true).unwrap().records,
+        3
+    );
 }
 
 #[test]
@@ -240,7 +244,7 @@ fn what_was_kept_is_known_at_the_next_start_and_deleted_once_it_is_old() {
     first.keep(batch(0..3, 10)).unwrap();
     until("the first goes on", || first.idle());
     // An hour later it is another file.
-    first.tell(70);
+    first.tell(Clock { minute: 70, oldest: 0 });
     first.keep(batch(3..5, 70)).unwrap();
     until("the second goes on", || first.idle());
     assert_eq!((on.load(SeqCst), names(folder.path()).len()), (5, 2));
@@ -255,8 +259,15 @@ fn what_was_kept_is_known_at_the_next_start_and_deleted_once_it_is_old() {
         assert_eq!(next.claim(region, &key, value), Sighting::Repeat, "{n}");
         assert_eq!(next.claim(region + 1, &key, value), Sighting::New, "a key is its region's");
     }
-    // A window later than the first file's newest record.
-    second.tell(10 + 1440 + 1);
+    // A window later than the first file's newest record, and nothing waits since before.
+    next.hold(u32::MAX);
+    next.reach(10 + 1440);
+    second.tell(Clock { minute: next.now(), oldest: next.oldest() });
+    second.keep(batch(6..7, 1450)).unwrap();
+    until("it is looked at", || second.idle());
+    next.pass(1);
+    assert_eq!(names(folder.path()), ["00000001.keys", "00000002.keys", "00000003.keys"]);
+    second.tell(Clock { minute: next.now(), oldest: next.oldest() });
     second.keep(batch(5..6, 1451)).unwrap();
     until("old files go", || names(folder.path()) == ["00000002.keys", "00000003.keys"]);
     assert!(!next.forgets());
@@ -275,7 +286,7 @@ fn a_damaged_file_costs_its_block_and_is_said() {
     bytes[32 + 32 + 3] ^= 1;
     fs::write(&path, bytes).unwrap();
     let mut seen = Seen::new(DAY, 1 << 20, 5);
-    let loaded = Folder::open(folder.path(), true).unwrap().load(&mut seen, |_| true).unwrap();
+    let loaded = Folder::open(folder.path(), true, 1).unwrap().load(&mut seen, |_| true, true).unwrap();
     assert_eq!((loaded.records, loaded.damaged, seen.keys(), seen.forgets()), (2, 64, 2, true));
 }
 
@@ -283,14 +294,13 @@ fn a_damaged_file_costs_its_block_and_is_said() {
 fn nothing_goes_on_before_its_keys_are_in_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_owned();
-    let open = Folder::open(&dir, true).unwrap();
+    let open = Folder::open(&dir, true, 1).unwrap();
     let early = Arc::new(AtomicUsize::new(0));
     let noted = Arc::clone(&early);
     let start = Start {
         core: 0,
         folder: open,
         inherited: Vec::new(),
-        window: 60,
         now: 0,
         cells: Arc::new(ForwardCells::default()),
         go_on: Box::new(move |last: &mut u8| {

@@ -4,6 +4,7 @@
 //! seen     the events of one core's regions within the window: exact, at most 32 bytes each (pure)
 //! log      bytes of the key log (pure)
 //! folder   its files, and what they tell at a start
+//! memory   what they cannot tell: that some are missing
 //! keeper   the thread that appends to it
 //! ```
 //!
@@ -21,6 +22,7 @@
 //! - The wall clock is never asked. Minutes count while the gateway runs, and go on at the next start
 //!   from the newest in the log: a jump neither lets repeats through nor drops what is new, and a
 //!   gateway that was down merely remembers longer.
+//! - What waits is asked about late: no key that was alive when the oldest of it came is forgotten for its age.
 //!
 //! # Deliberately absent
 //!
@@ -32,11 +34,12 @@ pub mod keeper;
 pub mod log;
 #[cfg(test)]
 mod log_tests;
+pub mod memory;
 pub mod seen;
 #[cfg(test)]
 mod seen_tests;
 mod slots;
 
 pub use folder::{Folder, FolderError};
-pub use keeper::{Batch, Inbox, Keeper};
+pub use keeper::{Batch, Clock, Inbox, Keeper};
 pub use seen::{Seen, Sighting};

@@ -7,6 +7,8 @@
 //!
 //! Time is the minutes of a clock that the caller advances. Keys older than the window are *dead*: not
 //! there for whoever asks, and dropped when their shard is written anew, at the latest by [`Seen::sweep`].
+//! What was alive when the oldest of what still waits came is held ([`Seen::hold`]): a repeat that waits
+//! longer than the window is still one.
 //! When the bound is reached the oldest minutes die early; from then on, for one window,
 //! [`Seen::forgets`] says that an answer of "new" may be wrong. It is never wrong the other way:
 //! nothing is a repeat unless its 128 bits of SHA-256 and its value were seen.
@@ -30,6 +32,8 @@ const FEW: usize = 16;
 /// The clock may go on by this before all that is dead must be gone: ages are kept in 16 bits, and the
 /// longest window, 43,200 minutes, leaves room for two of these.
 const STRIDE: u32 = 8192;
+/// No key is held longer: 34 days.
+const OLDEST: u32 = u16::MAX as u32 - 2 * STRIDE;
 /// Calls of [`Seen::sweep`] for a round over all shards.
 const ROUND: usize = 4096;
 
@@ -71,7 +75,11 @@ pub struct Seen {
     shards: Box<[Slots]>,
     /// Minutes.
     window: u32,
+    /// The clock and the minutes that evictions put before it.
     now: u32,
+    extra: u32,
+    /// Minute of the clock: what was alive then does not die of age.
+    held: u32,
     /// What is older is dead.
     floor: u32,
     /// Living keys by minute, from `floor` to `now`.
@@ -102,6 +110,8 @@ impl Seen {
             shards,
             window,
             now: 0,
+            extra: 0,
+            held: u32::MAX,
             floor: 0,
             by_minute: VecDeque::from([0]),
             keys: 0,
@@ -142,6 +152,7 @@ impl Seen {
     /// [`Seen::prepare`] before the first and [`Seen::recalled`] after the last one.
     pub fn recall(&mut self, region: u32, key: &Key, value: u64, minute: u32) {
         self.reach(minute);
+        let minute = minute + self.extra;
         if minute >= self.floor {
             self.see(region, key, value, minute);
         }
@@ -223,7 +234,9 @@ impl Seen {
             if self.floor == self.now {
                 // All that is left came in this minute: it is over.
                 self.now += 1;
+                self.extra += 1;
                 self.by_minute.push_back(0);
+                self.lost = Some(self.now);
             }
             let gone = self.by_minute.pop_front().unwrap_or(0) as usize;
             self.lost = self.lost.max(Some(self.floor));
@@ -238,26 +251,49 @@ impl Seen {
 
     /// The clock goes on.
     pub fn pass(&mut self, minutes: u32) {
-        self.reach(self.now.saturating_add(minutes));
+        self.reach(self.now().saturating_add(minutes));
     }
 
     /// The clock goes on to `minute`, if it is not there yet.
     pub fn reach(&mut self, minute: u32) {
+        let minute = minute.saturating_add(self.extra);
         while self.now < minute {
             let step = (minute - self.now).min(STRIDE);
             self.now += step;
             self.by_minute.extend((0..step).map(|_| 0));
-            let window = if fault::planted("keys-die-early") { self.window / 2 } else { self.window };
-            while self.floor + window < self.now {
-                self.keys -= self.by_minute.pop_front().unwrap_or(0) as usize;
-                self.floor += 1;
-            }
+            self.age();
             if self.now - self.round_began >= STRIDE {
                 self.round_began = self.now;
                 self.next_swept = 0;
                 (0..self.shards.len()).for_each(|at| self.clean(at));
             }
         }
+    }
+
+    /// What is alive at this minute of the clock does not die of age, until this is called again; what the
+    /// clock had let die already stays so.
+    pub fn hold(&mut self, minute: u32) {
+        self.held = if fault::planted("keys-not-held") { u32::MAX } else { minute };
+        self.age();
+    }
+
+    /// Lets die what is older than the window and not held.
+    fn age(&mut self) {
+        let window = if fault::planted("keys-die-early") { self.window / 2 } else { self.window };
+        let horizon = self.horizon().saturating_sub(window);
+        while self.floor < horizon.max(self.now.saturating_sub(OLDEST)) {
+            let gone = self.by_minute.pop_front().unwrap_or(0) as usize;
+            if gone > 0 && self.floor >= horizon {
+                self.lost = self.lost.max(Some(self.floor));
+            }
+            self.keys -= gone;
+            self.floor += 1;
+        }
+    }
+
+    /// The window of what may be asked reaches back from here.
+    fn horizon(&self) -> u32 {
+        self.now.min(self.held.saturating_add(self.extra))
     }
 
     /// Gives the memory of dead keys back, in some shards; call several times a second.
@@ -283,14 +319,19 @@ impl Seen {
         }
     }
 
-    /// Keys were lost, nobody knows which.
-    pub fn lose(&mut self) {
-        self.lost = Some(self.now);
+    /// Keys were lost, nobody knows which; none of them is younger than this minute of the clock.
+    pub fn lose(&mut self, minute: u32) {
+        self.lost = self.lost.max(Some(minute.saturating_add(self.extra)));
     }
 
     /// Whether something within the window may be forgotten.
     pub fn forgets(&self) -> bool {
-        self.lost.is_some_and(|minute| self.now - minute <= self.window)
+        self.lost.is_some_and(|minute| minute.saturating_add(self.window) >= self.horizon())
+    }
+
+    /// Keys of before this minute of the clock are not needed any more.
+    pub fn oldest(&self) -> u32 {
+        (self.horizon() - self.extra).saturating_sub(self.window)
     }
 
     /// Minutes that a key is remembered.
@@ -300,7 +341,7 @@ impl Seen {
 
     /// Minutes of the clock.
     pub fn now(&self) -> u32 {
-        self.now
+        self.now - self.extra
     }
 
     /// Keys that are remembered.

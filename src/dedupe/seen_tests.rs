@@ -76,6 +76,50 @@ fn what_the_log_tells_is_remembered_in_any_order() {
     assert_eq!(seen.claim(1, &key(5), 1), Sighting::New, "61 minutes after 4950");
 }
 
+#[test]
+fn what_was_alive_when_the_oldest_of_what_waits_came_is_still_known() {
+    let mut seen = Seen::new(HOUR, 1 << 20, 7);
+    seen.pass(1000);
+    seen.claim(1, &key(1), 1);
+    seen.pass(60);
+    seen.hold(1060);
+    seen.pass(5000);
+    seen.claim(1, &key(2), 1);
+    assert_eq!((seen.oldest(), seen.forgets()), (1000, false));
+    assert_eq!(seen.claim(1, &key(1), 1), Sighting::Repeat, "it is a repeat for what came at 1060");
+    seen.hold(1061);
+    assert_eq!((seen.oldest(), seen.keys()), (1001, 1));
+    assert_eq!(seen.claim(1, &key(1), 1), Sighting::New);
+    seen.hold(seen.now());
+    assert_eq!(seen.claim(1, &key(2), 1), Sighting::Repeat);
+    // Ages have 16 bits: what waits longer than that says that it may be a repeat.
+    seen.pass(40_000);
+    assert_eq!(seen.claim(1, &key(2), 1), Sighting::Repeat);
+    assert!(!seen.forgets());
+    seen.pass(100_000);
+    assert!(seen.forgets());
+    assert_eq!(seen.claim(1, &key(2), 1), Sighting::New);
+    seen.hold(u32::MAX);
+    assert!(!seen.forgets(), "nothing waits any more, and all of the last hour is known");
+}
+
+#[test]
+fn evictions_do_not_move_the_clock_that_others_go_by() {
+    let mut rng = Rng::from_env();
+    let mut seen = Seen::new(HOUR, 1 << 20, mixer(&mut rng));
+    seen.pass(500);
+    (0..500_000).for_each(|n| _ = seen.claim(1, &key(n), 1));
+    assert!(seen.evicted() > 400_000 && seen.forgets());
+    assert_eq!((seen.now(), seen.oldest()), (500, 440));
+    // What the log tells of this minute is younger than what was evicted, and stays.
+    seen.recall(1, &key(1 << 40), 1, 500);
+    assert_eq!(seen.claim(1, &key(1 << 40), 1), Sighting::Repeat);
+    seen.pass(60);
+    assert!(seen.forgets());
+    seen.pass(1);
+    assert!(!seen.forgets());
+}
+
 /// Exact answers as long as there is room: what the map says, the table says.
 #[test]
 fn the_table_answers_like_a_map_through_growth_and_expiry() {
@@ -172,7 +216,7 @@ fn a_burst_that_fills_the_bound_within_a_minute_is_taken() {
 fn lost_keys_are_said_for_a_window() {
     let mut seen = Seen::new(HOUR, 1 << 20, 99);
     seen.pass(500);
-    seen.lose();
+    seen.lose(seen.now());
     assert!(seen.forgets());
     seen.pass(60);
     assert!(seen.forgets());

@@ -43,6 +43,14 @@ static MISTAKES: LazyLock<Vec<(String, AtomicBool)>> = LazyLock::new(|| {
         .collect()
 });
 
+static MINUTE: LazyLock<Duration> = LazyLock::new(|| match std::env::var("PENSTOCK_MINUTE") {
+    Ok(text) => match text.parse() {
+        Ok(seconds @ 1..) => Duration::from_secs(seconds),
+        _ => panic!("PENSTOCK_MINUTE: {text:?}, expected a number of seconds above 0"),
+    },
+    Err(_) => Duration::from_mins(1),
+});
+
 /// A wrong word must not look like a fault that never happened.
 fn arm(text: &str) -> Armed {
     parse(text).unwrap_or_else(|| {
@@ -156,6 +164,11 @@ pub fn end(name: &'static str, written: io::Result<usize>) -> io::Result<usize> 
         Some(action) => act(action).and(written),
         None => written,
     }
+}
+
+/// How long a minute of the keys' clock takes.
+pub fn minute() -> Duration {
+    *MINUTE
 }
 
 /// Whether to make this mistake.

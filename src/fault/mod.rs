@@ -11,6 +11,7 @@
 //! PENSTOCK_POISON="step:text"          handling of a webhook with that text kills the process: sift, cut, split,
 //!                                      archive, archive-raw, or archive* for both; step:panic:text panics
 //!                                      instead
+//! PENSTOCK_MINUTE=1                    seconds that a minute takes by the clock of the keys of repeats
 //! PENSTOCK_PLANTED="name,..."          known mistakes that a correct test suite finds
 //! ```
 //!
@@ -115,6 +116,7 @@ pub const PLANTED: &[&str] = &[
     "marks-dropped-without-lists",
     "freed-before-archived",
     "hole-too-long",
+    "thinned-while-it-drains",
     // Recovery.
     "good-frame-refused",
     "salt-not-compared",
@@ -132,10 +134,14 @@ pub const PLANTED: &[&str] = &[
     "regions-share-keys",
     "key-cut-short",
     "keys-die-early",
+    "keys-not-held",
+    "loss-forgotten",
     "claimed-before-delivered",
     // Delivery.
     "mark-before-delivered",
     "overflow-not-told",
+    "doubt-taken-back",
+    "orphans-share-an-id",
     "cursor-forgotten",
     "entry-offered-twice",
     "journals-not-merged",
@@ -175,6 +181,7 @@ pub const PLANTED: &[&str] = &[
     "gap-told-twice",
     // What is read while it is freed.
     "freed-under-a-reader",
+    "foreign-text-is-damage",
     // Parcels that are cut into parts.
     "repeats-stand-in-line",
     "part-loses-an-event",
@@ -192,6 +199,7 @@ pub const PLANTED: &[&str] = &[
     "dropped-letter-blocks",
     "no-start-on-a-full-disk",
     "drop-forgotten",
+    "letter-goes-too-early",
     "replay-not-noted",
     "gaps-go-with-their-segment",
     "index-goes-first",
@@ -203,6 +211,7 @@ pub const PLANTED: &[&str] = &[
     // Secrets.
     "second-secret-forgotten",
     "signed-with-another-secret",
+    "old-secret-believed",
     // The archive.
     "object-not-synced",
     "object-name-not-synced",
@@ -216,9 +225,9 @@ pub const PLANTED: &[&str] = &[
 #[cfg(debug_assertions)]
 mod armed;
 #[cfg(debug_assertions)]
-pub use armed::{cut, end, io, pause, planted, point, poison};
+pub use armed::{cut, end, io, minute, pause, planted, point, poison};
 #[cfg(not(debug_assertions))]
-pub use nothing::{cut, end, io, pause, planted, point, poison};
+pub use nothing::{cut, end, io, minute, pause, planted, point, poison};
 
 #[cfg(not(debug_assertions))]
 mod nothing {
@@ -244,6 +253,11 @@ mod nothing {
     #[inline(always)]
     pub fn end(_name: &'static str, written: std::io::Result<usize>) -> std::io::Result<usize> {
         written
+    }
+
+    #[inline(always)]
+    pub const fn minute() -> std::time::Duration {
+        std::time::Duration::from_mins(1)
     }
 
     #[inline(always)]

@@ -276,6 +276,15 @@ impl Book {
         self.lanes.ids().any(|id| self.lanes.get(id).is_some_and(|held| held.uncertain))
     }
 
+    /// Lowers the place of each journal, by its index, to that of the first parcel from it that waits.
+    pub fn lower(&self, oldest: &mut [Position]) {
+        for held in self.lanes.ids().filter_map(|id| self.lanes.get(id)) {
+            if let Some(oldest) = oldest.get_mut(usize::from(held.journal)) {
+                *oldest = held.frame.min(*oldest);
+            }
+        }
+    }
+
     // What came of it.
 
     /// A try that [`Book::next`] gave out and that was `started` then has ended.

@@ -34,7 +34,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         };
         // It was read before, if it was tried.
         let (Ok((Record::Entry(entry), _)), Some(journal)) =
-            (record::read_known(&record), self.journals.get(item.journal as usize))
+            (record::read_known(&record), self.journal(&item))
         else {
             return region.put_back(id, region.clock());
         };
@@ -43,7 +43,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
             first_tried.map(|at| now.saturating_sub(region.clock().saturating_duration_since(at)));
         let places = events(&meta, &item).map(|(at, _)| at as u32);
         let letter = Letter {
-            journal: *journal,
+            journal,
             lsn: item.lsn,
             slot: item.slot,
             part: item.part,

@@ -28,6 +28,7 @@ use connection::Connection;
 use super::envelope::{POSSIBLE_DUPLICATE, TRUE};
 use crate::config::Region;
 use crate::deadline::Deadlines;
+use crate::fault;
 use crate::http1::{BadAnswer, Response};
 
 /// A region that is there answers a SYN within one retransmission, which comes after 1 s.
@@ -173,7 +174,8 @@ impl Client {
         match result {
             Ok(answer) => {
                 // Of a first send that was lost, if there was one: no other answer is one to that.
-                attempt.sent_bytes &= !(200..300).contains(&answer.status);
+                attempt.sent_bytes &=
+                    !(200..300).contains(&answer.status) && !fault::planted("doubt-taken-back");
                 attempt.outcome = Outcome::Answered {
                     status: answer.status,
                     retry_after: answer.retry_after.map(|asked| asked.wait(SystemTime::now())),

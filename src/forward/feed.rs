@@ -26,6 +26,7 @@ use super::region::Region;
 use super::settle::Settler;
 use super::sift::{News, Sieve};
 use super::told::Told;
+use super::waits::Waits;
 use crate::dead::Desk;
 use crate::entry::Meta;
 use crate::fault;
@@ -62,6 +63,9 @@ pub struct Feed {
     dead: Desk,
     watch: Rc<Watch>,
     told: Told,
+    waits: RefCell<Waits>,
+    /// The search for the oldest of what waits: the region whose turn it is, the oldest so far.
+    search: RefCell<(usize, Vec<Position>)>,
     /// For parcels of which some is a repeat.
     parser: RefCell<Parser>,
     pool: BufferPool,
@@ -87,6 +91,7 @@ impl Feed {
         for region in &regions {
             region.lag(vec![Cursor::default(); journals.len()], &standing);
         }
+        let waits = RefCell::new(Waits::new(sieve.minute(), standing.clone()));
         Self {
             journals,
             standing: RefCell::new(standing),
@@ -98,6 +103,8 @@ impl Feed {
             dead,
             watch,
             told: Told::default(),
+            waits,
+            search: RefCell::default(),
             parser: RefCell::default(),
             pool,
             lag,
@@ -144,6 +151,26 @@ impl Feed {
         self.regions.iter().filter(|region| region.lagging()).any(|region| {
             self.journals.iter().enumerate().any(|(journal, view)| unread(region, journal, view))
         })
+    }
+
+    /// Looks for the oldest of what waits, in one region at a call, so that no key is forgotten that it may be a repeat
+    /// of; call every few tens of milliseconds.
+    pub fn hold(&self) {
+        let (turn, oldest) = &mut *self.search.borrow_mut();
+        if *turn == 0 {
+            let standing = self.standing.borrow();
+            self.waits.borrow_mut().note(self.sieve.minute(), &standing);
+            // What comes during the search lies behind.
+            oldest.clone_from(&standing);
+        }
+        if let Some(region) = self.regions.get(*turn) {
+            region.lower(oldest);
+            *turn += 1;
+        }
+        if *turn >= self.regions.len() {
+            *turn = 0;
+            self.sieve.hold(self.waits.borrow_mut().since(oldest));
+        }
     }
 
     /// Takes a turn's worth from the channel.

@@ -34,13 +34,14 @@ use bytes::BytesMut;
 use crate::config::{self, Config};
 use crate::dead::Desk;
 use crate::deadline::{Deadlines, SWEEP_EVERY};
-use crate::dedupe::{Folder, Keeper, Seen, keeper};
+use crate::dedupe::{Folder, FolderError, Keeper, Seen, keeper};
 use crate::entry::name_id;
 use crate::fault;
 use crate::handling::Watch;
 use crate::handoff::{Inlet, Limits};
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::RecordReader;
+use crate::journal::spare::is_full;
 use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
 use crate::side;
@@ -67,6 +68,7 @@ pub mod settle;
 pub mod sift;
 pub mod slab;
 pub mod told;
+pub mod waits;
 
 use attempt::{Attempts, RegionDesk, SourceDesk};
 use book::Rules;
@@ -111,7 +113,7 @@ pub struct Setup {
 
 /// What a core needs to find repeats.
 pub struct Keys {
-    /// Number of the core; the first deletes what earlier processes left.
+    /// Number of the core.
     pub core: usize,
     pub folder: Folder,
     /// The journals hold parcels that were settled, so the key log should know something.
@@ -197,7 +199,7 @@ impl Forwarder {
                 .iter()
                 .map(|j| RecordReader::new(j.dir.clone(), j.mode, pool.clone()))
                 .collect(),
-            journals: journals.iter().map(|j| j.id).collect(),
+            journals: journals.iter().map(|j| (j.id, j.end)).collect(),
             settler: Rc::clone(&settler),
             dead: dead.clone(),
             watch: Rc::clone(&watch),
@@ -298,34 +300,36 @@ fn remember(
     let mut seen = Seen::new(config.dedupe.window, memory, mixer);
     let ids: Vec<u32> = owned.iter().map(|region| name_id(&config.regions[*region].name)).collect();
     let start = Instant::now();
-    let loaded = folder.load(&mut seen, |region| ids.contains(&region)).map_err(io::Error::other)?;
+    let loaded =
+        folder.load(&mut seen, |region| ids.contains(&region), expected).map_err(io::Error::other)?;
     fault::point("keys-loaded");
     if loaded.records > 0 {
         tracing::info!(core, keys = seen.keys(), took = ?start.elapsed(), "key log read");
     }
     if expected && loaded.files.is_empty() {
-        seen.lose();
         tracing::warn!(
             core,
             "there is a journal and no key log: events of before may be delivered once more, and new parcels say so for dedupe.window"
         );
     }
-    let mut inherited = Vec::new();
     if core == 0 {
         cells.key_log_damaged_bytes.add(loaded.damaged);
-        inherited = loaded.files;
+        match folder.keep(&loaded.memory) {
+            Err(FolderError::Io { what, path, source }) if is_full(&source) => {
+                tracing::warn!(folder = %path.display(), "no space to {what} the folder of the key log: a start after the next one may not know that keys are missing");
+            }
+            kept => kept.map_err(io::Error::other)?,
+        }
     }
     let (now, journals) = (seen.now(), targets.len());
     let keeper = {
         let cells = Arc::clone(cells);
         let passing = Arc::clone(&cells);
         let go_on = move |marks: &mut Marks| settle::pass_on(&targets, marks, &passing);
-        let window = seen.window();
         Keeper::start(keeper::Start {
             core,
             folder,
-            inherited,
-            window,
+            inherited: loaded.files,
             now,
             cells,
             go_on: Box::new(go_on),
@@ -342,6 +346,7 @@ async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: 
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));
+        feed.hold();
         bury::bring_back(attempts, regions);
         if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();

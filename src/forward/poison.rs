@@ -9,7 +9,8 @@
 //!
 //! and a parcel dies only when some dozens of others were taken over its counted tries: in a quiet region
 //! that takes its time. Where one of the last two does not hold, all that was counted before is void: what
-//! looked like health may have been luck. A try is judged when the next one is due: what comes after it tells as much as what
+//! looked like health may have been luck. The time that ran stays: a whole `window` of moments in which others were taken
+//! is none. A try is judged when the next one is due: what comes after it tells as much as what
 //! came before.
 //!
 //! Only first tries tell about the region. What failed before fails more often than others.

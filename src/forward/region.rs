@@ -359,6 +359,16 @@ impl Region {
         self.book.borrow().uncertain()
     }
 
+    /// Lowers the place of each journal to that of the first entry in it that the region may still need.
+    pub fn lower(&self, oldest: &mut [Position]) {
+        if let Some(lag) = self.lag.borrow().as_ref() {
+            for (journal, oldest) in oldest.iter_mut().enumerate() {
+                *oldest = lag.cursor(journal).frame.min(*oldest);
+            }
+        }
+        self.book.borrow().lower(oldest);
+    }
+
     /// Parcels that are not settled.
     pub fn waiting(&self) -> usize {
         self.book.borrow().len()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::dedupe::{Batch, Keeper, log};
+use crate::dedupe::{Batch, Clock, Keeper, log};
 use crate::entry::EventRow;
 use crate::fault;
 use crate::journal::{JournalId, JournalIndex, Mark};
@@ -122,10 +122,10 @@ impl Settler {
         }
     }
 
-    /// The clock's minute, for the keys from now on.
-    pub fn tell(&self, minute: u32) {
-        self.minute.set(minute);
-        self.keeper.borrow().tell(minute);
+    /// The clock, for the keys from now on.
+    pub fn tell(&self, clock: Clock) {
+        self.minute.set(clock.minute);
+        self.keeper.borrow().tell(clock);
     }
 
     /// Hands over what waits; call every few tens of milliseconds and at the end.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::region::Region;
-use crate::dedupe::{Seen, Sighting};
+use crate::dedupe::{Clock, Seen, Sighting};
 use crate::entry::Meta;
+use crate::fault;
 use crate::metrics::ForwardCells;
 
 /// A parcel with something new in it.
@@ -68,9 +69,20 @@ impl Sieve {
         (new + changed > 0).then(|| News { repeats: Some(repeats.into()), uncertain })
     }
 
-    /// Lets the clock go on and gives memory back; call every few tens of milliseconds. The minute.
-    pub fn tick(&self, now: Instant) -> u32 {
-        let minutes = u32::try_from(now.saturating_duration_since(self.started).as_secs() / 60);
+    /// Something has waited since this minute of the clock: what may be a repeat then is one as long as that waits.
+    pub fn hold(&self, minute: u32) {
+        self.seen.borrow_mut().hold(minute);
+    }
+
+    /// The clock's minute.
+    pub fn minute(&self) -> u32 {
+        self.seen.borrow().now()
+    }
+
+    /// Lets the clock go on and gives memory back; call every few tens of milliseconds.
+    pub fn tick(&self, now: Instant) -> Clock {
+        let ran = now.saturating_duration_since(self.started);
+        let minutes = u32::try_from(ran.as_nanos() / fault::minute().as_nanos());
         let passed = minutes.unwrap_or(u32::MAX) - self.passed.get();
         let mut seen = self.seen.borrow_mut();
         if passed > 0 {
@@ -78,10 +90,10 @@ impl Sieve {
             seen.pass(passed);
         }
         seen.sweep();
-        let minute = seen.now();
+        let clock = Clock { minute: seen.now(), oldest: seen.oldest() };
         drop(seen);
         self.count();
-        minute
+        clock
     }
 
     fn count(&self) {

@@ -338,6 +338,7 @@ impl<B: Blocks> JournalReader<B> {
             // like anything.
             Err(_) => {
                 salt.is_some_and(|salt| FrameHeader::salt_in(&bytes) != Some(&salt))
+                    && !fault::planted("foreign-text-is-damage")
                     && !self.goes_on(at, salt).await?
             }
         })

@@ -15,6 +15,7 @@ mod freeing;
 #[allow(dead_code, reason = "each of the two uses a part of it")]
 pub(crate) mod memory;
 mod reading;
+mod sparse;
 mod world;
 
 /// A journal on a disk of memory, written as the writer does it.

@@ -174,7 +174,7 @@ impl Gateway {
         // The owner of a region: dealt out in turn.
         let owners: Vec<u16> = (0..config.regions.len()).map(|r| (r % forward_count) as u16).collect();
         let store = backlog::open(&config, ingest_count, &owners, &registry.forward)?;
-        let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync)?;
+        let keys = dedupe::Folder::open(&config.gateway.data_dir, config.journal.sync, forward_count)?;
         let ids = store.journals.iter().map(|journal| journal.id).collect();
         let handling = Handling::open(&config.gateway.data_dir, ids, config.journal.sync);
         let handling = Arc::new(handling.map_err(|source| StoreError::Io {

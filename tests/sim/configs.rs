@@ -13,7 +13,7 @@ use penstock::wake::Doorbell;
 use super::truth::REGIONS;
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<(bool, bool), Arc<Config>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<(bool, bool, bool), Arc<Config>>> = RefCell::default();
     static POOL: (BufferPool, Arc<AtomicUsize>) = {
         let held = Arc::new(AtomicUsize::new(0));
         (BufferPool::new(64, Arc::clone(&held)), held)
@@ -34,19 +34,22 @@ pub(crate) fn doorbell() -> Doorbell {
     BELL.with(Clone::clone)
 }
 
-/// Of a world in which regions have archives, and each archive gets webhooks of several regions `whole`.
-pub(crate) fn of(archives: bool, whole: bool) -> Arc<Config> {
+/// Of a world in which regions have archives, each archive gets webhooks of several regions `whole`, and keys
+/// are remembered for one minute only.
+pub(crate) fn of(archives: bool, whole: bool, brief: bool) -> Arc<Config> {
     KNOWN.with(|known| {
-        Arc::clone(known.borrow_mut().entry((archives, whole)).or_insert_with(|| read(archives, whole)))
+        let mut known = known.borrow_mut();
+        Arc::clone(known.entry((archives, whole, brief)).or_insert_with(|| read(archives, whole, brief)))
     })
 }
 
-fn read(archives: bool, whole: bool) -> Arc<Config> {
+fn read(archives: bool, whole: bool, brief: bool) -> Arc<Config> {
     let mixed = if whole { "whole" } else { "split" };
+    let window = if brief { "1m" } else { "24h" };
     let mut text = format!(
         "[gateway]\nid = \"sim\"\ndata_dir = \"/data\"\n\
          [archive]\nmixed = \"{mixed}\"\nroll_bytes = \"4KiB\"\nroll_after = \"2s\"\n\
-         [[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[routing]\ndefault = \"us\"\n"
+         [dedupe]\nwindow = \"{window}\"\n[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[routing]\ndefault = \"us\"\n"
     );
     for (at, (name, prefix)) in REGIONS.iter().enumerate() {
         let archive = if archives { format!("archive = \"file:///{name}\"\n") } else { String::new() };

@@ -22,6 +22,7 @@ pub(crate) struct Event {
     /// Steps: sent for the first time, answered 200 for the first time.
     first_sent: Option<u64>,
     acked: Option<u64>,
+    since: Duration,
     pub(crate) taken: u32,
     /// Of the parcel it was taken with first.
     id: u64,
@@ -42,6 +43,7 @@ pub(crate) struct Webhook {
     /// How often it was sent, and answered 200.
     pub(crate) sent: u32,
     pub(crate) acked: u32,
+    last_sent: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,8 @@ struct State {
     /// Events in the order in which they were made.
     conversations: HashMap<u32, Vec<u32>>,
     repeats: u64,
+    /// Taken again, and rightly: the window was over.
+    lapsed: u64,
     takes: u64,
     violations: Vec<String>,
     /// Told in the log when asked for.
@@ -62,6 +66,8 @@ struct State {
     loud: bool,
     /// Repeats that no crash explains are no violation: something of the memory was taken away.
     forgetful: bool,
+    /// How long repeats are repeats, if worlds last longer.
+    window: Option<Duration>,
     /// The disk is full or slow, or was last then: what is settled waits longer for being written.
     in_trouble: bool,
     last_trouble: Duration,
@@ -167,6 +173,11 @@ impl Truth {
         self.0.borrow().reported_lost
     }
 
+    /// How long the gateway is to remember what came.
+    pub(crate) fn remembers(&self, window: Duration) {
+        self.0.borrow_mut().window = Some(window);
+    }
+
     pub(crate) fn new_event(&self, conversation: u32) -> u32 {
         let mut state = self.0.borrow_mut();
         let number = state.events.len() as u32;
@@ -181,7 +192,7 @@ impl Truth {
         let named: Vec<(u32, u32)> =
             events.iter().map(|event| (*event, state.events[*event as usize].conversation)).collect();
         let body = body(number, &named, padding).into();
-        state.webhooks.push(Webhook { events, body, sent: 0, acked: 0 });
+        state.webhooks.push(Webhook { events, body, sent: 0, acked: 0, last_sent: Duration::ZERO });
         number
     }
 
@@ -204,10 +215,13 @@ impl Truth {
         let step = state.steps;
         let State { events, webhooks, .. } = &mut *state;
         webhooks[number].sent += 1;
+        webhooks[number].last_sent = elapsed();
         for event in &webhooks[number].events {
             let event = &mut events[*event as usize];
             event.overlap |= event.first_sent.is_some() && event.acked.is_none();
-            event.first_sent.get_or_insert(step);
+            if event.first_sent.is_none() {
+                (event.first_sent, event.since) = (Some(step), elapsed());
+            }
         }
     }
 
@@ -273,7 +287,10 @@ impl Truth {
                 if !contains(body, text.as_bytes()) {
                     wrong.push(format!("I2: event {event} was altered"));
                 }
-                if truth.taken > 0 {
+                let lapsed = state.window.is_some_and(|window| webhook.last_sent > truth.since + window);
+                if truth.taken > 0 && lapsed {
+                    state.lapsed += 1;
+                } else if truth.taken > 0 {
                     state.repeats += 1;
                     // With a damaged record goes what it says about an unfinished delivery.
                     if !flagged && !state.damage {

@@ -136,9 +136,13 @@ impl World {
         // A poison dies only where much else is taken for minutes.
         let calm = deadly.is_some() || big && random.one_in(2);
         truth.letters(|letters| letters.dropping = random.one_in(4));
+        let brief = calm && network.poison.borrow().is_empty() && random.one_in(2);
+        if brief {
+            truth.remembers(Duration::from_mins(1));
+        }
         let archives = random.one_in(3);
         let plan = Plan {
-            config: configs::of(archives, random.one_in(4)),
+            config: configs::of(archives, random.one_in(4), brief),
             ingest: 1,
             forward: 1,
             segment: 0,

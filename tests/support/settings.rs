@@ -22,6 +22,8 @@ pub struct Settings {
     /// Lines of `[archive]`.
     pub archive: String,
     pub segment: &'static str,
+    /// Of the source `main`.
+    pub secrets: Vec<&'static str>,
     /// Whole tables that are added, e.g. `[dedupe]` and its lines.
     pub tables: String,
     /// Of the process, beside what it inherits.
@@ -62,6 +64,7 @@ impl Settings {
             admin: format!("token = \"{TOKEN}\""),
             archive: String::new(),
             segment: "16MiB",
+            secrets: vec![SECRET, "the-secret-before"],
             tables: String::new(),
             environment: Vec::new(),
             command: serve,
@@ -69,7 +72,7 @@ impl Settings {
     }
 
     pub fn toml(&self, data: &Path, listen: u16, admin: u16) -> String {
-        let Self { ingest, forward, regions, limits, archive, segment, .. } = self;
+        let Self { ingest, forward, regions, limits, archive, segment, secrets, .. } = self;
         let mut text = format!(
             r#"[gateway]
 id = "edge-test"
@@ -100,7 +103,7 @@ segment = "{segment}"
 name = "main"
 kind = "whatsapp"
 path = "/webhook"
-secrets = ["{SECRET}", "the-secret-before"]
+secrets = {secrets:?}
 verify_tokens = ["{VERIFY_TOKEN}"]
 
 [[source]]

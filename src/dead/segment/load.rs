@@ -74,6 +74,7 @@ impl<D: Disk> Segment<D> {
             salt,
             slots: Vec::new(),
             alive: 0,
+            pinned: false,
             letters_end: letters_len,
             index_end: index.len() as u64,
             unwritten: Vec::new(),

@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use super::*;
 use crate::dead::keeper::{Keeper, Moment};
 use crate::dead::office::Deed;
-use crate::dead::{Desk, Filter, Office, Start, Way};
+use crate::dead::{Desk, Filter, Held, Office, Start, Way};
+use crate::journal::JournalId;
 
 const UNIX_MS: u64 = 1_791_000_000_000;
 
@@ -21,18 +22,22 @@ struct Room {
 }
 
 impl Room {
-    fn new(folder: &std::path::Path, letters: u64) -> Self {
+    fn start(folder: &Path, unsettled: &dyn Fn(&JournalId, u64, u16) -> bool) -> Self {
         let way = Way { id: name_id("eu"), name: "eu".to_owned(), core: 0 };
         let start = Start {
             graves: Graves::open(folder, false).unwrap(),
             regions: vec![way],
             forward_cores: 1,
-            unsettled: &|_, _, _| false,
+            unsettled,
             cells: Arc::default(),
         };
         let now = Instant::now();
         let (keeper, mut desks, office) = Keeper::new(start, now).unwrap();
-        let mut room = Self { keeper, desk: desks.remove(0), office, now };
+        Self { keeper, desk: desks.remove(0), office, now }
+    }
+
+    fn new(folder: &Path, letters: u64) -> Self {
+        let mut room = Self::start(folder, &|_, _, _| false);
         // Ordered, and not waited for.
         (0..letters).for_each(|n| assert!(room.desk.bury(letter(n)).now_or_never().is_none()));
         room.turn(Duration::ZERO);
@@ -69,6 +74,34 @@ fn letters_of_which_no_parcel_can_be_made_do_not_hold_up_the_others() {
     assert!(list.as_mut().now_or_never().is_none());
     room.keeper.turn(Moment { now: room.now, unix_ms: UNIX_MS }).unwrap();
     assert_eq!(list.now_or_never().unwrap().unwrap().count, 100, "they stay letters");
+}
+
+#[test]
+fn a_letter_that_is_dropped_or_replayed_stays_until_its_parcel_is_settled() {
+    for replayed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("dead/eu/00000001.letters");
+        // A crash came between the letter of one of them and its mark.
+        drop(Room::new(folder.path(), 2));
+        let unsettled = |_: &JournalId, lsn, _| lsn == 1;
+        for start in 1..=2 {
+            let mut room = Room::start(folder.path(), &unsettled);
+            assert_eq!(room.desk.held(&[7; 16], 0, 0), None);
+            assert_eq!(room.desk.held(&[7; 16], 1, 0), Some(&Held::Whole), "start {start}");
+            if replayed {
+                room.act(Deed::Replay { rate: u32::MAX });
+                room.sent().iter().for_each(|id| room.desk.replayed(*id));
+            } else {
+                room.act(Deed::Drop);
+            }
+            (0..10).for_each(|_| room.turn(Duration::from_secs(60)));
+            assert!(first.exists(), "start {start}, replayed: {replayed}");
+        }
+        // The mark is there.
+        let mut room = Room::start(folder.path(), &|_, _, _| false);
+        room.turn(Duration::from_secs(70));
+        assert!(!first.exists(), "replayed: {replayed}");
+    }
 }
 
 #[test]

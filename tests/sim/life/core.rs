@@ -53,7 +53,8 @@ impl Makes<'_> {
         let ids: Vec<u32> = owned.iter().map(|region| name_id(REGIONS[*region].0)).collect();
         let mixer = u128::from(machine.below(u64::MAX)) << 64 | u128::from(machine.below(u64::MAX));
         let mut seen = SeenKeys::new(config.dedupe.window, plan.memory / plan.forward, mixer);
-        let (mut newest, mut files) = (0, 0);
+        seen.hold(0);
+        let (mut newest, mut files, mut damaged) = (0, 0, false);
         for path in machine.disk.paths(".keys") {
             let bytes = Disk::read(&machine.disk, &path, 0, usize::MAX / 2)?;
             let contents = log::read(&bytes, |record| {
@@ -63,14 +64,12 @@ impl Makes<'_> {
             })?;
             newest = newest.max(contents.newest.unwrap_or(0));
             files += 1;
-            if contents.damaged > 0 {
-                seen.lose();
-            }
+            damaged |= contents.damaged > 0;
         }
         seen.recalled();
         seen.reach(newest);
-        if expected && files == 0 {
-            seen.lose();
+        if damaged || expected && files == 0 {
+            seen.lose(newest);
         }
         let now = seen.now();
         let (keeper, inbox) = Keeper::pair(now);
@@ -95,7 +94,7 @@ impl Makes<'_> {
                 .collect(),
             regions: desks,
             records: views.iter().map(|view| RecordReader::over(shelf(view))).collect(),
-            journals: views.iter().map(|view| view.id).collect(),
+            journals: views.iter().map(|view| (view.id, view.end)).collect(),
             settler: Rc::clone(&settler),
             dead: dead.clone(),
             cells: Arc::clone(&cells),
@@ -175,6 +174,7 @@ impl Core {
         let now = exec::now();
         self.regions.iter().for_each(|region| region.tick(now));
         self.settler.tell(self.sieve.tick(now));
+        self.feed.hold();
         bring_back(&self.attempts, &self.regions);
         let count = self.count.get() + 1;
         self.count.set(count);
