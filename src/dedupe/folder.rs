@@ -181,10 +181,10 @@ impl Folder {
     pub(super) fn let_go(&self, path: &Path) -> io::Result<()> {
         match self.files.iter().find(|file| file.path == path) {
             Some(file) if file.needed.fetch_sub(1, SeqCst) > 1 => Ok(()),
-            Some(file) => fs::remove_file(path).inspect_err(|_| {
+            Some(file) => remove(path).inspect_err(|_| {
                 file.needed.fetch_add(1, SeqCst);
             }),
-            None => fs::remove_file(path),
+            None => remove(path),
         }
     }
 
@@ -202,6 +202,14 @@ impl Folder {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Removes a file, if nobody has yet.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

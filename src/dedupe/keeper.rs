@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
-use super::folder::{Closed, Folder};
+use super::folder::{Closed, Folder, remove};
 use super::log::{self, PIECE};
 use crate::fault;
 use crate::journal::spare::is_full;
@@ -341,7 +341,7 @@ impl Log {
         }
         let folder = &self.folder;
         // One that cannot go is tried again.
-        self.closed.retain(|closed| !(old(closed) && fs::remove_file(&closed.path).is_ok()));
+        self.closed.retain(|closed| !(old(closed) && remove(&closed.path).is_ok()));
         self.inherited.retain(|closed| !(old(closed) && folder.let_go(&closed.path).is_ok()));
         self.count();
     }

@@ -25,10 +25,12 @@ impl Memory {
     pub fn now(before: Option<Self>, window: u32, newest: u32, all_lost: bool) -> Self {
         let grown = before.filter(|before| before.window < window);
         // Nothing that old was there to be kept in a log that is younger than that.
-        let grown = grown.and_then(|before| newest.checked_sub(before.window + 1));
+        let grown = grown.and_then(|before| newest.checked_sub(before.window.saturating_add(1)));
         let before = before.filter(|_| !fault::planted("loss-forgotten"));
         let lost = before.and_then(|before| before.lost).max(grown).max(all_lost.then_some(newest));
-        Self { window, lost: lost.filter(|lost| lost + window >= newest) }
+        // The clock may have begun anew since.
+        let lost = lost.map(|lost| lost.min(newest));
+        Self { window, lost: lost.filter(|lost| newest - lost <= window) }
     }
 
     /// `None` if there is none, or none that can be read: then nothing is known to be missing.
@@ -86,6 +88,8 @@ mod tests {
         assert_eq!(lost(kept(60, None), 100, 60, false), None, "nothing is older");
         assert_eq!(lost(kept(100, Some(439)), 100, 540, false), None);
         assert_eq!(lost(kept(100, None), 60, 500, false), None);
+        assert_eq!(lost(kept(u32::MAX, Some(u32::MAX)), u32::MAX, 500, false), Some(500), "whatever it says");
+        assert_eq!(lost(kept(60, Some(5000)), 60, 0, false), Some(0), "the clock began anew");
     }
 
     #[test]

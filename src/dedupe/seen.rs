@@ -10,8 +10,8 @@
 //! What was alive when the oldest of what still waits came is held ([`Seen::hold`]): a repeat that waits
 //! longer than the window is still one.
 //! When the bound is reached the oldest minutes die early; from then on, for one window,
-//! [`Seen::forgets`] says that an answer of "new" may be wrong. It is never wrong the other way:
-//! nothing is a repeat unless its 128 bits of SHA-256 and its value were seen.
+//! [`Seen::forgets`] says that an answer of "new" may be wrong, and [`Seen::forgets_held`] says it of what has
+//! waited. It is never wrong the other way: nothing is a repeat unless its 128 bits of SHA-256 and its value were seen.
 //!
 //! Keys are multiplied by a number that the caller draws for each process, so that a sender, who chooses
 //! ids, cannot choose places.
@@ -136,11 +136,13 @@ impl Seen {
         Expected { mixer: self.mixer, bits: self.bits, shards: vec![0; self.shards.len()] }
     }
 
-    /// Makes every shard at its size. Grown step by step, a table of gigabytes would leave as much behind
-    /// in the allocator.
+    /// Makes every shard at its size, or all of them smaller by the same share if that is more than the bound
+    /// allows. Grown step by step, a table of gigabytes would leave as much behind in the allocator.
     pub fn prepare(&mut self, expected: &Expected) {
+        let wanted: usize = expected.shards.iter().map(|count| size(capacity_for(*count as usize))).sum();
+        let share = (self.bound.saturating_sub(self.bytes) as f64 / wanted.max(1) as f64).min(1.0);
         for (at, count) in expected.shards.iter().enumerate() {
-            let capacity = capacity_for(*count as usize);
+            let capacity = capacity_for((f64::from(*count) * share) as usize);
             let more = size(capacity).saturating_sub(size(self.shards[at].capacity()));
             if more > 0 && self.bytes + more <= self.bound {
                 self.rewrite(at, capacity);
@@ -324,14 +326,20 @@ impl Seen {
         self.lost = self.lost.max(Some(minute.saturating_add(self.extra)));
     }
 
-    /// Whether something within the window may be forgotten.
+    /// Whether something within the window before now may be forgotten.
     pub fn forgets(&self) -> bool {
+        self.lost.is_some_and(|minute| minute.saturating_add(self.window) >= self.now)
+    }
+
+    /// Whether something within the window before the minute that is held may be forgotten.
+    pub fn forgets_held(&self) -> bool {
         self.lost.is_some_and(|minute| minute.saturating_add(self.window) >= self.horizon())
     }
 
     /// Keys of before this minute of the clock are not needed any more.
     pub fn oldest(&self) -> u32 {
-        (self.horizon() - self.extra).saturating_sub(self.window)
+        let held = (self.horizon() - self.extra).saturating_sub(self.window);
+        held.max(self.now().saturating_sub(OLDEST))
     }
 
     /// Minutes that a key is remembered.

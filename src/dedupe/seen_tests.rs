@@ -95,12 +95,33 @@ fn what_was_alive_when_the_oldest_of_what_waits_came_is_still_known() {
     // Ages have 16 bits: what waits longer than that says that it may be a repeat.
     seen.pass(40_000);
     assert_eq!(seen.claim(1, &key(2), 1), Sighting::Repeat);
-    assert!(!seen.forgets());
+    assert!(!seen.forgets_held());
     seen.pass(100_000);
-    assert!(seen.forgets());
+    assert!(seen.forgets_held() && !seen.forgets(), "all of the last hour is known");
     assert_eq!(seen.claim(1, &key(2), 1), Sighting::New);
+    assert_eq!(seen.oldest(), seen.now() - 49_151);
     seen.hold(u32::MAX);
-    assert!(!seen.forgets(), "nothing waits any more, and all of the last hour is known");
+    assert!(!seen.forgets_held(), "nothing waits any more");
+}
+
+#[test]
+fn a_log_of_more_than_the_bound_allows_fills_it_and_the_oldest_die_first() {
+    let mut rng = Rng::from_env();
+    let bound = 8 << 20;
+    let mut seen = Seen::new(HOUR, bound, mixer(&mut rng));
+    seen.hold(0);
+    // About twice as many as there is room for.
+    let count = 2 * bound as u64 / 24;
+    let mut expected = seen.expected();
+    (0..count).for_each(|n| expected.add(1, &key(n)));
+    seen.prepare(&expected);
+    (0..count).for_each(|n| seen.recall(1, &key(n), 1, (n * 1000 / count) as u32));
+    seen.recalled();
+    assert!(seen.bytes() <= bound, "{}", seen.bytes());
+    assert!(seen.keys() as u64 * 32 > bound as u64 * 8 / 10, "{} of {count}", seen.keys());
+    let newest = count - seen.keys() as u64 / 2;
+    assert!((newest..count).all(|n| seen.claim(1, &key(n), 1) == Sighting::Repeat));
+    assert!(seen.forgets_held());
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         self.journals.get(item.journal as usize).map(|(id, _)| *id)
     }
 
-    /// Whether this process stored it: with the secrets of now, and for regions that there are.
+    /// Whether this process stored it, and so with the secrets of now.
     fn is_own(&self, item: &Item) -> bool {
         self.journals.get(item.journal as usize).is_some_and(|(_, end)| item.frame >= *end)
     }

@@ -64,14 +64,24 @@ pub struct Feed {
     watch: Rc<Watch>,
     told: Told,
     waits: RefCell<Waits>,
-    /// The search for the oldest of what waits: the region whose turn it is, the oldest so far.
-    search: RefCell<(usize, Vec<Position>)>,
+    search: RefCell<Search>,
     /// For parcels of which some is a repeat.
     parser: RefCell<Parser>,
     pool: BufferPool,
     /// Something lags and may have room; regions notify it too.
     lag: Rc<Notify>,
     stopping: Cell<bool>,
+}
+
+/// The search for the oldest of what waits.
+#[derive(Debug, Default)]
+struct Search {
+    /// The region that is to be asked next.
+    turn: usize,
+    /// Minute in which it, or the last one, began.
+    begun: Option<u32>,
+    /// By journal, so far.
+    oldest: Vec<Position>,
 }
 
 impl Feed {
@@ -153,13 +163,17 @@ impl Feed {
         })
     }
 
-    /// Looks for the oldest of what waits, in one region at a call, so that no key is forgotten that it may be a repeat
-    /// of; call every few tens of milliseconds.
+    /// Looks for the oldest of what waits, once a minute and in one region at a call, so that no key is forgotten that
+    /// it may be a repeat of; call every few tens of milliseconds.
     pub fn hold(&self) {
-        let (turn, oldest) = &mut *self.search.borrow_mut();
+        let Search { turn, begun, oldest } = &mut *self.search.borrow_mut();
         if *turn == 0 {
+            let minute = self.sieve.minute();
+            if begun.replace(minute) == Some(minute) {
+                return;
+            }
             let standing = self.standing.borrow();
-            self.waits.borrow_mut().note(self.sieve.minute(), &standing);
+            self.waits.borrow_mut().note(minute, &standing);
             // What comes during the search lies behind.
             oldest.clone_from(&standing);
         }
@@ -311,7 +325,7 @@ impl Feed {
             } else {
                 self.watch.during(Step::Sift, at, || {
                     fault::poison("sift", entry.body);
-                    self.sieve.sift(region, &meta, slot)
+                    self.sieve.sift(region, &meta, slot, pass.is_some())
                 })
             };
             fault::point("sifted");

@@ -46,8 +46,9 @@ impl Sieve {
         sieve
     }
 
-    /// Asks for the parcel in `slot` and remembers it. `None` if all of it are repeats.
-    pub fn sift(&self, region: &Region, meta: &Meta<'_>, slot: u16) -> Option<News> {
+    /// Asks for the parcel in `slot` and remembers it. `None` if all of it are repeats. `waited`: it did not come just
+    /// now.
+    pub fn sift(&self, region: &Region, meta: &Meta<'_>, slot: u16, waited: bool) -> Option<News> {
         let mut seen = self.seen.borrow_mut();
         let (mut new, mut changed) = (0u64, 0u64);
         let mut repeats: Vec<u32> = Vec::new();
@@ -61,7 +62,7 @@ impl Sieve {
         if changed > 0 {
             region.cells().changed_events.add(changed);
         }
-        let uncertain = changed > 0 || seen.forgets();
+        let uncertain = changed > 0 || if waited { seen.forgets_held() } else { seen.forgets() };
         if repeats.is_empty() {
             return Some(News { repeats: None, uncertain });
         }

@@ -37,7 +37,7 @@ use crate::fault;
 
 /// Newest segments of a journal in use that stay whole.
 pub const KEEP: usize = 4;
-/// A segment this far behind the newest is thinned; before that what waits in it is likely to be
+/// A segment this far behind the newest may be thinned; before that what waits in it is likely to be
 /// settled soon, and then all of it goes at once.
 pub const PATIENCE: usize = 8;
 /// Lists that are written before something is freed: on a full disk there is room for a few.
@@ -49,7 +49,7 @@ const SPARSE: u64 = 16;
 /// The same where space is short: half of the segment.
 const SPARSE_SHORT: u64 = 4;
 /// A segment whose parcels are being settled will be gone soon: it is thinned when so many segments were
-/// begun, in all journals, since the last one was.
+/// begun, in all journals, since the last one was, or since the start.
 pub const QUIET: u64 = 8;
 
 /// What became durable with one frame.
@@ -151,7 +151,7 @@ pub struct Segment {
     /// Parcels that waited when it was last thinned in this run.
     thinned: Option<u64>,
     /// Segments begun when one of its parcels was last settled in this run.
-    touched: Option<u64>,
+    touched: u64,
     /// Its list could not be made: it is not as it was written. It stays, and all that needs its list.
     stuck: bool,
 }
@@ -163,7 +163,7 @@ impl Segment {
     }
 
     fn worth_thinning(&self, begun: u64, short: bool) -> bool {
-        let quiet = self.touched.is_none_or(|touched| begun - touched >= QUIET);
+        let quiet = begun - self.touched >= QUIET;
         let sparse = if short { SPARSE_SHORT } else { SPARSE };
         match (self.thin, self.thinned) {
             _ if !quiet && !short && !fault::planted("thinned-while-it-drains") => false,
@@ -393,7 +393,7 @@ impl Ledger {
             && let Some(segment) = self.segment_of(mark.lsn)
         {
             segment.open -= 1;
-            segment.touched = Some(begun);
+            segment.touched = begun;
         }
     }
 

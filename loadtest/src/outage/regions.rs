@@ -12,6 +12,10 @@ use crate::pool::Numbered;
 /// Longest delay that is told apart.
 const LONGEST_US: u64 = 600_000_000;
 
+/// Delays are looked at in slices as well: a virtual machine that stands still for seconds spoils one of them, and
+/// the 99th percentile of all.
+const SLICE: Duration = Duration::from_secs(10);
+
 /// Parts of a run of which delays are kept apart; nothing is kept before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -42,13 +46,48 @@ pub struct Regions {
     /// Deliveries of what had been delivered already.
     pub again: AtomicU64,
     pub refused: AtomicU64,
-    /// From due to delivered, of the other regions, in microseconds, by phase.
-    delays: Mutex<[Histogram<u64>; 3]>,
+    /// Of the other regions, by phase.
+    delays: Mutex<[Delays; 3]>,
+}
+
+/// From due to delivered, in microseconds.
+struct Delays {
+    all: Histogram<u64>,
+    slice: Histogram<u64>,
+    since: Option<Instant>,
+    /// The 99th percentile of each slice that is over.
+    slices: Vec<u64>,
+}
+
+impl Delays {
+    fn new() -> anyhow::Result<Self> {
+        let all = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
+        Ok(Self { slice: all.clone(), all, since: None, slices: Vec::new() })
+    }
+
+    fn note(&mut self, micros: u64, now: Instant) {
+        if now.saturating_duration_since(*self.since.get_or_insert(now)) >= SLICE {
+            self.slices.push(self.slice.value_at_quantile(0.99));
+            self.slice.reset();
+            self.since = Some(now);
+        }
+        self.all.saturating_record(micros);
+        self.slice.saturating_record(micros);
+    }
+}
+
+/// What a phase looked like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    pub median: Duration,
+    pub p99: Duration,
+    /// The 99th percentile of the middle one of the slices.
+    pub typical_p99: Duration,
+    pub slices: usize,
 }
 
 impl Regions {
     pub fn new(failing: usize) -> anyhow::Result<Arc<Self>> {
-        let histogram = || Histogram::new_with_bounds(1, LONGEST_US, 3);
         Ok(Arc::new(Self {
             failing,
             down: AtomicBool::new(false),
@@ -58,7 +97,7 @@ impl Regions {
             to_failing: AtomicU64::new(0),
             again: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            delays: Mutex::new([histogram()?, histogram()?, histogram()?]),
+            delays: Mutex::new([Delays::new()?, Delays::new()?, Delays::new()?]),
         }))
     }
 
@@ -66,10 +105,16 @@ impl Regions {
         self.phase.store(phase as usize, Relaxed);
     }
 
-    /// Median and 99th percentile of a phase.
-    pub fn delays(&self, phase: Phase) -> [Duration; 2] {
-        let delays = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
-        [0.5, 0.99].map(|share| Duration::from_micros(delays[phase as usize - 1].value_at_quantile(share)))
+    /// What was noted of a phase.
+    pub fn delays(&self, phase: Phase) -> Summary {
+        let all = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
+        let delays = &all[phase as usize - 1];
+        let [median, p99] =
+            [0.5, 0.99].map(|share| Duration::from_micros(delays.all.value_at_quantile(share)));
+        let mut slices = delays.slices.clone();
+        slices.sort_unstable();
+        let typical_p99 = slices.get(slices.len() / 2).map_or(p99, |micros| Duration::from_micros(*micros));
+        Summary { median, p99, typical_p99, slices: slices.len() }
     }
 
     /// Takes a parcel or refuses it.
@@ -97,9 +142,9 @@ impl Regions {
         let phase = self.phase.load(Relaxed);
         let Some(turn) = number.checked_sub(clock.first).filter(|_| phase > 0) else { return };
         let due = clock.started + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / clock.rate);
-        let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(LONGEST_US);
-        self.delays.lock().unwrap_or_else(PoisonError::into_inner)[phase - 1]
-            .saturating_record(micros.max(1));
+        let now = Instant::now();
+        let micros = u64::try_from(now.saturating_duration_since(due).as_micros()).unwrap_or(LONGEST_US);
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner)[phase - 1].note(micros.max(1), now);
     }
 }
 
@@ -142,8 +187,20 @@ mod tests {
         // Due 6 s after the start; what the failing region gets is not counted.
         regions.take(&parcel(1, 160));
         regions.take(&parcel(0, 101));
-        let [median, _] = regions.delays(Phase::During);
+        let Summary { median, .. } = regions.delays(Phase::During);
         assert!(median >= Duration::from_secs(4) && median < Duration::from_secs(6), "{median:?}");
-        assert_eq!(regions.delays(Phase::Before), [Duration::ZERO; 2]);
+        assert_eq!(regions.delays(Phase::Before), Summary::default());
+    }
+
+    #[test]
+    fn one_bad_slice_spoils_the_percentile_of_all_and_not_that_of_the_middle_one() {
+        let (mut delays, start) = (Delays::new().unwrap(), Instant::now());
+        for second in 0..=50 {
+            let micros = if (20..30).contains(&second) { 1_000_000 } else { 1000 };
+            (0..100).for_each(|_| delays.note(micros, start + Duration::from_secs(second)));
+        }
+        assert_eq!(delays.slices.len(), 5);
+        assert_eq!(delays.slices.iter().filter(|p99| **p99 > 10_000).count(), 1);
+        assert!(delays.all.value_at_quantile(0.99) > 900_000);
     }
 }
