@@ -80,7 +80,7 @@ fn thinned(regions: &mut [Region; 2]) -> (Gateway, Ledger) {
     let mut gateway = Gateway::start(settings);
     let mut ledger = Ledger::default();
     for seed in 0..30 {
-        let few = Load { seed, ..load(&gateway, PREFIXES[1], 300, 20) };
+        let few = Load { seed, connections: 1, ..load(&gateway, PREFIXES[1], 300, 10) };
         ledger.add(send_for(&few, Duration::from_millis(200)));
         let many = Load { seed, ..load(&gateway, PREFIXES[0], 8 << 10, 1000) };
         send_for(&many, Duration::from_millis(400));
@@ -141,7 +141,7 @@ fn damage_is_named_with_its_range_and_a_start_reports_the_same() {
     let data = gateway.data().to_owned();
     let segment = &files(&data, "seg")[0];
     let file = fs::File::options().write(true).open(segment).unwrap();
-    // Inside the records of the second frame.
+    // Inside the records of the second frame, or of the first where that is longer than a block.
     file.write_all_at(&[0xee; 64], 3 * 4096 + 200).unwrap();
     let before = contents(&data);
     let (code, said) = fsck(&data, &["--repair"]);
@@ -149,7 +149,7 @@ fn damage_is_named_with_its_range_and_a_start_reports_the_same() {
     let [finding] = &said["findings"].as_array().unwrap()[..] else { panic!("{said}") };
     assert_eq!((finding["level"].as_str(), &finding["repair"]), (Some("damage"), &Value::Null), "{said}");
     let (first, last) = (finding["first_lsn"].as_u64().unwrap(), finding["last_lsn"].as_u64().unwrap());
-    assert!(first > 1 && last >= first, "{said}");
+    assert!(first >= 1 && last >= first, "{said}");
     assert_eq!(contents(&data), before, "there was nothing to be repaired");
     let (code, text, _) = run(&["journal", "fsck", "--data-dir", data.to_str().unwrap()]);
     assert_eq!(code, Some(1));

@@ -25,7 +25,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use super::folder::{Closed, Folder, remove};
 use super::log::{self, PIECE};
 use crate::fault;
-use crate::journal::spare::is_full;
 use crate::metrics::ForwardCells;
 
 /// Batches that may wait for the disk; then they wait with the core.
@@ -285,7 +284,9 @@ impl Log {
                 self.has_space(true);
                 Ok(true)
             }
-            Err(error) if is_full(&error) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
                 self.has_space(false);
                 Ok(false)
             }
