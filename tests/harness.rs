@@ -14,9 +14,10 @@ use support::http::{Connection, find};
 use support::ledger::Ledger;
 use support::letters::Letter;
 use support::metrics::Metrics;
+use support::ports::free_port;
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender, Sent, send_for};
-use support::{SECRET, alone, eventually, free_port, loopback, signature};
+use support::{SECRET, alone, eventually, loopback, signature};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {

@@ -11,8 +11,9 @@ use tempfile::TempDir;
 
 use super::http::{self, Message};
 use super::metrics::Metrics;
+use super::ports::free_port;
 use super::settings::Settings;
-use super::{eventually, free_port, loopback};
+use super::{eventually, loopback};
 
 /// From the start of the process to `/readyz`, recovery of a loaded journal included.
 const READY_WITHIN: Duration = Duration::from_secs(20);

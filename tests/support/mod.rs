@@ -6,7 +6,7 @@
 #![allow(dead_code, reason = "every test file is its own program and uses a part of the harness")]
 #![allow(unreachable_pub, reason = "the module is shared by test programs, none of which exports it")]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ pub mod http;
 pub mod ledger;
 pub mod letters;
 pub mod metrics;
+pub mod ports;
 pub mod region;
 pub mod sender;
 pub mod settings;
@@ -41,18 +42,6 @@ pub fn signature(secret: &str, body: &[u8]) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text
-}
-
-/// A free loopback port below the kernel's ephemeral range (32768 and up by default): the tests
-/// dial it while nobody listens, and a dial to an ephemeral port can connect to itself.
-pub fn free_port() -> u16 {
-    for _ in 0..1_000 {
-        let port = 10_000 + (random_seed() % 22_000) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 10000 and 32000");
 }
 
 pub fn loopback(port: u16) -> SocketAddr {

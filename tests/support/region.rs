@@ -164,7 +164,7 @@ impl Region {
             next: AtomicU64::new(0),
             turn: AtomicU64::new(0),
         };
-        let address = super::loopback(super::free_port());
+        let address = super::loopback(super::ports::free_port());
         let mut region = Self { name: name.to_owned(), address, shared: Arc::new(shared), listener: None };
         region.listen();
         region

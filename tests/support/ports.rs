@@ -1,0 +1,51 @@
+//! Ports that nobody else takes, also not while nobody listens on them.
+//!
+//! A gateway learns its ports before it listens, and a region that refuses comes back on the port it had. So each
+//! test process gives out the ports of a block of its own, and none again before all others.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// All blocks lie below the kernel's ephemeral range (32768 and up by default): the tests dial ports on which
+/// nobody listens, and a dial to an ephemeral port can connect to itself.
+const FIRST: u16 = 10_000;
+const BLOCKS: u16 = 44;
+const BLOCK: u16 = 500;
+
+#[derive(Debug)]
+struct Block {
+    first: u16,
+    /// On the first port, for as long as the process lives: who cannot have it takes another block.
+    _taken: TcpListener,
+    given: AtomicUsize,
+}
+
+impl Block {
+    fn take() -> Self {
+        // From a random one on: what an earlier process gave out is not given out again at once.
+        let start = super::random_seed();
+        for n in 0..u64::from(BLOCKS) {
+            let first = FIRST + (start.wrapping_add(n) % u64::from(BLOCKS)) as u16 * BLOCK;
+            if let Ok(taken) = TcpListener::bind((Ipv4Addr::LOCALHOST, first)) {
+                return Self { first, _taken: taken, given: AtomicUsize::new(0) };
+            }
+        }
+        panic!("all {BLOCKS} blocks of ports from {FIRST} on are taken");
+    }
+
+    fn next(&self) -> u16 {
+        let others = usize::from(BLOCK) - 1;
+        self.first + 1 + (self.given.fetch_add(1, Relaxed) % others) as u16
+    }
+}
+
+/// A loopback port of this process alone, on which nobody listens.
+pub fn free_port() -> u16 {
+    static OF_THIS_PROCESS: OnceLock<Block> = OnceLock::new();
+    let block = OF_THIS_PROCESS.get_or_init(Block::take);
+    let ports = std::iter::repeat_with(|| block.next()).take(usize::from(BLOCK));
+    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    free.next().expect("all ports of this process are in use")
+}
