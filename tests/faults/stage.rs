@@ -112,24 +112,18 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(300));
         self.ledger.add(self.sender.take().unwrap().stop());
         let report = self.ledger.assert_kept(&self.gateway, &self.regions, SETTLE);
-        // So long it may take until a lag is seen.
-        std::thread::sleep(Duration::from_secs(2));
-        eventually("everything is archived", PATIENCE, || {
+        let sent: Vec<_> = self.ledger.sent().iter().collect();
+        archive::settle(&self.roots, &sent, PATIENCE);
+        eventually("no archive lags", PATIENCE, || {
             let metrics = self.gateway.metrics();
             let lag = |name| metrics.sum("penstock_archive_lag_seconds", &[("region", name)]);
-            NAMES.into_iter().all(|name| lag(name) == 0.0) && !self.is_archiving()
+            NAMES.into_iter().all(|name| lag(name) == 0.0)
         });
         // Nothing that these tests send ends a process by itself.
         assert_eq!(self.gateway.metrics().total("penstock_quarantined_total"), 0.0);
-        self.kill();
-        let sent: Vec<_> = self.ledger.sent().iter().collect();
+        self.gateway.kill9();
         archive::assert_kept(&archive::read(&self.roots), &sent, &NAMES);
         report
-    }
-
-    /// An object is open.
-    fn is_archiving(&self) -> bool {
-        self.roots.iter().any(|root| !archive::files(&root.join(".tmp")).is_empty())
     }
 
     /// Hours that the archives have objects of.

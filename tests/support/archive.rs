@@ -1,10 +1,11 @@
 //! Reads archives as an auditor would, with nothing of the gateway's code, and judges what is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -12,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::body::ids;
+use super::eventually;
 use super::sender::Sent;
 
 /// One record of one archive.
@@ -44,6 +46,44 @@ pub fn files(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The records of an object.
+fn lines(object: &Path) -> Vec<Value> {
+    let shown = object.display();
+    let mut text = String::new();
+    zstd::Decoder::new(&fs::read(object).unwrap()[..])
+        .and_then(|mut decoder| decoder.read_to_string(&mut text))
+        .unwrap_or_else(|error| panic!("{shown}: {error}"));
+    assert!(text.ends_with('\n'), "{shown} ends within a record");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until closed objects have every acked webhook, and nothing is open.
+pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
+    let acked = sent.iter().filter(|sent| sent.acked().is_some());
+    let places = acked.flat_map(|sent| {
+        let sha256 = sha256(&sent.webhook.body);
+        sent.webhook.events.iter().map(move |event| (sha256.clone(), event.region))
+    });
+    let mut missing: BTreeSet<(String, usize)> = places.collect();
+    let mut seen = BTreeSet::new();
+    eventually("everything is archived, and every object closed", limit, || {
+        let all = roots
+            .iter()
+            .enumerate()
+            .flat_map(|(region, root)| files(root).into_iter().map(move |path| (region, path)));
+        let (open, closed): (Vec<_>, Vec<_>) =
+            all.partition(|(_, path)| path.components().any(|part| part.as_os_str() == ".tmp"));
+        for (region, object) in closed {
+            if seen.insert(object.clone()) {
+                for record in lines(&object) {
+                    missing.remove(&(record["sha256"].as_str().unwrap().to_owned(), region));
+                }
+            }
+        }
+        missing.is_empty() && open.is_empty()
+    });
+}
+
 /// Every record of the archives, region by region; checks the layout on the way, and that nothing unfinished
 /// lies about.
 pub fn read(roots: &[PathBuf]) -> Vec<Record> {
@@ -51,13 +91,7 @@ pub fn read(roots: &[PathBuf]) -> Vec<Record> {
     for (region, root) in roots.iter().enumerate() {
         for object in files(root) {
             let shown = object.strip_prefix(root).unwrap().display().to_string();
-            let compressed = fs::read(&object).unwrap();
-            let mut text = String::new();
-            zstd::Decoder::new(&compressed[..])
-                .and_then(|mut decoder| decoder.read_to_string(&mut text))
-                .unwrap_or_else(|error| panic!("{shown}: {error}"));
-            assert!(text.ends_with('\n'), "{shown} ends within a record");
-            let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let lines = lines(&object);
             let id = lines[0]["id"].as_str().unwrap().to_owned();
             let received = lines[0]["received_at"].as_str().unwrap().to_owned();
             let expected =
