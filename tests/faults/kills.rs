@@ -10,9 +10,8 @@ use crate::support::{Random, alone, eventually, seed, setting};
 use crate::{armed, row};
 
 const LAYOUTS: [(usize, usize); 2] = [(1, 1), (3, 2)];
-/// For a step to be reached. What a journal frees must have come together first: many segments, and a disk that
-/// others use too takes half of one per second.
-const REACHED_WITHIN: Duration = Duration::from_secs(120);
+/// For a step to be reached. What a journal frees must have come together first: 16 segments and more.
+const REACHED_WITHIN: Duration = Duration::from_secs(60);
 /// The same for a step of [`LATE`]: then there is nothing left to be freed.
 const LATE_WITHIN: Duration = Duration::from_secs(30);
 /// Starts until a step is reached that not every one reaches, least of all on a loaded machine.

@@ -22,7 +22,7 @@ use crate::support::settings::{Rule, Settings};
 
 pub const PREFIXES: [&str; 3] = ["1", "91", "55"];
 pub const NAMES: [&str; 3] = ["us", "in", "br"];
-/// Gets little, so that the journal is mostly settled while it is down.
+/// Gets little, so that the journal is mostly settled while it is down, and thinned: one parcel in 16 may wait then.
 pub const RARE: usize = 2;
 /// For all that was acked to arrive after the last start.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -60,7 +60,7 @@ impl Stage {
         };
         let data = data.map_or_else(|| folder.path().join("data"), Path::to_owned);
         let gateway = Gateway::start_on(settings, &data);
-        let world = Arc::new(World::new(&PREFIXES, 30, 8 << 10).with_rare(RARE, 8));
+        let world = Arc::new(World::new(&PREFIXES, 30, 8 << 10).with_rare(RARE, 16));
         let load =
             Load { address: gateway.listen, path: "/webhook".into(), world, connections: 8, rate, seed };
         let sender = Some(Sender::start(&load));

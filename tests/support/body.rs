@@ -87,6 +87,10 @@ impl World {
             0..14 => self.webhook(&[(someone, false)]),
             14..17 => self.webhook(&[(someone, true)]),
             17 => self.webhook(&self.neighbours(someone, 3)),
+            // Each of the others has somebody of every region.
+            _ if self.rare.is_some_and(|(_, times)| random.below(times) > 0) => {
+                self.webhook(&self.neighbours(someone, 4))
+            }
             _ => {
                 // Evenly spread over all people, and so over all regions.
                 let step = (self.people.len() / 4).max(1);
