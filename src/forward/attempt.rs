@@ -125,8 +125,11 @@ impl<C: Hand, B: Blocks> Attempts<C, B> {
         if let Some(letter) = item.letter() {
             // Asked each time: somebody may have dropped it meanwhile, or taken the order back.
             item.record = self.dead.record(letter).await;
-            if item.record.is_none() && !fault::planted("dropped-letter-blocks") {
-                return region.let_go(id);
+            if item.record.is_none() {
+                return match fault::planted("dropped-letter-blocks") {
+                    true => region.put_back(id, region.clock()),
+                    false => region.let_go(id),
+                };
             }
         }
         let Some(Tried { verdict, record, started, ended }) = self.attempt(region, &mut item).await else {
