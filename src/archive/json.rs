@@ -1,10 +1,12 @@
 //! JSON written by hand: a record is one fixed shape, and its body is most of it. Pure.
 
 use std::io::Write;
-use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+#[cfg(target_arch = "x86_64")]
+mod spread;
 
 /// A text as a JSON string, quotes included.
 pub(super) fn quoted(text: &str) -> Vec<u8> {
@@ -22,88 +24,46 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
 
 /// Appends the inside of a JSON string. `text` is UTF-8, or a part of it between two characters.
 pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
-    // What providers send has quotes every few bytes and no control characters; to look at all of it once
-    // for those is cheaper than to look at each byte for both.
-    let looked =
-        text.iter().fold(0, |found, byte| found | u8::from(*byte < 0x20) << 1 | needs_backslash(*byte));
-    match looked {
-        0 => out.extend_from_slice(text),
-        1 => escape_quotes(text, out),
-        _ => escape_all(text, out),
+    let start = out.len();
+    // What providers send has quotes every few bytes, and no control characters.
+    if !escape_quotes(text, out) {
+        out.truncate(start);
+        escape_all(text, out);
     }
 }
 
-/// 1 or 0, so that the compiler looks at many bytes at once.
-fn needs_backslash(byte: u8) -> u8 {
-    u8::from(byte == b'"') | u8::from(byte == b'\\')
-}
-
-/// As [`escape`], without control characters: copies what lies between quotes and backslashes. To ask at
-/// every byte would cost a mispredicted branch at every other quote.
-fn escape_quotes(text: &[u8], out: &mut Vec<u8>) {
-    let mut end = out.len();
-    // At most twice as much, and one stretch is written that may be longer than what is left. Cut to what was.
-    out.resize(end + 2 * text.len() + STRETCH, 0);
-    let mut from = 0;
-    for (block, start) in text.chunks(64).zip((0..).step_by(64)) {
-        let mut marks = marks(block);
-        while marks != 0 {
-            let at = start + marks.trailing_zeros() as usize;
-            marks &= marks - 1;
-            end = copy(text, from..at, out, end);
-            if let Some(place) = out.get_mut(end) {
-                *place = b'\\';
-            }
-            end += 1;
-            from = at;
-        }
+/// As [`escape`], if there are no control characters; false if there are, or if this processor cannot do it.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "one call, of what takes a sixth of the time that others take")]
+fn escape_quotes(text: &[u8], out: &mut Vec<u8>) -> bool {
+    if is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("popcnt") {
+        // SAFETY: it is safe code that needs these two of the processor, which was asked just now.
+        unsafe { spread::escape_quotes(text, out) }
+    } else {
+        false
     }
-    end = copy(text, from..text.len(), out, end);
-    out.truncate(end);
 }
 
-/// One bit for each of up to 64 bytes, set where a backslash belongs before it; the first byte's lowest.
-fn marks(block: &[u8]) -> u64 {
-    let mut flags = [0u8; 64];
-    for (flag, byte) in flags.iter_mut().zip(block) {
-        *flag = needs_backslash(*byte);
-    }
-    let (words, _) = flags.as_chunks::<8>();
-    // The product brings the lowest bits of eight bytes together in the highest byte.
-    let bits = |word: &[u8; 8]| u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    words.iter().rev().fold(0, |marks, word| marks << 8 | bits(word))
+#[cfg(not(target_arch = "x86_64"))]
+fn escape_quotes(_: &[u8], _: &mut Vec<u8>) -> bool {
+    false
 }
 
-/// Bytes that are copied at once: as fast as one, and as much as nearly always lies between two quotes.
-const STRETCH: usize = 32;
-
-/// Copies a part of `text` to `out` at `end`, maybe with bytes behind it; the new end.
-fn copy(text: &[u8], part: Range<usize>, out: &mut [u8], end: usize) -> usize {
-    let (from, len) = (part.start, part.len());
-    let stretch = text.get(from..).and_then(|rest| rest.first_chunk::<STRETCH>());
-    if len <= STRETCH
-        && let Some(stretch) = stretch
-        && let Some(place) = out.get_mut(end..).and_then(|room| room.first_chunk_mut())
-    {
-        *place = *stretch;
-    } else if let (Some(part), Some(place)) = (text.get(part), out.get_mut(end..end + len)) {
-        place.copy_from_slice(part);
-    }
-    end + len
-}
-
-/// As [`escape`], byte by byte.
-fn escape_all(text: &[u8], out: &mut Vec<u8>) {
-    for byte in text {
+/// As [`escape`], for every text.
+fn escape_all(mut text: &[u8], out: &mut Vec<u8>) {
+    let special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    while let Some((plain, [byte, rest @ ..])) = text.iter().position(special).map(|at| text.split_at(at)) {
+        out.extend_from_slice(plain);
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
             0..0x20 => put(out, format_args!("\\u{byte:04x}")),
-            _ => out.push(*byte),
+            _ => out.extend_from_slice(&[b'\\', *byte]),
         }
+        text = rest;
     }
+    out.extend_from_slice(text);
 }
 
 pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
@@ -153,6 +113,10 @@ mod tests {
                 .collect();
             let mut out = b"before".to_vec();
             string(&text, &mut out);
+            let mut elsewhere = b"before\"".to_vec();
+            escape_all(text.as_bytes(), &mut elsewhere);
+            elsewhere.push(b'"');
+            assert_eq!(out, elsewhere, "processors differ");
             let back: String = serde_json::from_slice(out.strip_prefix(b"before").unwrap()).unwrap();
             assert_eq!(back, text);
             if text.chars().all(|c| c >= ' ') {

@@ -1,7 +1,7 @@
 //! Page-aligned buffers for `O_DIRECT`, and the pool they return to.
 //!
 //! Direct I/O wants memory, offset and length on block borders; `Vec<u8>` promises none of that.
-//! This is the only file of the crate with `unsafe`: monoio's buffer traits are unsafe traits, and
+//! Hence the `unsafe` here: monoio's buffer traits are unsafe traits, and
 //! viewing a vector of 4 KiB blocks as bytes needs two slice casts. What it buys: one write
 //! operation that is durable when it completes, and a frame that forwarding reads without a copy.
 #![allow(unsafe_code)]

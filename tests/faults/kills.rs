@@ -12,7 +12,7 @@ use crate::{armed, row};
 const LAYOUTS: [(usize, usize); 2] = [(1, 1), (3, 2)];
 /// For a step to be reached. What a journal frees must have come together first: 16 segments and more.
 const REACHED_WITHIN: Duration = Duration::from_secs(60);
-/// The same for a step of [`LATE`]: then there is nothing left to be freed.
+/// The same for a step of [`LATE`]: it does not come any more in this start then.
 const LATE_WITHIN: Duration = Duration::from_secs(30);
 /// Starts until a step is reached that not every one reaches, least of all on a loaded machine.
 const TRIES: usize = 8;

@@ -1,4 +1,4 @@
-//! Ports that nobody else takes, also not while nobody listens on them.
+//! Ports that no other test takes, also not while nobody listens on them.
 //!
 //! A gateway learns its ports before it listens, and a region that refuses comes back on the port it had. So each
 //! test process gives out the ports of a block of its own, and none again before all others.
