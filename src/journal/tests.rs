@@ -232,16 +232,17 @@ fn check_damage(image: &Image, before: &BTreeMap<u64, Vec<u8>>, last_frame: u64,
     assert!(found.keys().all(|lsn| before.contains_key(lsn)), "{what}: something was invented");
 }
 
+/// `exhaustive` leaves none out, in smaller segments.
 #[test]
-fn every_flipped_bit_is_harmless_or_reported_with_the_exact_range() {
+fn flipped_bits_all_over_a_journal_are_harmless_or_reported_with_the_exact_range() {
     let (image, before) = sample();
     for (number, bytes) in image.segments.clone() {
         let used = if number == 3 { image.end as usize } else { SEGMENT };
-        // Each bit of the headers, every 97th of the rest (bodies and padding are long and alike).
-        for bit in (0..used * 8).filter(|b| b % (BLOCK * 8) < HEADER * 8 || b % 97 == 0) {
-            let mut damaged = image.clone();
+        let mut damaged = image.clone();
+        for bit in (0..used * 8).step_by(97) {
             damaged.segments.get_mut(&number).unwrap()[bit / 8] = bytes[bit / 8] ^ (1 << (bit % 8));
             check_damage(&damaged, &before, 11, &format!("segment {number} bit {bit}"));
+            damaged.segments.get_mut(&number).unwrap()[bit / 8] = bytes[bit / 8];
         }
     }
 }
