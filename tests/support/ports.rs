@@ -3,10 +3,12 @@
 //! A gateway learns its ports before it listens, and a region that refuses comes back on the port it had. So each
 //! test process gives out the ports of a block of its own, and none again before all others.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 /// All blocks lie below the kernel's ephemeral range (32768 and up by default): the tests dial ports on which
 /// nobody listens, and a dial to an ephemeral port can connect to itself.
@@ -46,6 +48,23 @@ pub fn free_port() -> u16 {
     static OF_THIS_PROCESS: OnceLock<Block> = OnceLock::new();
     let block = OF_THIS_PROCESS.get_or_init(Block::take);
     let ports = std::iter::repeat_with(|| block.next()).take(usize::from(BLOCK));
-    let mut free = ports.filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+    // Asked by a dial: a listener, already closed here, would live on in a child that another thread starts, until
+    // that child has become another program.
+    let mut free = ports.filter(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err());
     free.next().expect("all ports of this process are in use")
+}
+
+/// Listens where this process listened before, perhaps. Children keep a closed listener for some milliseconds, see
+/// [`free_port`].
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let since = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! each, does what its mode says and keeps everything it was sent.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -203,7 +203,7 @@ impl Region {
     }
 
     fn listen(&mut self) {
-        let listener = TcpListener::bind(self.address)
+        let listener = super::ports::listen(self.address)
             .unwrap_or_else(|e| panic!("region {} cannot listen on {}: {e}", self.name, self.address));
         let shared = Arc::clone(&self.shared);
         self.listener = Some(std::thread::spawn(move || {
