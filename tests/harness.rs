@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use support::http::{Connection, find};
 use support::ledger::Ledger;
 use support::letters::Letter;
 use support::metrics::Metrics;
-use support::ports::{free_port, listen};
+use support::ports::free_port;
 use support::region::{Mode, Region};
 use support::sender::{Load, Sender, Sent, send_for};
 use support::{SECRET, alone, eventually, loopback, signature};
@@ -41,7 +41,7 @@ struct Fake {
 
 impl Fake {
     fn start(regions: &[Region], fault: Fault) -> SocketAddr {
-        let listener = listen(loopback(free_port())).unwrap();
+        let listener = TcpListener::bind(loopback(free_port())).unwrap();
         let address = listener.local_addr().unwrap();
         let regions = regions.iter().map(|region| region.address).collect();
         let fake = Arc::new(Fake { regions, fault, seen: Mutex::new(0) });
