@@ -82,12 +82,12 @@ fn archive(records: &mut Records, frames: &mut Frames, webhooks: &[(Vec<u8>, Vec
                 pack.lines(),
             )
             .ok();
-        pack.added();
+        pack.added(lsn);
         black_box(pack.frame(frames, false).ok());
     }
     black_box(pack.frame(frames, true).ok());
-    let sums = pack.end();
-    (sums.raw_bytes, sums.stored_bytes)
+    let contents = pack.contents();
+    (contents.raw_bytes, contents.bytes)
 }
 
 fn bench(c: &mut Criterion) {

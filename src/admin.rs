@@ -19,10 +19,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::config::Secret;
 use crate::dead::Office;
+use crate::metrics::archive::ArchiveCells;
 use crate::metrics::render::Registry;
 use crate::metrics::text;
 
@@ -128,9 +130,13 @@ fn router(state: Arc<AdminState>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/api/v1/archive/heads", get(heads))
         .merge(dead::router())
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "not here: there are /healthz, /readyz, /metrics and /api/v1/dead\n")
+            (
+                StatusCode::NOT_FOUND,
+                "not here: there are /healthz, /readyz, /metrics, /api/v1/archive/heads and /api/v1/dead\n",
+            )
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
@@ -145,6 +151,20 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], state.registry.render()).into_response()
+}
+
+/// The newest link of every archive's chain, to be kept elsewhere: no secret, and worth nothing unless it spreads.
+async fn heads(State(state): State<Arc<AdminState>>) -> Response {
+    let archives = state.registry.regions.iter().zip(state.registry.archive.iter());
+    let chain = |(region, cells): (&String, &ArchiveCells)| {
+        cells
+            .head
+            .borrow()
+            .as_ref()
+            .map(|(number, hash)| json!({ "region": region, "number": number, "hash": hash }))
+    };
+    let heads = json!(archives.filter_map(chain).collect::<Vec<_>>());
+    ([(header::CONTENT_TYPE, "application/json")], format!("{heads}\n")).into_response()
 }
 
 /// Refuses a foreign host and marks every answer as what its type says, and as not to be kept.

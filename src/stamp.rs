@@ -13,6 +13,11 @@ impl Hour {
         Self(unix_ms / MS_PER_HOUR)
     }
 
+    /// Unix milliseconds.
+    pub fn start_ms(self) -> u64 {
+        self.0.saturating_mul(MS_PER_HOUR)
+    }
+
     /// The folders of its objects in an archive: `dt=YYYY-MM-DD`, and `hour=HH` in it.
     pub fn folders(self) -> [String; 2] {
         let (year, month, day) = date(self.0 / 24);

@@ -101,6 +101,8 @@ const PURE: &[&str] = &[
     "src/archive/json/",
     "src/archive/record.rs",
     "src/archive/pack.rs",
+    "src/archive/chain/link.rs",
+    "src/archive/chain/merkle.rs",
     "src/route/",
     "src/parse/",
     "src/http1/",

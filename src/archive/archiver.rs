@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
+use super::chain::Head;
 use super::disk::Disk;
-use super::file::Folder;
+use super::file::{Folder, Signer};
 use super::pack::{Frames, Rules};
 use super::progress::{Progress, Row};
 use super::record::{BodyDigest, Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
 use super::unarchived::Unarchived;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::entry::{Meta, MetaFault};
 use crate::fault;
 use crate::handling::{Step, Watch};
@@ -26,6 +27,8 @@ use crate::metrics::archive::ArchiveCells;
 /// Progress that no closed object asks for is saved this often: where nothing concerns an archive, the
 /// journal is let go all the same.
 const SAVE_MS: u64 = 5_000;
+/// Pause after a chain could not get its digest.
+const PROVE_AGAIN_MS: u64 = 5_000;
 
 /// A frame of a journal, as it was read.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +68,8 @@ pub struct Archiver<D: Disk> {
     cells: Arc<Vec<ArchiveCells>>,
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
+    /// By region: its chain could not get the digest of an hour; when to try again.
+    unproven: Vec<Option<u64>>,
     save_failed: bool,
     unarchived: Unarchived<D>,
     /// Says which entry is being handled.
@@ -80,30 +85,24 @@ struct Journal<F> {
     archived: Arc<Archived>,
     saved: Position,
     save_at_ms: u64,
+    /// A chain has a new link that is not noted.
+    linked: bool,
 }
 
 impl<D: Disk + Clone> Archiver<D> {
+    /// `clock`: Unix milliseconds, for what chains say.
     pub fn new(
         disk: &D,
         config: &Config,
         journals: impl Iterator<Item = (JournalId, Arc<Archived>)>,
         cells: Arc<Vec<ArchiveCells>>,
+        clock: fn() -> u64,
     ) -> std::io::Result<Self> {
-        let journals: Vec<(String, Arc<Archived>)> =
-            journals.map(|(id, archived)| (hex(&id), archived)).collect();
-        let ids: Vec<String> = journals.iter().map(|(id, _)| id.clone()).collect();
-        let folder = |root: &std::path::PathBuf| {
-            Folder::new(disk.clone(), root.clone(), config.gateway.id.clone(), ids.clone())
-        };
-        let folders: Vec<Option<Folder<D>>> =
-            config.regions.iter().map(|region| region.archive.as_ref().map(folder)).collect();
-        let packs = folders.iter().flatten().count() * journals.len();
-        let roll_after_ms = config.archive.roll_after.as_millis() as u64;
-        let rules = Rules::new(config.archive.roll_bytes, roll_after_ms, packs);
         let progress = Progress::new(disk.clone(), &config.gateway.data_dir);
-        let names: Vec<String> = config.regions.iter().map(|region| region.name.clone()).collect();
-        let open = |(id, archived): (String, Arc<Archived>)| {
-            let mut rows = progress.load(&id).unwrap_or_else(|error| {
+        let load = |(id, archived): (JournalId, Arc<Archived>)| {
+            let id = hex(&id);
+            progress.tidy(&id);
+            let rows = progress.load(&id).unwrap_or_else(|error| {
                 tracing::error!(
                     journal = %id, %error,
                     "the archive's progress cannot be read; archiving the journal anew: objects that begin \
@@ -111,6 +110,27 @@ impl<D: Disk + Clone> Archiver<D> {
                 );
                 Vec::new()
             });
+            (id, archived, rows)
+        };
+        let journals: Vec<(String, Arc<Archived>, Vec<Row>)> = journals.map(load).collect();
+        let ids: Vec<String> = journals.iter().map(|(id, ..)| id.clone()).collect();
+        let folder = |region: &config::Region| {
+            let root = region.archive.clone()?;
+            let signer = config.archive.signing_key.clone().map(|key| {
+                let rows = journals.iter().flat_map(|(.., rows)| rows);
+                let heads = rows.filter(|row| row.region == region.name).filter_map(|row| row.head.clone());
+                let known = heads.max_by_key(|head| head.number);
+                Signer { key, region: region.name.clone(), clock, known }
+            });
+            Some(Folder::new(disk.clone(), root, config.gateway.id.clone(), ids.clone(), signer))
+        };
+        let folders: Vec<Option<Folder<D>>> = config.regions.iter().map(folder).collect();
+        let packs = folders.iter().flatten().count() * journals.len();
+        let roll_after_ms = config.archive.roll_after.as_millis() as u64;
+        let rules = Rules::new(config.archive.roll_bytes, roll_after_ms, packs);
+        let rules = rules.proven(config.archive.signing_key.is_some());
+        let names: Vec<String> = config.regions.iter().map(|region| region.name.clone()).collect();
+        let open = |(id, archived, mut rows): (String, Arc<Archived>, Vec<Row>)| {
             let mut strands = Vec::new();
             for region in (0..names.len()).filter(|region| folders[*region].is_some()) {
                 let row = rows.iter().position(|row| row.region == names[region]);
@@ -122,12 +142,13 @@ impl<D: Disk + Clone> Archiver<D> {
             }
             let saved = strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
             archived.set(saved);
-            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0 }
+            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0, linked: false }
         };
         let journals = journals.into_iter().map(open).collect();
         let mut archiver = Self {
             journals,
             failing: vec![false; names.len()],
+            unproven: vec![None; names.len()],
             save_failed: false,
             watch: Watch::default(),
             unarchived: Unarchived::new(disk.clone(), &config.gateway.data_dir),
@@ -259,6 +280,7 @@ impl<D: Disk> Archiver<D> {
     /// Closes what is old enough, notes and tells. Call every few tens of milliseconds. `ends`: what
     /// is durable of each journal.
     pub fn tick(&mut self, ends: &[Position], now_ms: u64) {
+        self.prove(now_ms);
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;
@@ -267,6 +289,37 @@ impl<D: Disk> Archiver<D> {
             self.save(journal, now_ms);
         }
         self.tell(ends);
+    }
+
+    /// Adds to chains the hours that are over.
+    fn prove(&mut self, now_ms: u64) {
+        for region in 0..self.folders.len() {
+            let Some(folder) = &mut self.folders[region] else { continue };
+            if self.unproven[region].is_some_and(|again| now_ms < again) {
+                continue;
+            }
+            match folder.prove() {
+                Ok(added) => {
+                    self.unproven[region] = None;
+                    self.journals.iter_mut().for_each(|journal| journal.linked |= added);
+                }
+                Err(error) => {
+                    self.unproven[region] = Some(now_ms + PROVE_AGAIN_MS);
+                    self.report(region, &error.into());
+                }
+            }
+        }
+    }
+
+    /// For whoever asks: the newest link of a region's chain that is known to be durable.
+    fn publish_head(&self, region: usize) {
+        let head = self.folders[region].as_ref().and_then(Folder::head);
+        if let Some(Head { number, hash }) = head
+            && self.cells[region].links.get() != number + 1
+        {
+            self.cells[region].links.set(number + 1);
+            self.cells[region].head.send_replace(Some((*number, hash.clone())));
+        }
     }
 
     /// Closes everything that is open, and notes it.
@@ -289,7 +342,7 @@ impl<D: Disk> Archiver<D> {
         if fault::planted("archived-told-early") {
             journal.archived.set(Position::from_bits(u64::MAX));
         }
-        let closed = journal.strands.iter().any(|strand| strand.closed);
+        let closed = journal.linked || journal.strands.iter().any(|strand| strand.closed);
         let pause = self.save_failed && now_ms < journal.save_at_ms;
         if pause || !closed && (upto == journal.saved || now_ms < journal.save_at_ms) {
             return;
@@ -297,11 +350,14 @@ impl<D: Disk> Archiver<D> {
         journal.save_at_ms = now_ms + SAVE_MS;
         let rows = journal.strands.iter().map(|strand| {
             let (position, next_lsn) = strand.row();
-            Row::new(self.names[strand.region].clone(), position, next_lsn)
+            let folder = self.folders[strand.region].as_ref();
+            let head = folder.and_then(Folder::head).cloned();
+            Row::new(self.names[strand.region].clone(), position, next_lsn, head)
         });
         match self.progress.save(&journal.id, rows.chain(journal.others.iter().cloned()).collect()) {
             Ok(()) => {
                 journal.strands.iter_mut().for_each(|strand| strand.closed = false);
+                journal.linked = false;
                 journal.saved = upto;
                 journal.archived.set(upto);
                 if std::mem::replace(&mut self.save_failed, false) {
@@ -334,7 +390,8 @@ impl<D: Disk> Archiver<D> {
             };
             let oldest = all().map(|(oldest, _)| oldest).filter(|oldest| *oldest > 0).min();
             self.cells[region].oldest_ms.set(oldest.unwrap_or(0));
-            let failing = all().any(|(_, failing)| failing);
+            self.publish_head(region);
+            let failing = self.unproven[region].is_some() || all().any(|(_, failing)| failing);
             let mut tidy = || self.folders[region].as_mut().is_some_and(|folder| folder.tidy().is_ok());
             if self.failing[region] && !failing && tidy() {
                 self.failing[region] = false;

@@ -3,17 +3,21 @@
 //! ```text
 //! <archive>/.tmp/<gateway>-<journal>-<first lsn>                               being written
 //! <archive>/dt=YYYY-MM-DD/hour=HH/<gateway>-<journal>-<first lsn>.jsonl.zst    closed
+//! <archive>/chain/<gateway>/<number>.json                                      its link, if links are signed
 //! ```
 //!
-//! An object has its final name only once all its bytes are durable, and the name is durable before
+//! An object has its final name only once all its bytes are durable, and the name is durable, and so is its link, before
 //! anybody is told. The folder itself must exist: a disk that is not mounted must not be taken for an
 //! empty archive.
 
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use super::chain::{Chain, Head, ObjectLink};
 use super::disk::Disk;
 use super::pack::Name;
+use super::read::{Contents, contents};
+use crate::config::SigningKey;
 use crate::fault;
 
 const UNFINISHED: &str = ".tmp";
@@ -29,6 +33,19 @@ pub struct Folder<D> {
     journals: Vec<String>,
     /// What an earlier process left unfinished is gone.
     tidy: bool,
+    chain: Option<Chain<D>>,
+}
+
+/// Who signs an archive's links.
+#[derive(Debug)]
+pub struct Signer {
+    pub key: SigningKey,
+    /// Name of the region.
+    pub region: String,
+    /// Unix milliseconds.
+    pub clock: fn() -> u64,
+    /// The newest link that was noted.
+    pub known: Option<Head>,
 }
 
 /// An object being written.
@@ -45,6 +62,9 @@ struct Place {
     day: PathBuf,
     hour: PathBuf,
     object: PathBuf,
+    /// Of the object, below the archive.
+    name: String,
+    journal: String,
 }
 
 /// What came of asking for an object.
@@ -57,11 +77,24 @@ pub enum Opened<F> {
     },
 }
 
-impl<D: Disk> Folder<D> {
-    pub fn new(disk: D, root: PathBuf, gateway: String, journals: Vec<String>) -> Self {
-        Self { disk, root, gateway, journals, tidy: false }
+impl<D: Disk + Clone> Folder<D> {
+    pub fn new(
+        disk: D,
+        root: PathBuf,
+        gateway: String,
+        journals: Vec<String>,
+        signer: Option<Signer>,
+    ) -> Self {
+        let chain = signer.zip(journals.first()).map(|(signer, journal)| {
+            let Signer { key, region, clock, known } = signer;
+            let unfinished = root.join(UNFINISHED).join(format!("{gateway}-{journal}-link"));
+            Chain::new(disk.clone(), root.clone(), unfinished, [gateway.clone(), region], key, clock, known)
+        });
+        Self { disk, root, gateway, journals, tidy: false, chain }
     }
+}
 
+impl<D: Disk> Folder<D> {
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -86,11 +119,13 @@ impl<D: Disk> Folder<D> {
         self.tidy()?;
         let file = format!("{}-{journal}-{}", self.gateway, name.first_lsn);
         let [day, hour] = name.hour.folders();
+        let below = format!("{day}/{hour}/{file}{ENDING}");
         let day = self.root.join(day);
         let hour = day.join(hour);
-        let place = Place { object: hour.join(format!("{file}{ENDING}")), day, hour };
+        let object = self.root.join(&below);
+        let place = Place { object, day, hour, name: below, journal: journal.to_owned() };
         if self.disk.exists(&place.object)? && !fault::planted("object-written-twice") {
-            let last_lsn = self.last_lsn(journal, name, &place.object).map_err(|error| {
+            let found = self.found(name, &place).map_err(|error| {
                 let path = place.object.display();
                 io::Error::new(
                     error.kind(),
@@ -98,7 +133,8 @@ impl<D: Disk> Folder<D> {
                 )
             })?;
             self.sync_place(&place)?;
-            return Ok(Opened::Closed { last_lsn });
+            self.link(&place, &found)?;
+            return Ok(Opened::Closed { last_lsn: found.last_lsn });
         }
         let path = self.root.join(UNFINISHED).join(file);
         let file = self.disk.create(&path)?;
@@ -111,8 +147,8 @@ impl<D: Disk> Folder<D> {
         self.disk.append(&mut object.file, bytes)
     }
 
-    /// Gives the object its final name. Once this returns it is there whatever happens.
-    pub fn close(&self, object: &Unfinished<D::File>) -> io::Result<()> {
+    /// Gives the object its final name, and its link. Once this returns both are there whatever happens.
+    pub fn close(&mut self, object: &Unfinished<D::File>, contents: &Contents) -> io::Result<()> {
         let Unfinished { file, path, place } = object;
         fault::point("object-written");
         if !fault::planted("object-not-synced") {
@@ -125,7 +161,28 @@ impl<D: Disk> Folder<D> {
         fault::point("object-renamed");
         self.sync_place(place)?;
         fault::point("object-closed");
-        Ok(())
+        self.link(place, contents)
+    }
+
+    fn link(&mut self, place: &Place, contents: &Contents) -> io::Result<()> {
+        let Some(chain) = &mut self.chain else { return Ok(()) };
+        if chain.has(&place.journal, contents.first_lsn)? || fault::planted("object-not-linked") {
+            return Ok(());
+        }
+        chain.add(ObjectLink::new(place.name.clone(), place.journal.clone(), contents))
+    }
+
+    /// Adds the digest of the hours that are over to the chain; false if there is nothing to add.
+    pub fn prove(&mut self) -> io::Result<bool> {
+        if self.chain.is_some() {
+            self.tidy()?;
+        }
+        self.chain.as_mut().map_or(Ok(false), Chain::tick)
+    }
+
+    /// The newest link of the chain that is known to be durable.
+    pub fn head(&self) -> Option<&Head> {
+        self.chain.as_ref().and_then(Chain::head)
     }
 
     /// Removes what was written so far, as well as can be done.
@@ -145,22 +202,14 @@ impl<D: Disk> Folder<D> {
         self.disk.sync_dir(&self.root)
     }
 
-    /// Reads a closed object to its end; every frame of it is checked on the way.
-    fn last_lsn(&self, journal: &str, name: Name, object: &Path) -> io::Result<u64> {
-        #[derive(serde::Deserialize)]
-        struct Line<'a> {
-            id: &'a str,
+    /// What a closed object has; every frame of it is checked on the way.
+    fn found(&self, name: Name, place: &Place) -> io::Result<Contents> {
+        let found = contents(&place.journal, self.disk.read(&place.object)?, |_| Ok(()))?;
+        if found.first_lsn == name.first_lsn {
+            Ok(found)
+        } else {
+            Err(io::Error::other(format!("its first record is {}", found.first_lsn)))
         }
-        let mut lines = BufReader::new(zstd::Decoder::new(self.disk.read(object)?)?);
-        let (mut line, mut last) = (Vec::new(), Vec::new());
-        while lines.read_until(b'\n', &mut line)? > 0 {
-            std::mem::swap(&mut line, &mut last);
-            line.clear();
-        }
-        let last: Line<'_> = serde_json::from_slice(&last)?;
-        let lsn = last.id.strip_prefix(journal).and_then(|rest| rest.strip_prefix('-')?.parse().ok());
-        lsn.filter(|lsn| *lsn >= name.first_lsn)
-            .ok_or_else(|| io::Error::other("its last record is not one of this journal from there on"))
     }
 }
 

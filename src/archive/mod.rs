@@ -6,6 +6,7 @@
 //! strand    one region's part of one journal, from its own place in it
 //! record    an entry as a line of JSON        pack  lines to frames to objects, when one closes
 //! file      an archive that is a folder       progress  how far it got, over restarts
+//! chain     each object has a signed link     read      what is in an object that was closed
 //! unarchived  webhooks that end the process whenever a record is made of them
 //! ```
 //!
@@ -28,11 +29,13 @@
 //! the default region from then on.
 
 pub mod archiver;
+pub mod chain;
 pub mod disk;
 pub mod file;
 mod json;
 pub mod pack;
 mod progress;
+pub mod read;
 pub mod record;
 mod run;
 mod strand;

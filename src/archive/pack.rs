@@ -9,9 +9,12 @@
 
 use std::io;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
+use super::chain::merkle::Tree;
+use super::read::Contents;
 use crate::stamp::Hour;
 
 /// What a frame holds before compression: larger ones gain nothing, smaller ones compress worse.
@@ -41,13 +44,21 @@ pub struct Rules {
     pub roll_after_ms: u64,
     /// Bytes of lines in a frame.
     frame: usize,
+    /// Whether digests are made of what objects have.
+    proven: bool,
 }
 
 impl Rules {
     /// For that many packs: together they keep to a bound, except where there are thousands.
     pub fn new(roll_bytes: u64, roll_after_ms: u64, packs: usize) -> Self {
         let frame = (MEMORY / packs.max(1)).clamp(FRAME_MIN, FRAME);
-        Self { roll_bytes, roll_after_ms, frame: frame.min(usize::try_from(roll_bytes).unwrap_or(FRAME)) }
+        let frame = frame.min(usize::try_from(roll_bytes).unwrap_or(FRAME));
+        Self { roll_bytes, roll_after_ms, frame, proven: false }
+    }
+
+    /// With digests of what objects have, for a chain.
+    pub fn proven(self, proven: bool) -> Self {
+        Self { proven, ..self }
     }
 }
 
@@ -56,15 +67,6 @@ impl Rules {
 pub struct Name {
     pub hour: Hour,
     pub first_lsn: u64,
-}
-
-/// What a closed object has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
-    pub records: u64,
-    /// Before compression.
-    pub raw_bytes: u64,
-    pub stored_bytes: u64,
 }
 
 /// Compresses frames; one for all packs.
@@ -93,48 +95,66 @@ impl Frames {
 }
 
 /// The objects of one region and journal.
-#[derive(Debug)]
 pub struct Pack {
     rules: Rules,
     lines: Vec<u8>,
+    /// Where the newest line begins.
+    newest: usize,
     open: Option<Open>,
 }
 
-#[derive(Debug, Clone, Copy)]
 struct Open {
     name: Name,
     opened_ms: u64,
-    sums: Sums,
+    /// But for its digests.
+    contents: Contents,
+    proof: Option<Proof>,
+}
+
+/// Digests under way.
+struct Proof {
+    sha256: Context,
+    tree: Tree,
 }
 
 impl Pack {
     pub fn new(rules: Rules) -> Self {
-        Self { rules, lines: Vec::new(), open: None }
+        Self { rules, lines: Vec::new(), newest: 0, open: None }
     }
 
     pub fn name(&self) -> Option<Name> {
-        self.open.map(|open| open.name)
+        self.open.as_ref().map(|open| open.name)
     }
 
     /// Whether the open object must be closed before a record of that hour comes.
     pub fn ends_before(&self, hour: Hour) -> bool {
-        self.open.is_some_and(|open| open.name.hour != hour)
+        self.open.as_ref().is_some_and(|open| open.name.hour != hour)
     }
 
     /// Opens an object.
     pub fn open(&mut self, name: Name, now_ms: u64) {
         self.lines.clear();
-        self.open = Some(Open { name, opened_ms: now_ms, sums: Sums::default() });
+        let proof = || Proof { sha256: Context::new(&SHA256), tree: Tree::default() };
+        let proof = self.rules.proven.then(proof);
+        self.open = Some(Open { name, opened_ms: now_ms, contents: Contents::default(), proof });
     }
 
     /// For one record to be appended to; then call [`Pack::added`].
     pub fn lines(&mut self) -> &mut Vec<u8> {
+        self.newest = self.lines.len();
         &mut self.lines
     }
 
-    pub fn added(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.sums.records += 1;
+    pub fn added(&mut self, lsn: u64) {
+        let Some(open) = &mut self.open else { return };
+        if open.contents.records == 0 {
+            open.contents.first_lsn = lsn;
+        }
+        open.contents.last_lsn = lsn;
+        open.contents.records += 1;
+        if let Some(proof) = &mut open.proof {
+            let line = self.lines.get(self.newest..).unwrap_or_default();
+            proof.tree.push(line.strip_suffix(b"\n").unwrap_or(line));
         }
     }
 
@@ -145,8 +165,11 @@ impl Pack {
             return Ok(None);
         }
         let frame = frames.compress(&self.lines)?;
-        open.sums.raw_bytes += self.lines.len() as u64;
-        open.sums.stored_bytes += frame.len() as u64;
+        open.contents.raw_bytes += self.lines.len() as u64;
+        open.contents.bytes += frame.len() as u64;
+        if let Some(proof) = &mut open.proof {
+            proof.sha256.update(frame);
+        }
         self.lines.clear();
         // One webhook of megabytes must not keep them for ever.
         self.lines.shrink_to(2 * self.rules.frame);
@@ -155,17 +178,29 @@ impl Pack {
 
     /// Whether the open object is large enough, with all frames that were due written.
     pub fn is_full(&self) -> bool {
-        self.open.is_some_and(|open| open.sums.stored_bytes >= self.rules.roll_bytes)
+        self.open.as_ref().is_some_and(|open| open.contents.bytes >= self.rules.roll_bytes)
     }
 
     /// Whether the open object is old enough.
     pub fn is_old(&self, now_ms: u64) -> bool {
-        self.open.is_some_and(|open| now_ms.saturating_sub(open.opened_ms) >= self.rules.roll_after_ms)
+        let roll_after_ms = self.rules.roll_after_ms;
+        self.open.as_ref().is_some_and(|open| now_ms.saturating_sub(open.opened_ms) >= roll_after_ms)
     }
 
-    /// Ends the object, closed or given up; what it had.
-    pub fn end(&mut self) -> Sums {
+    /// What the object has, as far as its frames are written; its digests if they are made.
+    pub fn contents(&self) -> Contents {
+        let Some(open) = &self.open else { return Contents::default() };
+        let mut contents = open.contents;
+        if let Some(Proof { sha256, tree }) = &open.proof {
+            contents.sha256 = sha256.clone().finish().as_ref().try_into().unwrap_or_default();
+            contents.merkle_root = tree.root();
+        }
+        contents
+    }
+
+    /// Ends the object, closed or given up.
+    pub fn end(&mut self) {
         self.lines = Vec::new();
-        self.open.take().map(|open| open.sums).unwrap_or_default()
+        self.open = None;
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crc_fast::crc32_iscsi;
 use serde::{Deserialize, Serialize};
 
+use super::chain::Head;
 use super::disk::Disk;
 use crate::fault;
 use crate::journal::Position;
@@ -27,11 +28,14 @@ pub(super) struct Row {
     /// Segment and byte of the frame to read on from; entries below `next_lsn` in it are done.
     segment: u64,
     offset: u64,
+    /// The newest link of the region's chain when this was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) head: Option<Head>,
 }
 
 impl Row {
-    pub(super) fn new(region: String, position: Position, next_lsn: u64) -> Self {
-        Self { region, next_lsn, segment: position.segment(), offset: position.offset() }
+    pub(super) fn new(region: String, position: Position, next_lsn: u64, head: Option<Head>) -> Self {
+        Self { region, next_lsn, segment: position.segment(), offset: position.offset(), head }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -80,6 +84,11 @@ impl<D: Disk> Progress<D> {
         Ok(page.regions)
     }
 
+    /// Removes what an earlier process left unfinished, as well as can be done.
+    pub(super) fn tidy(&self, journal: &str) {
+        self.disk.remove(&self.unfinished(journal)).ok();
+    }
+
     pub(super) fn save(&self, journal: &str, rows: Vec<Row>) -> io::Result<()> {
         if !self.rooted.get() {
             self.disk.make_dir(&self.dir)?;
@@ -88,7 +97,7 @@ impl<D: Disk> Progress<D> {
         }
         let page = serde_json::to_string(&Page { v: 1, regions: rows })?;
         let text = format!("{page}\n{:08x}\n", crc32_iscsi(page.as_bytes()));
-        let unfinished = self.dir.join(format!("{journal}.tmp"));
+        let unfinished = self.unfinished(journal);
         let mut file = self.disk.create(&unfinished)?;
         self.disk.append(&mut file, text.as_bytes())?;
         fault::point("progress-written");
@@ -101,6 +110,10 @@ impl<D: Disk> Progress<D> {
         self.disk.sync_dir(&self.dir)?;
         fault::point("progress-durable");
         Ok(())
+    }
+
+    fn unfinished(&self, journal: &str) -> PathBuf {
+        self.dir.join(format!("{journal}.tmp"))
     }
 
     fn path(&self, journal: &str) -> PathBuf {

@@ -43,9 +43,13 @@ pub fn wanted(config: &Config) -> bool {
 
 /// Notes that the archiver knows now what there is.
 pub fn looked(config: &Config, cells: &[ArchiveCells]) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = unix_ms();
     let archived = config.regions.iter().zip(cells).filter(|(region, _)| region.archive.is_some());
-    archived.for_each(|(_, cells)| cells.looked_ms.set(now.as_millis() as u64));
+    archived.for_each(|(_, cells)| cells.looked_ms.set(now));
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Runs until `stopping` says so; then reads what is durable, closes every object, and returns, within
@@ -53,7 +57,7 @@ pub fn looked(config: &Config, cells: &[ArchiveCells]) {
 pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
     let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
-    let mut archiver = Archiver::new(&Os, &config, known, Arc::clone(&cells))?;
+    let mut archiver = Archiver::new(&Os, &config, known, Arc::clone(&cells), unix_ms)?;
     archiver.watch = watch;
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());

@@ -181,7 +181,7 @@ impl<F> Strand<F> {
             fault::poison(name, webhook.body);
             tools.records.write(webhook, self.region, self.pack.lines())
         })?;
-        self.pack.added();
+        self.pack.added(webhook.lsn);
         self.next_lsn = webhook.lsn + 1;
         self.write_frame(false, tools)?;
         if self.pack.is_full() {
@@ -229,15 +229,16 @@ impl<F> Strand<F> {
     pub(super) fn close<D: Disk<File = F>>(&mut self, tools: &mut Tools<'_, D>) -> Result<(), Fault> {
         self.write_frame(true, tools)?;
         let Some(object) = &self.object else { return Ok(()) };
-        tools.folder.close(&object.file)?;
+        let contents = self.pack.contents();
+        tools.folder.close(&object.file, &contents)?;
         self.object = None;
         self.pause = None;
         self.closed = true;
-        let sums = self.pack.end();
+        self.pack.end();
         tools.cells.objects.add(1);
-        tools.cells.records.add(sums.records);
-        tools.cells.raw_bytes.add(sums.raw_bytes);
-        tools.cells.stored_bytes.add(sums.stored_bytes);
+        tools.cells.records.add(contents.records);
+        tools.cells.raw_bytes.add(contents.raw_bytes);
+        tools.cells.stored_bytes.add(contents.bytes);
         Ok(())
     }
 

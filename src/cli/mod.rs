@@ -6,6 +6,7 @@
 
 use std::io;
 
+pub mod archive;
 pub mod check;
 pub mod client;
 pub mod dead;
@@ -55,6 +56,9 @@ pub enum Command {
     /// Look at what was given up, send it again or drop it
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Prove an archive, read it, make the key that signs it
+    #[command(subcommand)]
+    Archive(archive::Command),
     /// Look into the journal
     #[command(subcommand)]
     Journal(Journal),
@@ -90,6 +94,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<u8> {
         Command::Sign(args) => sign::run(args),
         Command::Send(args) => send::run(args),
         Command::Dead(command) => dead::run(command),
+        Command::Archive(command) => archive::run(command),
         Command::Journal(Journal::Inspect(args)) => journal::run(args),
         Command::Journal(Journal::Fsck(args)) => journal::fsck::run(args),
         Command::Doctor(args) => doctor::run(args),
@@ -158,7 +163,7 @@ mod tests {
             let wide: Vec<_> = manual.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{path} --help is wider than a terminal: {wide:?}");
         });
-        assert_eq!(seen, 13);
+        assert_eq!(seen, 16);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::resolve::secret;
 use super::section::{Section, string};
-use super::{Archive, Mixed};
+use super::{Archive, Host, Mixed, SigningKey};
 
 const FILE: &str = "file://";
 /// Object stores that will be known.
@@ -53,11 +54,10 @@ fn folder(text: &str) -> Result<PathBuf, String> {
 }
 
 /// `[archive]`.
-pub(super) fn archive(section: &Section<'_>) -> Archive {
+pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
     section.only_default("part", "an archive elsewhere than in a folder is");
     section.only_default("mask", "masking is");
     section.only_default("mask_key", "masking is");
-    section.only_default("signing_key", "signing is");
     let lock = section.section("lock");
     ["mode", "days"].iter().for_each(|key| lock.only_default(key, "Object Lock is"));
     let hint = "Keep \"256MiB\" unless whatever reads the archive wants other sizes.";
@@ -66,5 +66,12 @@ pub(super) fn archive(section: &Section<'_>) -> Archive {
         roll_after: section.duration("roll_after", ROLL_AFTER.0, ROLL_AFTER.1),
         level: section.count("level", LEVELS.0, LEVELS.1) as i32,
         mixed: section.choice("mixed", &[("split", Mixed::Split), ("whole", Mixed::Whole)]),
+        signing_key: section.read("signing_key", "a secret that can be read", |value| {
+            match string(value)?.as_str() {
+                "" => Ok(None),
+                _ if !host.read_secrets => Ok(None),
+                text => SigningKey::from_pem(secret(section, "signing_key", text, host)?.expose()).map(Some),
+            }
+        }),
     }
 }

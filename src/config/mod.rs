@@ -23,12 +23,14 @@ mod endpoint;
 mod problem;
 mod resolve;
 mod section;
+mod signing_key;
 #[cfg(test)]
 mod tests;
 pub mod value;
 
 pub use cores::Cpus;
 pub use problem::{Invalid, Problem, Warning};
+pub use signing_key::{PublicKey, SigningKey};
 pub use value::Secret;
 
 /// Every key with its default, remarked for operators.
@@ -249,6 +251,8 @@ pub struct Archive {
     /// Of zstd.
     pub level: i32,
     pub mixed: Mixed,
+    /// Signs the chains; without it there are none.
+    pub signing_key: Option<SigningKey>,
 }
 
 /// What an archive gets of a webhook over several regions.

@@ -52,7 +52,7 @@ pub(super) fn resolve(text: &str, host: &Host) -> Result<(Config, Vec<Warning>),
         regions,
         journal: journal(&whole.section("journal")),
         dedupe: dedupe(&whole.section("dedupe")),
-        archive: archive::archive(&whole.section("archive")),
+        archive: archive::archive(&whole.section("archive"), host),
     };
     refuse_unbuilt(&whole);
     cross::check(&config, &report);
@@ -250,7 +250,7 @@ fn secrets(section: &Section<'_>, key: &str, host: &Host) -> Vec<Secret> {
     section.list(key, "a secret that can be read", |text| secret(section, key, text, host))
 }
 
-fn secret(section: &Section<'_>, key: &str, text: &str, host: &Host) -> Result<Secret, String> {
+pub(super) fn secret(section: &Section<'_>, key: &str, text: &str, host: &Host) -> Result<Secret, String> {
     if !host.read_secrets {
         return Ok(Secret::new("not looked up"));
     }

@@ -178,8 +178,8 @@ fn what_is_left_out_has_the_promised_default() {
     assert!(region.countries.is_empty() && region.phone_number_ids.is_empty() && region.accounts.is_empty());
     assert!(config.regions.iter().all(|region| region.archive.is_none()));
     assert_eq!(config.default_region, 0);
-    let archive =
-        Archive { roll_bytes: 256 << 20, roll_after: Duration::from_mins(5), level: 1, mixed: Mixed::Split };
+    let (roll_bytes, roll_after) = (256 << 20, Duration::from_mins(5));
+    let archive = Archive { roll_bytes, roll_after, level: 1, mixed: Mixed::Split, signing_key: None };
     assert_eq!(config.archive, archive);
     let journal = &config.journal;
     assert_eq!((journal.segment, journal.commit_delay), (64 << 20, Duration::from_millis(2)));
@@ -430,9 +430,19 @@ fn key_without_a_built_feature_takes_its_default_alone() {
     check("redis.url", "", "\"redis://127.0.0.1\"", "redis.url");
     check("archive.part", "\"8192KiB\"", "\"16MiB\"", "archive.part");
     check("archive.mask_key", "\"\"", "\"env:SECRET\"", "archive.mask_key");
-    check("archive.signing_key", "\"\"", "\"env:SECRET\"", "archive.signing_key");
     check("archive.mask", "[]", "[\"phone\"]", "archive.mask");
     check("archive.lock.mode", "\"\"", "\"compliance\"", "archive.lock.mode");
+}
+
+#[test]
+fn a_signing_key_is_read_as_it_is_made_and_nothing_else_is_taken_for_one() {
+    let (key, pem) = SigningKey::generate().unwrap();
+    let (config, _) = resolve(&with("archive.signing_key", &format!("\"\"\"{pem}\"\"\""))).unwrap();
+    assert_eq!(config.archive.signing_key.unwrap().public(), key.public());
+    let (config, _) = resolve(&with("archive.signing_key", "\"\"")).unwrap();
+    assert!(config.archive.signing_key.is_none());
+    let told = resolve(&with("archive.signing_key", "\"not a key\"")).unwrap_err().to_string();
+    assert!(told.contains("archive.signing_key") && told.contains("penstock archive keygen"), "{told}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
+
 use super::text::{Family, Page};
 use super::{Counter, Gauge};
 
@@ -24,6 +26,10 @@ pub struct ArchiveCells {
     pub stored_bytes: Counter,
     /// Tries to write or close an object that failed.
     pub failures: Counter,
+    /// Links of this gateway's chain.
+    pub links: Gauge,
+    /// Number and hash of the newest of them.
+    pub head: watch::Sender<Option<(u64, String)>>,
 }
 
 /// It looks ten times a second; if it does not for so long, nobody knows what it lacks.
@@ -76,6 +82,11 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.raw_bytes.get());
     let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of closed archive objects.");
     each(family, |cells| cells.stored_bytes.get());
+    let family = page.gauge(
+        "penstock_archive_chain_links",
+        "Links of this gateway's chain in the region's archive; 0 without archive.signing_key.",
+    );
+    each(family, |cells| cells.links.get());
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ pub fn files(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The objects of an archive, unfinished ones too.
+pub fn objects(root: &Path) -> Vec<PathBuf> {
+    let is_link = |path: &PathBuf| path.strip_prefix(root).unwrap().starts_with("chain");
+    files(root).into_iter().filter(|path| !is_link(path)).collect()
+}
+
 /// The records of an object.
 fn lines(object: &Path) -> Vec<Value> {
     let shown = object.display();
@@ -70,7 +76,7 @@ pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
         let all = roots
             .iter()
             .enumerate()
-            .flat_map(|(region, root)| files(root).into_iter().map(move |path| (region, path)));
+            .flat_map(|(region, root)| objects(root).into_iter().map(move |path| (region, path)));
         let (open, closed): (Vec<_>, Vec<_>) =
             all.partition(|(_, path)| path.components().any(|part| part.as_os_str() == ".tmp"));
         for (region, object) in closed {
@@ -89,7 +95,7 @@ pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
 pub fn read(roots: &[PathBuf]) -> Vec<Record> {
     let mut records = Vec::new();
     for (region, root) in roots.iter().enumerate() {
-        for object in files(root) {
+        for object in objects(root) {
             let shown = object.strip_prefix(root).unwrap().display().to_string();
             let lines = lines(&object);
             let id = lines[0]["id"].as_str().unwrap().to_owned();

@@ -210,7 +210,7 @@ impl Disk for Fake {
         let mut state = self.0.borrow_mut();
         state.live.remove(from);
         assert!(
-            to.extension().is_some_and(|e| e == "json") || !state.live.contains_key(to),
+            to.starts_with("/data") || !state.live.contains_key(to),
             "{} is written a second time",
             to.display()
         );

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use super::super::pack::{Frames, Name, Pack, Rules, Sums};
+use super::super::pack::{Frames, Name, Pack, Rules};
+use super::super::read::Contents;
 use super::*;
 use crate::parse::tests::Rng;
 use crate::stamp::Hour;
@@ -14,7 +15,7 @@ struct Driver {
     pack: Pack,
     frames: Frames,
     written: Vec<u8>,
-    done: Vec<(Name, Sums, Vec<u8>)>,
+    done: Vec<(Name, Contents, Vec<u8>)>,
     largest: usize,
 }
 
@@ -35,7 +36,7 @@ impl Driver {
         }
         self.pack.lines().extend_from_slice(line);
         self.largest = self.largest.max(self.pack.lines().len());
-        self.pack.added();
+        self.pack.added(lsn);
         if let Some(frame) = self.pack.frame(&mut self.frames, false).unwrap() {
             self.written.extend_from_slice(frame);
         }
@@ -49,9 +50,10 @@ impl Driver {
         if let Some(frame) = self.pack.frame(&mut self.frames, true).unwrap() {
             self.written.extend_from_slice(frame);
         }
-        let sums = self.pack.end();
-        assert_eq!(sums.stored_bytes, self.written.len() as u64);
-        self.done.push((name, sums, std::mem::take(&mut self.written)));
+        let contents = self.pack.contents();
+        self.pack.end();
+        assert_eq!(contents.bytes, self.written.len() as u64);
+        self.done.push((name, contents, std::mem::take(&mut self.written)));
     }
 }
 
@@ -81,9 +83,9 @@ fn an_object_never_crosses_an_hour_whatever_the_clock_does() {
         }
         driver.close();
         let mut lines = Vec::new();
-        for (name, sums, object) in &driver.done {
+        for (name, contents, object) in &driver.done {
             let own: Vec<u64> = text(object).lines().map(|line| line.parse().unwrap()).collect();
-            assert_eq!((own[0], own.len() as u64), (name.first_lsn, sums.records));
+            assert_eq!((own[0], own.len() as u64), (name.first_lsn, contents.records));
             assert!(own.iter().all(|lsn| hours[*lsn as usize - 1] == name.hour), "{name:?} {own:?}");
             lines.extend(own);
         }
@@ -109,8 +111,8 @@ fn an_object_closes_at_its_size_and_a_frame_at_its_own() {
     // A frame holds as much as an object here, so one more may come before it is seen.
     assert!(sizes[..sizes.len() - 1].iter().all(|size| (100_000..200_000).contains(size)), "{sizes:?}");
     assert!(driver.largest < 100_000 + 1_000, "{} bytes were held", driver.largest);
-    assert_eq!(driver.done.iter().map(|(_, sums, _)| sums.raw_bytes).sum::<u64>(), raw);
-    assert_eq!(driver.done.iter().map(|(_, sums, _)| sums.records).sum::<u64>(), 1_999);
+    assert_eq!(driver.done.iter().map(|(_, contents, _)| contents.raw_bytes).sum::<u64>(), raw);
+    assert_eq!(driver.done.iter().map(|(_, contents, _)| contents.records).sum::<u64>(), 1_999);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The whole archiver over a disk whose power goes at every step: nothing is lost, nothing is in two
 //! objects, and nothing was called archived that a power cut can take away.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +10,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::archiver::{Archiver, Read};
+use super::super::chain::verify::{Kind, Problem, verify};
 use super::super::disk::Disk;
 use super::fake::{Crash, Fake};
 use super::*;
+use crate::config::SigningKey;
 use crate::config::SourceKind::Whatsapp;
 use crate::journal::read::ReadEntry;
 use crate::journal::record::write_entry;
@@ -89,10 +92,27 @@ struct World {
     config: Config,
 }
 
+thread_local! {
+    /// What chains take for the time of day, Unix milliseconds.
+    static CLOCK: Cell<u64> = const { Cell::new(0) };
+}
+/// An hour is soon over: a second of the archiver's is more than a minute of the day.
+const FAST: u64 = 100;
+
+fn clock() -> u64 {
+    CLOCK.get()
+}
+
 impl World {
     fn new(rng: &mut Rng, frames: usize) -> Self {
         let journals = [journal(rng, frames), journal(rng, frames / 2)];
         Self { journals, config: config("roll_bytes = \"4KiB\"\nroll_after = \"5s\"") }
+    }
+
+    /// Its archives have chains.
+    fn signed(mut self) -> Self {
+        self.config.archive.signing_key = Some(SigningKey::generate().unwrap().0);
+        self
     }
 
     /// A process: archives until all is done or the power goes. What it said is archived; of that, whole
@@ -102,13 +122,15 @@ impl World {
         let cells: Arc<Vec<ArchiveCells>> =
             Arc::new(REGIONS.iter().map(|_| ArchiveCells::default()).collect());
         let known = IDS.into_iter().zip(archived.iter().cloned());
-        let mut archiver = Archiver::new(disk, &self.config, known, Arc::clone(&cells)).unwrap();
+        CLOCK.set(NOON_NS / 1_000_000);
+        let mut archiver = Archiver::new(disk, &self.config, known, Arc::clone(&cells), clock).unwrap();
         let ends = [0, 1].map(|at: usize| self.journals[at].end());
         let mut now_ms = 0;
         let mut idle = 0;
         // Long enough for every pause after a failure.
         while idle < 100 && !disk.is_dead() {
             now_ms += rng.below(1_500) as u64;
+            CLOCK.set(NOON_NS / 1_000_000 + now_ms * FAST);
             idle += 1;
             for (at, journal) in self.journals.iter().enumerate() {
                 let places = archiver.places(at, ends[at], now_ms);
@@ -138,15 +160,29 @@ impl World {
         }
     }
 
-    /// Reads the archives: of each journal, region and LSN how often it is there. Unfinished files do not count.
-    fn read(&self, disk: &Fake) -> BTreeMap<(usize, usize, u64), usize> {
+    /// What is wrong with the chain of an archive.
+    fn verify(&self, disk: &Fake, region: &str) -> Vec<Problem> {
+        let Some(key) = &self.config.archive.signing_key else { return Vec::new() };
+        // Looking is no step of the archiver's.
+        let disk = disk.after(Crash::Process, &mut Rng::new(1));
+        let root = PathBuf::from(format!("/{region}"));
+        let keys = [key.public()];
+        let report =
+            verify(&disk, &root, &keys, &[], &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}"));
+        report.problems
+    }
+
+    /// Reads the archives: of each journal, region and LSN how often it is there. Unfinished files do not count, nor does
+    /// what is in `without`.
+    fn read(&self, disk: &Fake, without: &BTreeSet<String>) -> BTreeMap<(usize, usize, u64), usize> {
         let mut found = BTreeMap::new();
         for (path, bytes) in disk.files() {
             let Some(region) = (0..2).find(|region| path.starts_with(format!("/{}", REGIONS[*region])))
             else {
                 continue;
             };
-            if path.to_str().unwrap().contains("/.tmp/") {
+            let shown = path.to_str().unwrap();
+            if ["/.tmp/", "/chain/"].iter().any(|folder| shown.contains(folder)) || without.contains(shown) {
                 continue;
             }
             let mut text = String::new();
@@ -171,7 +207,16 @@ impl World {
 
     /// All that lies before what was called archived is there.
     fn assert_safe(&self, disk: &Fake, archived: [Position; 2]) {
-        let found = self.read(disk);
+        // A process may have ended between an object and its link; nothing else is wrong with a chain at any moment.
+        let mut unlinked = BTreeSet::new();
+        for region in &REGIONS[..2] {
+            for problem in self.verify(disk, region) {
+                let nothing_yet = problem.kind == Kind::Removed && problem.place.starts_with("chain");
+                assert!(nothing_yet || problem.kind == Kind::Added, "{region}: {problem}");
+                unlinked.insert(format!("/{region}/{}", problem.place));
+            }
+        }
+        let found = self.read(disk, &unlinked);
         for (at, journal) in self.journals.iter().enumerate() {
             for (lsn, (position, archives)) in
                 journal.entries.iter().filter(|(_, (at_frame, _))| *at_frame < archived[at])
@@ -190,7 +235,11 @@ impl World {
     }
 
     fn assert_done(&self, disk: &Fake) {
-        let found = self.read(disk);
+        for region in &REGIONS[..2] {
+            let problems = self.verify(disk, region);
+            assert!(problems.is_empty(), "{region}: {problems:#?}");
+        }
+        let found = self.read(disk, &BTreeSet::new());
         let mut expected = BTreeMap::new();
         for (at, journal) in self.journals.iter().enumerate() {
             for (lsn, (_, archives)) in &journal.entries {
@@ -226,6 +275,7 @@ fn power_cut_at_every_single_step_loses_nothing_and_repeats_nothing() {
     for _ in 0..worlds {
         cut_at_every_step(&World::new(&mut rng, 20), &mut rng);
     }
+    cut_at_every_step(&World::new(&mut rng, 8).signed(), &mut rng);
 }
 
 fn cut_at_every_step(world: &World, rng: &mut Rng) {
@@ -259,6 +309,7 @@ fn many_crashes_in_a_row_lose_nothing_and_repeat_nothing() {
     let rounds = if std::env::var_os("SIM_LONG").is_some() { 3_000 } else { 60 };
     for _ in 0..rounds {
         let world = World::new(&mut rng, 24);
+        let world = if rng.one_in(4) { world.signed() } else { world };
         let (mut found, mut gone) = (disk(), nothing());
         for _ in 0..6 {
             found.die_after(Some(1 + rng.below(120)));
@@ -277,6 +328,7 @@ fn a_disk_that_fails_now_and_then_costs_time_alone() {
     let mut rng = Rng::from_env();
     for _ in 0..60 {
         let world = World::new(&mut rng, 24);
+        let world = if rng.one_in(4) { world.signed() } else { world };
         let (found, mut gone) = (disk(), nothing());
         found.fail_one_in(8 + rng.below(40), rng.next());
         world.run(&found, &mut rng, &mut gone);
@@ -291,7 +343,7 @@ fn a_disk_that_fails_now_and_then_costs_time_alone() {
 #[test]
 fn a_region_that_archives_again_goes_on_where_it_was() {
     let mut rng = Rng::from_env();
-    let mut world = World::new(&mut rng, 24);
+    let mut world = World::new(&mut rng, 24).signed();
     let found = disk();
     found.die_after(Some(40 + rng.below(60)));
     world.run(&found, &mut rng, &mut nothing());
@@ -306,7 +358,7 @@ fn a_region_that_archives_again_goes_on_where_it_was() {
 #[test]
 fn damaged_progress_is_not_believed_and_objects_that_are_there_are_found() {
     let mut rng = Rng::from_env();
-    let world = World::new(&mut rng, 24);
+    let world = World::new(&mut rng, 24).signed();
     let found = disk();
     world.run(&found, &mut rng, &mut nothing());
     let notes: Vec<PathBuf> =

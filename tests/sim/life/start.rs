@@ -247,7 +247,7 @@ impl Life {
         let archive = if plan.archives {
             let known = views.iter().map(|view| (view.id, Arc::clone(&view.archived)));
             let cells = Arc::new(REGIONS.map(|_| ArchiveCells::default()).into());
-            Some(Rc::new(RefCell::new(Archiver::new(&disk, &plan.config, known, cells)?)))
+            Some(Rc::new(RefCell::new(Archiver::new(&disk, &plan.config, known, cells, || 0)?)))
         } else {
             None
         };

@@ -3,11 +3,16 @@
 //!
 //! `PENSTOCK_KILLS` sets the kills (a push runs 6, the full form is `PENSTOCK_KILLS=40 cargo test
 //! --test archive`), `PENSTOCK_SEED` repeats a run's moments and layouts.
+#![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod chain;
+mod tamper;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,98 @@
+//! Whether an object is what its link says.
+
+use std::io::{self, Read};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use super::super::super::read::contents;
+use super::super::link::{ObjectLink, hex};
+
+pub(super) struct Expected<'a> {
+    pub(super) gateway: &'a str,
+    pub(super) region: Option<&'a str>,
+    pub(super) object: &'a ObjectLink,
+}
+
+/// What is compared of a record.
+#[derive(Deserialize)]
+struct Record {
+    id: String,
+    gateway: String,
+    region: String,
+    received_at: String,
+    sha256: String,
+    ranges: Option<serde_json::Value>,
+    body: Option<String>,
+    body_base64: Option<String>,
+}
+
+impl Expected<'_> {
+    /// Whether the object is called what this gateway would call it, and so lies within the archive.
+    pub(super) fn is_named(&self) -> bool {
+        let ObjectLink { name, journal, first_lsn, .. } = self.object;
+        let file = format!("{}-{journal}-{first_lsn}.jsonl.zst", self.gateway);
+        let (Some(day), Some(hour)) = (name.get(..13), name.get(13..21)) else { return false };
+        day.starts_with("dt=")
+            && hour.starts_with("/hour=")
+            && !name.contains("..")
+            && name.get(21..) == Some(&format!("/{file}"))
+    }
+
+    /// `Err`: what is different.
+    pub(super) fn compare(&self, object: impl Read) -> Result<(), String> {
+        let link = self.object;
+        let found = contents(&link.journal, object, |record| self.record(record))
+            .map_err(|fault| fault.to_string())?;
+        let now = ObjectLink::new(link.name.clone(), link.journal.clone(), &found);
+        if now == *link {
+            return Ok(());
+        }
+        let mut what = Vec::new();
+        for (name, was, is) in [
+            ("records", link.records, now.records),
+            ("first LSN", link.first_lsn, now.first_lsn),
+            ("last LSN", link.last_lsn, now.last_lsn),
+            ("raw bytes", link.raw_bytes, now.raw_bytes),
+            ("bytes", link.bytes, now.bytes),
+        ] {
+            if was != is {
+                what.push(format!("{name} {is}, were {was}"));
+            }
+        }
+        if link.merkle_root != now.merkle_root {
+            what.push("its records are others".to_owned());
+        } else if link.sha256 != now.sha256 {
+            what.push("the same records, compressed in another way".to_owned());
+        }
+        Err(what.join("; "))
+    }
+
+    fn record(&self, record: &[u8]) -> io::Result<()> {
+        let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        let record: Record =
+            serde_json::from_slice(record).map_err(|error| wrong(format!("not a record: {error}")))?;
+        let id = &record.id;
+        if record.gateway != self.gateway || self.region.is_some_and(|region| region != record.region) {
+            return Err(wrong(format!("record {id} is one of {} in {}", record.gateway, record.region)));
+        }
+        let hour = record.received_at.get(..13).map(|hour| hour.replace('T', "/hour="));
+        if hour.is_none_or(|hour| !self.object.name.starts_with(&format!("dt={hour}/"))) {
+            return Err(wrong(format!("record {id} is of {}", record.received_at)));
+        }
+        let body = match (record.body, record.body_base64) {
+            (Some(text), None) => text.into_bytes(),
+            (None, Some(text)) => {
+                STANDARD.decode(text).map_err(|error| wrong(format!("record {id}: {error}")))?
+            }
+            _ => return Err(wrong(format!("record {id} has not one body"))),
+        };
+        // Of a part its ranges tell.
+        if record.ranges.is_none() && hex(digest(&SHA256, &body).as_ref()) != record.sha256 {
+            return Err(wrong(format!("record {id} holds another body than the one of its digest")));
+        }
+        Ok(())
+    }
+}

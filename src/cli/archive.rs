@@ -1,0 +1,42 @@
+//! `penstock archive`: prove an archive, read it, make the key that signs it. Works on any copy, without a gateway.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, USAGE};
+
+pub mod cat;
+pub mod keygen;
+pub mod verify;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Say whether an archive is what its gateways put there
+    Verify(verify::Args),
+    /// Print the raw bodies of records
+    Cat(cat::Args),
+    /// Make the key that signs an archive's chain
+    Keygen(keygen::Args),
+}
+
+pub fn run(command: &Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Verify(args) => verify::run(args),
+        Command::Cat(args) => cat::run(args),
+        Command::Keygen(args) => keygen::run(args),
+    }
+}
+
+/// The folder of an archive, as a configuration writes it or as a path.
+fn folder(text: &str) -> Result<PathBuf, Failure> {
+    let path = Path::new(text.strip_prefix("file://").unwrap_or(text));
+    if text.contains("://") && !text.starts_with("file:///") {
+        let told = format!("the archive is {text:?}, expected a folder: file:///srv/archive/eu or its path");
+        return Err(Failure::new(USAGE, told));
+    }
+    if path.is_dir() {
+        Ok(path.to_owned())
+    } else {
+        let told = format!("there is no folder {}; name the one that `region.archive` names", path.display());
+        Err(Failure::new(USAGE, told))
+    }
+}

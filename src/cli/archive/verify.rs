@@ -1,0 +1,156 @@
+//! `penstock archive verify`: whether an archive is what its gateways put there.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::json;
+
+use crate::archive::chain::verify::{Proven, Report, verify};
+use crate::archive::disk::Os;
+use crate::cli::{FAILED, Failure, USAGE};
+use crate::config::PublicKey;
+
+/// How often the progress is drawn anew.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = MANUAL)]
+pub struct Args {
+    /// The archive, as region.archive names it
+    #[arg(value_name = "URL")]
+    pub archive: String,
+    /// Public key of a gateway; several for several gateways, or after a change of keys
+    #[arg(long = "key", value_name = "FILE", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// Hash of a link that must be there: what came up to it cannot have been cut off
+    #[arg(long = "head", value_name = "HASH")]
+    pub heads: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const MANUAL: &str = "\
+Reads every object and every link, and names what was removed, changed, added,
+moved or forged. Needs nothing but the archive or a copy of it, and the public
+keys of the gateways that write it.
+
+A chain whose end was cut off is a whole one, only shorter. The newest link's
+hash is in the gateway's log, once an hour, and at /archive/heads of its admin
+listener: keep one elsewhere and give it as --head. Without it, what is printed
+as proven is proven, and whether more came after it is not.
+
+A gateway may go on writing meanwhile.
+
+Exit codes:
+  0  everything is as it was left
+  1  something is not, or nothing can be proven
+  74 something cannot be read
+
+Examples:
+  penstock archive verify file:///srv/archive/eu --key archive.pem.pub
+  penstock archive verify /mnt/copy --key old.pub --key new.pub --head 5c31...";
+
+pub fn run(args: &Args) -> anyhow::Result<u8> {
+    let root = super::folder(&args.archive)?;
+    let keys = args.keys.iter().map(read_key).collect::<anyhow::Result<Vec<PublicKey>>>()?;
+    let heads = args.heads.iter().map(|head| read_head(head)).collect::<Result<Vec<String>, Failure>>()?;
+    let mut bar = Bar::new();
+    let report = verify(&Os, &root, &keys, &heads, &mut |read, all| bar.draw(read, all));
+    bar.clear();
+    let report = report.with_context(|| format!("read {}", root.display()))?;
+    let mut out = io::stdout().lock();
+    if args.json {
+        writeln!(out, "{:#}", as_json(&report))?;
+    } else {
+        write!(out, "{}", as_text(&report, !heads.is_empty()))?;
+    }
+    Ok(if report.problems.is_empty() { 0 } else { FAILED })
+}
+
+fn read_key(path: &PathBuf) -> anyhow::Result<PublicKey> {
+    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let told = |hint| Failure::new(USAGE, format!("{} is no public key. {hint}", path.display()));
+    Ok(PublicKey::from_pem(&text).map_err(told)?)
+}
+
+fn read_head(text: &str) -> Result<String, Failure> {
+    let head = text.to_ascii_lowercase();
+    if head.len() == 64 && head.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(head);
+    }
+    Err(Failure::new(USAGE, format!("--head is {text:?}, expected the 64 hex digits of a link's hash")))
+}
+
+fn as_json(report: &Report) -> serde_json::Value {
+    let chain = |proven: &Proven| {
+        let newest = proven.newest.as_ref();
+        json!({
+            "gateway": proven.gateway, "region": proven.region, "links": proven.links, "objects": proven.objects,
+            "records": proven.records, "bytes": proven.bytes,
+            "head": newest.map(|(head, _)| &head.hash), "number": newest.map(|(head, _)| head.number),
+            "at": newest.map(|(_, at)| at),
+        })
+    };
+    let problem = |problem: &crate::archive::chain::verify::Problem| json!({ "kind": format!("{:?}", problem.kind).to_lowercase(), "place": problem.place, "what": problem.what });
+    json!({
+        "chains": report.chains.iter().map(chain).collect::<Vec<_>>(),
+        "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),
+    })
+}
+
+fn as_text(report: &Report, held: bool) -> String {
+    let mut text = String::new();
+    let mut line = |told: String| {
+        text.push_str(&told);
+        text.push('\n');
+    };
+    report.problems.iter().for_each(|problem| line(problem.to_string()));
+    for Proven { gateway, region, links, objects, records, newest, .. } in &report.chains {
+        line(format!("{gateway} in {region}: {records} records in {objects} objects, {links} links"));
+        if let Some((head, at)) = newest {
+            line(format!("  up to link {} of {at}, {}", head.number, head.hash));
+        }
+    }
+    match report.problems.len() {
+        0 if held => line("whole, and nothing was cut off up to the head that was given".to_owned()),
+        0 => line("whole; whether more came behind it only a --head from elsewhere can tell".to_owned()),
+        1 => line("NOT whole: 1 problem".to_owned()),
+        problems => line(format!("NOT whole: {problems} problems")),
+    }
+    text
+}
+
+/// How far it is, on a terminal.
+struct Bar {
+    shown: bool,
+    drawn: Option<Instant>,
+}
+
+impl Bar {
+    const WIDTH: u64 = 30;
+
+    fn new() -> Self {
+        Self { shown: io::stderr().is_terminal(), drawn: None }
+    }
+
+    fn draw(&mut self, read: u64, all: u64) {
+        if !self.shown || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let full = (read * Self::WIDTH / all.max(1)).min(Self::WIDTH) as usize;
+        let bar = format!("{}{}", "#".repeat(full), ".".repeat(Self::WIDTH as usize - full));
+        // Whoever closed it does not look.
+        write!(io::stderr(), "\r[{bar}] {read} of {all} objects").ok();
+    }
+
+    fn clear(&self) {
+        if self.drawn.is_some() {
+            write!(io::stderr(), "\r\x1b[K").ok();
+        }
+    }
+}
