@@ -69,8 +69,13 @@ fn webhooks() -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// All webhooks into objects; raw and stored bytes.
-fn archive(records: &mut Records, frames: &mut Frames, webhooks: &[(Vec<u8>, Vec<u8>)]) -> (u64, u64) {
-    let mut pack = Pack::new(Rules::new(256 << 20, 300_000, 4));
+fn archive(
+    records: &mut Records,
+    frames: &mut Frames,
+    webhooks: &[(Vec<u8>, Vec<u8>)],
+    proven: bool,
+) -> (u64, u64) {
+    let mut pack = Pack::new(Rules::new(256 << 20, 300_000, 4).proven(proven));
     pack.open(Name { hour: Hour::of(0), first_lsn: 1 }, 0);
     for (lsn, (meta, body)) in (1..).zip(webhooks) {
         let Ok(meta) = Meta::read(meta) else { continue };
@@ -94,7 +99,7 @@ fn bench(c: &mut Criterion) {
     let webhooks = webhooks();
     let mut records = Records::new(&config());
     let Ok(mut frames) = Frames::new(1) else { return };
-    let (raw, stored) = archive(&mut records, &mut frames, &webhooks);
+    let (raw, stored) = archive(&mut records, &mut frames, &webhooks, false);
     let bodies: usize = webhooks.iter().map(|(_, body)| body.len()).sum();
     println!(
         "{WEBHOOKS} webhooks: {} bytes of body, {} of record, {} stored each; raw/stored {:.2}",
@@ -124,7 +129,9 @@ fn bench(c: &mut Criterion) {
             lines.len()
         });
     });
-    group.bench_function("all-in/events=1", |b| b.iter(|| archive(&mut records, &mut frames, &webhooks)));
+    for (name, proven) in [("all-in/events=1", false), ("all-in/events=1,chain", true)] {
+        group.bench_function(name, |b| b.iter(|| archive(&mut records, &mut frames, &webhooks, proven)));
+    }
     group.finish();
 }
 

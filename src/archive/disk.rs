@@ -18,7 +18,7 @@ pub trait Disk {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     fn exists(&self, path: &Path) -> io::Result<bool>;
     fn read(&self, path: &Path) -> io::Result<Box<dyn Read>>;
-    /// Names of the files in a folder.
+    /// Names of the files and folders in a folder; what is no UTF-8 stands for itself as U+FFFD.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
 }
@@ -68,7 +68,7 @@ impl Disk for Os {
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(path)? {
-            names.extend(entry?.file_name().into_string().ok());
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }

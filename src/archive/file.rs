@@ -107,7 +107,9 @@ impl<D: Disk> Folder<D> {
         let folder = self.root.join(UNFINISHED);
         self.disk.make_dir(&folder)?;
         for name in self.disk.list(&folder)? {
-            if self.journals.iter().any(|journal| name.contains(journal.as_str())) {
+            let is_own = self.journals.iter().any(|journal| name.contains(journal.as_str()));
+            // No gateway's own name is no UTF-8.
+            if is_own && !name.contains(char::REPLACEMENT_CHARACTER) {
                 self.disk.remove(&folder.join(name))?;
             }
         }

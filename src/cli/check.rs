@@ -112,6 +112,9 @@ impl fmt::Display for Summary<'_> {
             let folder = region.archive.as_ref().map(|folder| format!("file://{}", folder.display()));
             writeln!(f, "  archive  {}: {}", region.name, folder.as_deref().unwrap_or("none"))?;
         }
+        if let Some(key) = &config.archive.signing_key {
+            writeln!(f, "  chain    signed with key {}", key.public().id())?;
+        }
         Ok(())
     }
 }

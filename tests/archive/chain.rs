@@ -166,6 +166,21 @@ fn a_body_is_printed_as_it_came() {
 }
 
 #[test]
+fn check_names_the_key_as_links_do() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let [private, _] = keys(folder.path(), "archive.pem");
+    let mut stage = signed(&private);
+    send_for(&stage.load(seed()), Duration::from_millis(300));
+    stage.stop_and_read();
+    let (code, said, told) = run(&["check", "--config", stage.gateway.config().to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{told}");
+    let key = said.split("signed with key ").nth(1).and_then(|rest| rest.lines().next()).unwrap().to_owned();
+    let link = fs::read_to_string(&archive::files(&stage.roots[0].join("chain"))[0]).unwrap();
+    assert!(link.contains(&format!("\"key\":\"{key}\"")), "{key}: {link}");
+}
+
+#[test]
 fn no_key_is_overwritten() {
     let folder = TempDir::new().unwrap();
     let [private, public] = keys(folder.path(), "archive.pem");

@@ -38,6 +38,11 @@ pub use writer::Head;
 /// Below an archive: the chains of all gateways.
 const FOLDER: &str = "chain";
 const ENDING: &str = ".json";
+/// No link is longer: a digest names each object of its hours in some 200 bytes, and no gateway closes a million in
+/// that time. What a stranger put there must not fill the memory.
+const LINK_MAX: u64 = 256 << 20;
+/// Links of a chain at most, so that all of them have names of one length: one a second for 30,000 years.
+const LINKS_MAX: u64 = 1_000_000_000_000;
 
 fn file_name(number: u64) -> String {
     format!("{number:012}{ENDING}")
@@ -45,6 +50,6 @@ fn file_name(number: u64) -> String {
 
 /// The number of the link that a file of that name is.
 fn number_of(file: &str) -> Option<u64> {
-    let number = file.strip_suffix(ENDING)?.parse().ok()?;
+    let number = file.strip_suffix(ENDING)?.parse().ok().filter(|number| *number < LINKS_MAX)?;
     (file == file_name(number)).then_some(number)
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::disk::Disk;
 use super::link::{HourDigest, Named, ObjectLink, Sealed, hash};
-use super::{FOLDER, Head, file_name, number_of};
+use super::{FOLDER, Head, LINK_MAX, file_name, number_of};
 use crate::config::PublicKey;
 
 mod object;
@@ -74,8 +74,6 @@ pub struct Report {
 }
 
 const STRANGE: &str = "no gateway makes such a file or folder";
-/// A digest names each object of its hours in some 200 bytes; no gateway closes millions in that time.
-const LINK_MAX: u64 = 256 << 20;
 
 /// How far [`verify`] got: objects read, of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -203,20 +201,35 @@ impl<D: Disk> Verifier<'_, D> {
     fn chain(&mut self, gateway: &str, listed: u64) -> io::Result<()> {
         let below = format!("{FOLDER}/{gateway}");
         let dir = self.root.join(&below);
-        let mut last = None;
+        let mut numbers = Vec::new();
         for name in self.names(&below)? {
             match number_of(&name) {
-                Some(number) => last = last.max(Some(number)),
+                Some(number) => numbers.push(number),
                 None => self.tell(Kind::Added, format!("{below}/{name}"), "it is not called like a link"),
             }
         }
         // A gateway that began in this hour has nothing to link yet.
-        let Some(last) = last else { return Ok(()) };
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        numbers.sort_unstable();
         let (links, objects, records, bytes) = (0, 0, 0, 0);
         let (region, gateway) = (String::new(), gateway.to_owned());
         let mut proven = Proven { gateway, region, links, objects, records, bytes, newest: None };
         let mut walk = Walk::default();
-        for number in 0..=last {
+        let mut next = 0;
+        for number in numbers {
+            if number > next {
+                let what = match number - next {
+                    1 => "the chain goes on behind it".to_owned(),
+                    missing => {
+                        format!("it and what follows it, {missing} links; the chain goes on behind them")
+                    }
+                };
+                self.tell(Kind::Removed, format!("{below}/{}", file_name(next)), what);
+                (walk.previous, walk.gap) = (None, true);
+            }
+            next = number + 1;
             self.link(&dir, number, &mut walk, &mut proven, listed)?;
         }
         proven.region = walk.region.unwrap_or_default();
@@ -233,11 +246,7 @@ impl<D: Disk> Verifier<'_, D> {
         listed: u64,
     ) -> io::Result<()> {
         let place = format!("{FOLDER}/{}/{}", proven.gateway, file_name(number));
-        let Some(bytes) = self.bytes(&dir.join(file_name(number)))? else {
-            self.tell(Kind::Removed, place, "the chain goes on behind it");
-            (walk.previous, walk.gap) = (None, true);
-            return Ok(());
-        };
+        let bytes = self.bytes(&dir.join(file_name(number)))?.unwrap_or_default();
         let hash = hash(&bytes);
         self.heads.remove(hash.as_str());
         let previous = walk.previous.replace(hash.clone());
@@ -337,7 +346,8 @@ impl<D: Disk> Verifier<'_, D> {
         if since != digest.objects {
             self.tell(Kind::Wrong, place, "it does not name the objects since the last digest");
         }
-        if before.is_some_and(|until| until != digest.from) || digest.from >= digest.until {
+        // A clock may have gone back.
+        if before.is_some_and(|until| until < digest.from) || digest.from >= digest.until {
             self.tell(Kind::Wrong, place, "its hours do not follow those of the last digest");
         }
     }

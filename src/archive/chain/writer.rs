@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::disk::Disk;
 use super::link::{HourDigest, Link, Named, ObjectLink, Sealed, hash};
-use super::{FOLDER, file_name, number_of};
+use super::{FOLDER, LINK_MAX, LINKS_MAX, file_name, number_of};
 use crate::config::SigningKey;
 use crate::fault;
 use crate::stamp::{Hour, rfc3339};
@@ -47,8 +47,8 @@ struct End {
     newest: Option<Head>,
     /// By journal: the first LSN of its newest object that has a link. Links of a journal are in order.
     linked: HashMap<String, u64>,
-    /// Links below were not read.
-    read_from: u64,
+    /// Numbers of links that were not read, rising.
+    older: Vec<u64>,
     /// What the next digest names, and the hour from which on.
     since: Vec<Named>,
     from: Hour,
@@ -58,7 +58,8 @@ struct End {
 
 /// A link that is there already.
 struct Found {
-    link: Link,
+    /// `None`: it is no link, of which whoever verifies the chain is told.
+    link: Option<Link>,
     hash: String,
     /// Signed with the key of now.
     is_own: bool,
@@ -92,10 +93,10 @@ impl<D: Disk> Chain<D> {
             if let Some(newest) = end.linked.get(journal) {
                 return Ok(first_lsn <= *newest);
             }
-            let Some(number) = end.read_from.checked_sub(1) else { return Ok(false) };
-            let object = self.read(number)?.and_then(|found| found.link.object);
+            let Some(number) = end.older.last().copied() else { return Ok(false) };
+            let object = self.read(number)?.and_then(|found| found.link?.object);
             if let Some(end) = &mut self.end {
-                end.read_from = number;
+                end.older.pop();
                 object.into_iter().for_each(|object| end.note(&object));
             }
         }
@@ -111,6 +112,8 @@ impl<D: Disk> Chain<D> {
         let before = self.known.as_ref().map(|head| head.number);
         let now = Hour::of((self.clock)());
         let end = self.end()?;
+        // A clock that went back: the hours that come now have no digest yet, whatever was said of those to come.
+        end.from = end.from.min(now);
         if end.from < now {
             let (from, until) = (moment(end.from), moment(now));
             let digest = HourDigest { from, until, objects: end.since.clone() };
@@ -127,6 +130,13 @@ impl<D: Disk> Chain<D> {
         let number = end.next();
         let previous = end.newest.as_ref().map_or_else(String::new, |newest| newest.hash.clone());
         let path = self.dir.join(file_name(number));
+        if number >= LINKS_MAX {
+            return Err(io::Error::other(format!(
+                "link {} of {} leaves no number; remove it, it is none of this gateway's",
+                number - 1,
+                self.dir.display()
+            )));
+        }
         if self.disk.exists(&path)? {
             return Err(io::Error::other(format!(
                 "{} was written by somebody else: is there another gateway with this gateway.id?",
@@ -188,7 +198,7 @@ impl<D: Disk> Chain<D> {
                 let next = end.next();
                 self.disk.sync_dir(&self.dir)?;
                 match self.read(next)? {
-                    Some(Found { link, hash, is_own: true }) => self.added(&link, hash),
+                    Some(Found { link: Some(link), hash, is_own: true }) => self.added(&link, hash),
                     _ => self.end.iter_mut().for_each(|end| end.uncertain = false),
                 }
                 self.end.as_mut().ok_or_else(|| io::Error::other("the chain's end is not known"))
@@ -204,25 +214,23 @@ impl<D: Disk> Chain<D> {
         self.disk.sync_dir(&self.root)?;
         self.disk.make_dir(&self.dir)?;
         self.disk.sync_dir(&chains)?;
-        let last = self.disk.list(&self.dir)?.iter().filter_map(|name| number_of(name)).max();
+        let mut older: Vec<u64> =
+            self.disk.list(&self.dir)?.iter().filter_map(|name| number_of(name)).collect();
+        older.sort_unstable();
         // What is seen now may have been written just before a failure.
         self.disk.sync_dir(&self.dir)?;
         let (linked, since) = (HashMap::new(), Vec::new());
         let from = Hour::of((self.clock)());
-        let mut end = End { newest: None, linked, read_from: 0, since, from, uncertain: false };
-        let Some(last) = last else {
-            self.compare(&mut end)?;
-            return Ok((end, None));
-        };
+        let mut end = End { newest: None, linked, older, since, from, uncertain: false };
         let mut own = None;
-        for number in (0..=last).rev() {
-            end.read_from = number;
+        while let Some(number) = end.older.pop() {
             let Some(Found { link, hash, is_own }) = self.read(number)? else { continue };
-            if number == last {
+            if end.newest.is_none() {
                 let newest = Head { number, hash };
                 own = is_own.then(|| newest.clone());
                 end.newest = Some(newest);
             }
+            let Some(link) = link else { continue };
             if let Some(digest) = &link.digest
                 && let Some(until) = hour_of(&digest.until)
             {
@@ -259,18 +267,17 @@ impl<D: Disk> Chain<D> {
         Ok(())
     }
 
-    /// `None` if it is missing or no link, which whoever verifies the chain is told.
+    /// `None` if it is missing, which whoever verifies the chain is told.
     fn read(&self, number: u64) -> io::Result<Option<Found>> {
         let path = self.dir.join(file_name(number));
         if !self.disk.exists(&path)? {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        self.disk.read(&path)?.read_to_end(&mut bytes)?;
-        Ok(Sealed::open(&bytes).ok().map(|sealed| {
-            let is_own = sealed.is_signed_by(self.key.public());
-            Found { link: sealed.link, hash: hash(&bytes), is_own }
-        }))
+        self.disk.read(&path)?.take(LINK_MAX).read_to_end(&mut bytes)?;
+        let sealed = Sealed::open(&bytes).ok();
+        let is_own = sealed.as_ref().is_some_and(|sealed| sealed.is_signed_by(self.key.public()));
+        Ok(Some(Found { link: sealed.map(|sealed| sealed.link), hash: hash(&bytes), is_own }))
     }
 }
 

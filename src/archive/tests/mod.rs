@@ -8,6 +8,7 @@ use crate::entry::{Meta, Verdict, name_id};
 use crate::journal::buffer::AlignedBuf;
 use crate::parse::{Parsed, Parser};
 
+mod chain;
 mod fake;
 mod packs;
 mod power;
