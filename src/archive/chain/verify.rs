@@ -223,7 +223,10 @@ impl<D: Disk> Verifier<'_, D> {
                 let what = match number - next {
                     1 => "the chain goes on behind it".to_owned(),
                     missing => {
-                        format!("it and what follows it, {missing} links; the chain goes on behind them")
+                        let last = file_name(number - 1);
+                        format!(
+                            "it and the links up to {last}, {missing} in all; the chain goes on behind them"
+                        )
                     }
                 };
                 self.tell(Kind::Removed, format!("{below}/{}", file_name(next)), what);
