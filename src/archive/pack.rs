@@ -154,7 +154,7 @@ impl Pack {
         open.contents.records += 1;
         if let Some(proof) = &mut open.proof {
             let line = self.lines.get(self.newest..).unwrap_or_default();
-            proof.tree.push(line.strip_suffix(b"\n").unwrap_or(line));
+            proof.tree.push_record(line.strip_suffix(b"\n").unwrap_or(line));
         }
     }
 

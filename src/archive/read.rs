@@ -54,7 +54,7 @@ pub fn contents(
         }
         found.last_lsn = lsn;
         found.records += 1;
-        tree.push(record);
+        tree.push_record(record);
         each(record)?;
     }
     drop(lines);

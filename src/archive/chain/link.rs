@@ -56,7 +56,7 @@ pub struct ObjectLink {
     pub bytes: u64,
     /// Of the object as it lies there.
     pub sha256: String,
-    /// Of the Merkle tree over its records.
+    /// Of the Merkle tree (RFC 6962) over the SHA-256 of each record's line.
     pub merkle_root: String,
 }
 
