@@ -9,7 +9,7 @@ use super::chain::Head;
 use super::disk::Disk;
 use super::file::{Folder, Signer};
 use super::pack::{Frames, Rules};
-use super::progress::{Progress, Row};
+use super::progress::{Noted, Progress, Row};
 use super::record::{BodyDigest, Records, Webhook};
 use super::strand::{Fault, Strand, Tools};
 use super::unarchived::Unarchived;
@@ -118,7 +118,8 @@ impl<D: Disk + Clone> Archiver<D> {
             let root = region.archive.clone()?;
             let signer = config.archive.signing_key.clone().map(|key| {
                 let rows = journals.iter().flat_map(|(.., rows)| rows);
-                let heads = rows.filter(|row| row.region == region.name).filter_map(|row| row.head.clone());
+                let noted = rows.filter(|row| row.region == region.name).filter_map(|row| row.chain.clone());
+                let heads = noted.filter(|noted| noted.folder == root).map(|noted| noted.head);
                 let known = heads.max_by_key(|head| head.number);
                 Signer { key, region: region.name.clone(), clock, known }
             });
@@ -350,9 +351,12 @@ impl<D: Disk> Archiver<D> {
         journal.save_at_ms = now_ms + SAVE_MS;
         let rows = journal.strands.iter().map(|strand| {
             let (position, next_lsn) = strand.row();
-            let folder = self.folders[strand.region].as_ref();
-            let head = folder.and_then(Folder::head).cloned();
-            Row::new(self.names[strand.region].clone(), position, next_lsn, head)
+            let noted = |folder: &Folder<D>| {
+                let (folder, head) = (folder.root().to_owned(), folder.head()?.clone());
+                Some(Noted { folder, head })
+            };
+            let chain = self.folders[strand.region].as_ref().and_then(noted);
+            Row::new(self.names[strand.region].clone(), position, next_lsn, chain)
         });
         match self.progress.save(&journal.id, rows.chain(journal.others.iter().cloned()).collect()) {
             Ok(()) => {

@@ -33,6 +33,8 @@ pub struct Folder<D> {
     journals: Vec<String>,
     /// What an earlier process left unfinished is gone.
     tidy: bool,
+    /// The hour whose folders have durable names.
+    rooted: Option<PathBuf>,
     chain: Option<Chain<D>>,
 }
 
@@ -90,7 +92,7 @@ impl<D: Disk + Clone> Folder<D> {
             let unfinished = root.join(UNFINISHED).join(format!("{gateway}-{journal}-link"));
             Chain::new(disk.clone(), root.clone(), unfinished, [gateway.clone(), region], key, clock, known)
         });
-        Self { disk, root, gateway, journals, tidy: false, chain }
+        Self { disk, root, gateway, journals, tidy: false, rooted: None, chain }
     }
 }
 
@@ -135,7 +137,11 @@ impl<D: Disk> Folder<D> {
                 )
             })?;
             self.sync_place(&place)?;
-            self.link(&place, &found)?;
+            // By whom nobody knows: a process may have ended between the object and its link.
+            let linked = |chain: &mut Chain<D>| chain.has(journal, found.first_lsn);
+            if !self.chain.as_mut().map_or(Ok(true), linked)? {
+                self.link(&place, &found)?;
+            }
             return Ok(Opened::Closed { last_lsn: found.last_lsn });
         }
         let path = self.root.join(UNFINISHED).join(file);
@@ -167,11 +173,12 @@ impl<D: Disk> Folder<D> {
     }
 
     fn link(&mut self, place: &Place, contents: &Contents) -> io::Result<()> {
-        let Some(chain) = &mut self.chain else { return Ok(()) };
-        if chain.has(&place.journal, contents.first_lsn)? || fault::planted("object-not-linked") {
-            return Ok(());
+        match &mut self.chain {
+            Some(chain) if !fault::planted("object-not-linked") => {
+                chain.add(ObjectLink::new(place.name.clone(), place.journal.clone(), contents))
+            }
+            _ => Ok(()),
         }
-        chain.add(ObjectLink::new(place.name.clone(), place.journal.clone(), contents))
     }
 
     /// Adds the digest of the hours that are over to the chain; false if there is nothing to add.
@@ -188,20 +195,26 @@ impl<D: Disk> Folder<D> {
     }
 
     /// Removes what was written so far, as well as can be done.
-    pub fn discard(&self, object: Unfinished<D::File>) {
+    pub fn discard(&mut self, object: Unfinished<D::File>) {
         drop(object.file);
+        // It may be another disk that is mounted there next.
+        self.rooted = None;
         // It may have its final name already, or its disk may be gone: the next process removes it.
         self.disk.remove(&object.path).ok();
     }
 
     /// Makes the object's name durable, and those of its folders, which may have been made for it.
-    fn sync_place(&self, place: &Place) -> io::Result<()> {
+    fn sync_place(&mut self, place: &Place) -> io::Result<()> {
         if fault::planted("object-name-not-synced") {
             return Ok(());
         }
         self.disk.sync_dir(&place.hour)?;
-        self.disk.sync_dir(&place.day)?;
-        self.disk.sync_dir(&self.root)
+        if self.rooted.as_ref() != Some(&place.hour) {
+            self.disk.sync_dir(&place.day)?;
+            self.disk.sync_dir(&self.root)?;
+            self.rooted = Some(place.hour.clone());
+        }
+        Ok(())
     }
 
     /// What a closed object has; every frame of it is checked on the way.

@@ -30,12 +30,19 @@ pub(super) struct Row {
     offset: u64,
     /// The newest link of the region's chain when this was noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) head: Option<Head>,
+    pub(super) chain: Option<Noted>,
+}
+
+/// A chain as it was: another folder has another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Noted {
+    pub(super) folder: PathBuf,
+    pub(super) head: Head,
 }
 
 impl Row {
-    pub(super) fn new(region: String, position: Position, next_lsn: u64, head: Option<Head>) -> Self {
-        Self { region, next_lsn, segment: position.segment(), offset: position.offset(), head }
+    pub(super) fn new(region: String, position: Position, next_lsn: u64, chain: Option<Noted>) -> Self {
+        Self { region, next_lsn, segment: position.segment(), offset: position.offset(), chain }
     }
 
     pub(super) fn position(&self) -> Position {

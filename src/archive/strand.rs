@@ -243,7 +243,7 @@ impl<F> Strand<F> {
     }
 
     /// Falls back to the last closed object and waits a while.
-    pub(super) fn fail<D: Disk<File = F>>(&mut self, folder: &Folder<D>, now_ms: u64) {
+    pub(super) fn fail<D: Disk<File = F>>(&mut self, folder: &mut Folder<D>, now_ms: u64) {
         (self.at, self.next_lsn) = self.row();
         if let Some(object) = self.object.take() {
             folder.discard(object.file);

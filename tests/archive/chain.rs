@@ -44,6 +44,14 @@ pub fn verify(root: &Path, keys: &[&Path], heads: &[&str]) -> (Option<i32>, Valu
     (code, answer)
 }
 
+/// Sends for a while, waits until all is archived (a stop waits only so long), and stops.
+pub fn archived(stage: &mut Stage, seed: u64, time: Duration) -> (Vec<Sent>, Vec<Record>) {
+    let sent = send_for(&stage.load(seed), time);
+    archive::settle(&stage.roots, &sent.iter().collect::<Vec<_>>(), PATIENCE * 2);
+    let records = stage.stop_and_read();
+    (sent, records)
+}
+
 fn assert_whole(stage: &Stage, public: &[&Path], heads: &[String; 3], records: &[Record]) {
     for (region, root) in stage.roots.iter().enumerate() {
         let heads: &[&str] = if heads[region].is_empty() { &[] } else { &[&heads[region]] };
@@ -97,8 +105,7 @@ fn what_was_cut_off_stays_missing_although_the_gateway_goes_on() {
     let folder = TempDir::new().unwrap();
     let [private, public] = keys(folder.path(), "archive.pem");
     let mut stage = signed(&private);
-    send_for(&stage.load(seed()), Duration::from_secs(2));
-    stage.stop_and_read();
+    archived(&mut stage, seed(), Duration::from_secs(1));
     let mut links = archive::files(&stage.roots[0].join("chain"));
     let mut cut = Vec::new();
     for link in links.split_off(links.len() - 2) {
@@ -112,7 +119,7 @@ fn what_was_cut_off_stays_missing_although_the_gateway_goes_on() {
     assert_eq!(code, Some(0), "a chain that was cut off is a whole one");
 
     stage.gateway.restart();
-    send_for(&stage.load(1), Duration::from_secs(2));
+    send_for(&stage.load(1), Duration::from_secs(1));
     stage.gateway.terminate();
     assert!(stage.gateway.said().contains("links were removed or changed"), "{}", stage.gateway.said());
     let (code, answer) = verify(&stage.roots[0], &[&public], &[]);
@@ -133,12 +140,11 @@ fn a_change_of_keys_leaves_old_links_as_good_as_they_were() {
     let [first, first_public] = keys(folder.path(), "first.pem");
     let [second, second_public] = keys(folder.path(), "second.pem");
     let mut stage = signed(&first);
-    let mut sent = send_for(&stage.load(seed()), Duration::from_secs(1));
-    stage.stop_and_read();
+    let (mut sent, _) = archived(&mut stage, seed(), Duration::from_secs(1));
     stage.gateway.settings.archive = signed_with(&second);
     stage.gateway.restart();
-    sent.extend(send_for(&stage.load(1), Duration::from_secs(1)));
-    let records = stage.stop_and_read();
+    let (more, records) = archived(&mut stage, 1, Duration::from_secs(1));
+    sent.extend(more);
     archive::assert_kept(&records, &sent.iter().collect::<Vec<_>>(), &NAMES);
     let none = [const { String::new() }; 3];
     assert_whole(&stage, &[&first_public, &second_public], &none, &records);
@@ -153,8 +159,7 @@ fn a_change_of_keys_leaves_old_links_as_good_as_they_were() {
 fn a_body_is_printed_as_it_came() {
     let _alone = alone();
     let mut stage = Stage::start(TINY, |_| ());
-    send_for(&stage.load(seed()), Duration::from_millis(500));
-    let records = stage.stop_and_read();
+    let (_, records) = archived(&mut stage, seed(), Duration::from_millis(500));
     let root = stage.roots[0].to_str().unwrap();
     let own: Vec<&Record> = records.iter().filter(|record| record.region == 0).collect();
     let id = own[own.len() / 2].json["id"].as_str().unwrap();
@@ -174,8 +179,7 @@ fn check_names_the_key_as_links_do() {
     let folder = TempDir::new().unwrap();
     let [private, _] = keys(folder.path(), "archive.pem");
     let mut stage = signed(&private);
-    send_for(&stage.load(seed()), Duration::from_millis(300));
-    stage.stop_and_read();
+    archived(&mut stage, seed(), Duration::from_millis(300));
     let (code, said, told) = run(&["check", "--config", stage.gateway.config().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{told}");
     let key = said.split("signed with key ").nth(1).and_then(|rest| rest.lines().next()).unwrap().to_owned();

@@ -14,9 +14,8 @@ use penstock::config::SigningKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::chain::{keys, signed, verify};
+use crate::chain::{archived, keys, signed, verify};
 use crate::support::archive;
-use crate::support::sender::send_for;
 use crate::support::{alone, seed};
 
 /// A copy of an archive, and its objects' and links' places below it.
@@ -101,8 +100,7 @@ fn whatever_is_done_to_an_archive_verify_names_it() {
     let own = SigningKey::from_pem(&fs::read(&private).unwrap()).unwrap();
     let (stranger, _) = SigningKey::generate().unwrap();
     let mut stage = signed(&private);
-    send_for(&stage.load(seed()), Duration::from_secs(2));
-    stage.stop_and_read();
+    archived(&mut stage, seed(), Duration::from_secs(1));
     let archive = &stage.roots[0];
     let head = verify(archive, &[&public], &[]).1["chains"][0]["head"].as_str().unwrap().to_owned();
 

@@ -2,7 +2,7 @@
 //!
 //! The objects are listed before the links are read, so that a gateway that goes on meanwhile does no harm.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -127,8 +127,8 @@ struct Walk {
     region: Option<String>,
     /// Of the link before; `None` if there is none to compare with.
     previous: Option<String>,
-    /// By journal: the last LSN of its newest object.
-    last_lsns: BTreeMap<String, u64>,
+    /// Objects that have a link.
+    linked: HashSet<String>,
     /// Objects since the last digest, and up to when that was.
     since: Vec<Named>,
     until: Option<String>,
@@ -301,13 +301,8 @@ impl<D: Disk> Verifier<'_, D> {
         proven: &mut Proven,
         listed: u64,
     ) -> io::Result<()> {
-        let before = walk.last_lsns.insert(object.journal.clone(), object.last_lsn);
-        if before.is_some_and(|before| object.first_lsn <= before) {
-            self.tell(
-                Kind::Wrong,
-                link,
-                format!("{} begins before the last one of its journal ended", object.name),
-            );
+        if !walk.linked.insert(object.name.clone()) {
+            self.tell(Kind::Wrong, link, format!("{} has a link already", object.name));
         }
         walk.since.push(object.named());
         let expected = object::Expected { gateway: &proven.gateway, region: walk.region.as_deref(), object };

@@ -3,7 +3,7 @@
 //! A link that may or may not have become durable is not counted on: after a failure it is looked for, and what is there
 //! made durable, before something is linked to it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -45,8 +45,8 @@ pub(in crate::archive) struct Chain<D> {
 #[derive(Debug)]
 struct End {
     newest: Option<Head>,
-    /// By journal: the first LSN of its newest object that has a link. Links of a journal are in order.
-    linked: HashMap<String, u64>,
+    /// By journal: the first LSNs of its objects that have a link.
+    linked: HashMap<String, HashSet<u64>>,
     /// Numbers of links that were not read, rising.
     older: Vec<u64>,
     /// What the next digest names, and the hour from which on.
@@ -85,13 +85,14 @@ impl<D: Disk> Chain<D> {
         self.known.as_ref()
     }
 
-    /// Whether the object of that journal that begins with that record has a link.
+    /// Whether the object of that journal that begins with that record has a link. Reads as many links as it takes, all of
+    /// them if it has none.
     pub(in crate::archive) fn has(&mut self, journal: &str, first_lsn: u64) -> io::Result<bool> {
         self.end()?;
         loop {
             let Some(end) = &self.end else { return Ok(false) };
-            if let Some(newest) = end.linked.get(journal) {
-                return Ok(first_lsn <= *newest);
+            if end.linked.get(journal).is_some_and(|linked| linked.contains(&first_lsn)) {
+                return Ok(true);
             }
             let Some(number) = end.older.last().copied() else { return Ok(false) };
             let object = self.read(number)?.and_then(|found| found.link?.object);
@@ -288,8 +289,7 @@ impl End {
     }
 
     fn note(&mut self, object: &ObjectLink) {
-        let newest = self.linked.entry(object.journal.clone()).or_insert(object.first_lsn);
-        *newest = (*newest).max(object.first_lsn);
+        self.linked.entry(object.journal.clone()).or_default().insert(object.first_lsn);
     }
 }
 

@@ -355,22 +355,45 @@ fn a_region_that_archives_again_goes_on_where_it_was() {
     world.assert_done(&found);
 }
 
+/// Changes a bit in the progress of every journal.
+fn damage_progress(disk: &Fake, rng: &mut Rng) {
+    let notes: Vec<PathBuf> =
+        disk.files().into_keys().filter(|path| path.starts_with("/data/archive")).collect();
+    assert_eq!(notes.len(), 2);
+    for path in notes {
+        let mut bytes = disk.files().remove(&path).unwrap();
+        let at = rng.below(bytes.len() - 1);
+        bytes[at] ^= 1;
+        let mut file = disk.create(&path).unwrap();
+        disk.append(&mut file, &bytes).unwrap();
+    }
+}
+
 #[test]
 fn damaged_progress_is_not_believed_and_objects_that_are_there_are_found() {
     let mut rng = Rng::from_env();
     let world = World::new(&mut rng, 24).signed();
     let found = disk();
     world.run(&found, &mut rng, &mut nothing());
-    let notes: Vec<PathBuf> =
-        found.files().into_keys().filter(|path| path.starts_with("/data/archive")).collect();
-    assert_eq!(notes.len(), 2);
-    for path in notes {
-        let mut bytes = found.files().remove(&path).unwrap();
-        let at = rng.below(bytes.len() - 1);
-        bytes[at] ^= 1;
-        let mut file = found.create(&path).unwrap();
-        found.append(&mut file, &bytes).unwrap();
-    }
+    damage_progress(&found, &mut rng);
     world.run(&found, &mut rng, &mut nothing());
     world.assert_done(&found);
+}
+
+#[test]
+fn objects_that_repeat_webhooks_since_progress_was_lost_have_links_all_the_same() {
+    let mut rng = Rng::from_env();
+    for _ in 0..20 {
+        let world = World::new(&mut rng, 24).signed();
+        let (found, mut gone) = (disk(), nothing());
+        world.run(&found, &mut rng, &mut gone);
+        damage_progress(&found, &mut rng);
+        // What is left of the journals begins within objects of before.
+        let mut left = gone.map(|gone| Position::new(gone.segment().saturating_sub(1), 0));
+        world.run(&found, &mut rng, &mut left);
+        for region in &REGIONS[..2] {
+            let problems = world.verify(&found, region);
+            assert!(problems.is_empty(), "{region}: {problems:#?}");
+        }
+    }
 }

@@ -43,7 +43,8 @@ hash is in the gateway's log, once an hour, and at /archive/heads of its admin
 listener: keep one elsewhere and give it as --head. Without it, what is printed
 as proven is proven, and whether more came after it is not.
 
-A gateway may go on writing meanwhile.
+A gateway may go on writing meanwhile. One that was killed may leave an object
+without a link, which counts as added until it runs again.
 
 Exit codes:
   0  everything is as it was left
