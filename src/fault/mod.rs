@@ -88,15 +88,14 @@ pub const POINTS: &[&str] = &[
     "object-synced",
     "object-renamed",
     "object-closed",
-    "link-written",
-    "link-synced",
-    "link-renamed",
-    "link-durable",
     "progress-written",
     "progress-synced",
     "progress-renamed",
     "progress-durable",
 ];
+
+/// Steps of archives that have a chain.
+pub const LINKED: &[&str] = &["link-written", "link-synced", "link-renamed", "link-durable"];
 
 /// Steps that only a region which refuses some of its parcels brings about.
 pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];

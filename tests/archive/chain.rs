@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use penstock::fault::LINKED;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -87,6 +88,19 @@ fn every_object_has_its_link_through_kills_at_any_moment() {
         let (ingest, forward) = LAYOUTS[random.below(LAYOUTS.len())];
         println!("kill {kill}/{kills}");
         stage.gateway.restart_with(ingest, forward);
+    }
+    for point in LINKED {
+        stage.gateway.kill9();
+        stage.gateway.settings.environment = vec![("PENSTOCK_FAULT", format!("{point}=abort@1"))];
+        stage.gateway.start_again();
+        stage.gateway.wait_exit(PATIENCE * 2);
+        assert!(
+            stage.gateway.said().contains(&format!("penstock-fault: {point} ")),
+            "{point} was not reached"
+        );
+        println!("killed at {point}");
+        stage.gateway.settings.environment.clear();
+        stage.gateway.restart();
     }
     std::thread::sleep(Duration::from_millis(300));
     let sent = sender.stop();

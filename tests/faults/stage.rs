@@ -10,10 +10,6 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use penstock::archive::chain::verify::verify;
-use penstock::archive::disk::Os;
-use penstock::config::{PublicKey, SigningKey};
-
 use crate::support::archive;
 use crate::support::body::World;
 use crate::support::eventually;
@@ -40,8 +36,6 @@ pub struct Stage {
     pub ledger: Ledger,
     sender: Option<Sender>,
     roots: [PathBuf; 3],
-    /// Signs the archives' chains.
-    key: PublicKey,
     _folder: TempDir,
 }
 
@@ -57,11 +51,10 @@ impl Stage {
             Rule::new(region, &format!("prefixes = [\"{prefix}\"]\n{archive}"))
         };
         let rules = regions.iter().zip(PREFIXES).zip(&roots).map(rule).collect();
-        let (key, pem) = SigningKey::generate().unwrap();
         let settings = Settings {
             ingest: cores.0,
             forward: cores.1,
-            archive: format!("{TINY}\nsigning_key = \"\"\"{pem}\"\"\""),
+            archive: TINY.to_owned(),
             command: hosted::command,
             ..Settings::of(rules)
         };
@@ -71,15 +64,7 @@ impl Stage {
         let load =
             Load { address: gateway.listen, path: "/webhook".into(), world, connections: 8, rate, seed };
         let sender = Some(Sender::start(&load));
-        Self {
-            gateway,
-            regions,
-            ledger: Ledger::default(),
-            sender,
-            roots,
-            key: key.public(),
-            _folder: folder,
-        }
+        Self { gateway, regions, ledger: Ledger::default(), sender, roots, _folder: folder }
     }
 
     /// Webhooks answered 200 so far.
@@ -138,10 +123,6 @@ impl Stage {
         assert_eq!(self.gateway.metrics().total("penstock_quarantined_total"), 0.0);
         self.gateway.kill9();
         archive::assert_kept(&archive::read(&self.roots), &sent, &NAMES);
-        for root in &self.roots {
-            let found = verify(&Os, root, &[self.key], &[], &mut |_, _| ()).unwrap();
-            assert!(found.problems.is_empty(), "{}: {:#?}", root.display(), found.problems);
-        }
         report
     }
 

@@ -61,8 +61,13 @@ struct Found {
     /// `None`: it is no link, of which whoever verifies the chain is told.
     link: Option<Link>,
     hash: String,
-    /// Signed with the key of now.
-    is_own: bool,
+    bytes: Vec<u8>,
+}
+
+impl Found {
+    fn is_signed_by(&self, key: &SigningKey) -> bool {
+        Sealed::open(&self.bytes).is_ok_and(|sealed| sealed.is_signed_by(key.public()))
+    }
 }
 
 impl<D: Disk> Chain<D> {
@@ -199,7 +204,11 @@ impl<D: Disk> Chain<D> {
                 let next = end.next();
                 self.disk.sync_dir(&self.dir)?;
                 match self.read(next)? {
-                    Some(Found { link: Some(link), hash, is_own: true }) => self.added(&link, hash),
+                    Some(found) if found.is_signed_by(&self.key) => {
+                        if let Some(link) = &found.link {
+                            self.added(link, found.hash.clone());
+                        }
+                    }
                     _ => self.end.iter_mut().for_each(|end| end.uncertain = false),
                 }
                 self.end.as_mut().ok_or_else(|| io::Error::other("the chain's end is not known"))
@@ -225,13 +234,13 @@ impl<D: Disk> Chain<D> {
         let mut end = End { newest: None, linked, older, since, from, uncertain: false };
         let mut own = None;
         while let Some(number) = end.older.pop() {
-            let Some(Found { link, hash, is_own }) = self.read(number)? else { continue };
+            let Some(found) = self.read(number)? else { continue };
             if end.newest.is_none() {
-                let newest = Head { number, hash };
-                own = is_own.then(|| newest.clone());
+                let newest = Head { number, hash: found.hash.clone() };
+                own = found.is_signed_by(&self.key).then(|| newest.clone());
                 end.newest = Some(newest);
             }
-            let Some(link) = link else { continue };
+            let Some(link) = found.link else { continue };
             if let Some(digest) = &link.digest
                 && let Some(until) = hour_of(&digest.until)
             {
@@ -276,9 +285,8 @@ impl<D: Disk> Chain<D> {
         }
         let mut bytes = Vec::new();
         self.disk.read(&path)?.take(LINK_MAX).read_to_end(&mut bytes)?;
-        let sealed = Sealed::open(&bytes).ok();
-        let is_own = sealed.as_ref().is_some_and(|sealed| sealed.is_signed_by(self.key.public()));
-        Ok(Some(Found { link: sealed.map(|sealed| sealed.link), hash: hash(&bytes), is_own }))
+        let link = Sealed::open(&bytes).ok().map(|sealed| sealed.link);
+        Ok(Some(Found { link, hash: hash(&bytes), bytes }))
     }
 }
 
