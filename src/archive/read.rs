@@ -11,7 +11,7 @@ use super::chain::merkle::{Hash, Tree};
 
 /// No record is longer: bodies are of a few megabytes, and JSON needs at most six bytes for one of theirs. What a
 /// stranger put there must not fill the memory.
-const RECORD_MAX: u64 = 256 << 20;
+pub const RECORD_MAX: u64 = 256 << 20;
 
 /// What a link says of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

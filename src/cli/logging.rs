@@ -174,7 +174,7 @@ fn visible(line: Vec<u8>) -> Vec<u8> {
 }
 
 /// Delete, the second control set, marks without width, line separators, changes of direction, tags.
-fn is_hidden(c: char) -> bool {
+pub(in crate::cli) fn is_hidden(c: char) -> bool {
     matches!(c,
         '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')

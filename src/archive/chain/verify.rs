@@ -75,6 +75,9 @@ pub struct Report {
 
 const STRANGE: &str = "no gateway makes such a file or folder";
 
+/// Characters of a place and of what is told of it: both may be a stranger's, and there may be many.
+const TOLD_MAX: usize = 400;
+
 /// How far [`verify`] got: objects read, of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
@@ -138,7 +141,11 @@ struct Walk {
 
 impl<D: Disk> Verifier<'_, D> {
     fn tell(&mut self, kind: Kind, place: impl Into<String>, what: impl Into<String>) {
-        self.report.problems.push(Problem { kind, place: place.into(), what: what.into() });
+        let short = |text: String| match text.char_indices().nth(TOLD_MAX) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        };
+        self.report.problems.push(Problem { kind, place: short(place.into()), what: short(what.into()) });
     }
 
     /// All objects, and what is neither an object nor a chain.
@@ -170,11 +177,19 @@ impl<D: Disk> Verifier<'_, D> {
     fn names(&mut self, below: &str) -> io::Result<Vec<String>> {
         let folder = self.root.join(below);
         if !self.disk.exists(&folder)? {
+            // An archive without chains is one; whatever else was listed and is not there leads nowhere.
+            if below != FOLDER {
+                self.tell(Kind::Added, below, STRANGE);
+            }
             return Ok(Vec::new());
         }
         match self.disk.list(&folder) {
             Ok(mut names) => {
                 names.sort_unstable();
+                // The file's own name cannot be told, and so it cannot be looked into.
+                for name in names.extract_if(.., |name| name.contains(char::REPLACEMENT_CHARACTER)) {
+                    self.tell(Kind::Added, Path::new(below).join(name).to_string_lossy(), STRANGE);
+                }
                 Ok(names)
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {

@@ -52,8 +52,8 @@ struct End {
     /// What the next digest names, and the hour from which on.
     since: Vec<Named>,
     from: Hour,
-    /// The next link may be there already.
-    uncertain: bool,
+    /// The next link may be there already: the one with this hash.
+    uncertain: Option<String>,
 }
 
 /// A link that is there already.
@@ -153,7 +153,8 @@ impl<D: Disk> Chain<D> {
         let mut link = Link::new(self.gateway.clone(), self.region.clone(), number, previous, at);
         (link.object, link.digest) = (object, digest);
         let bytes = link.clone().seal(&self.key)?;
-        self.end()?.uncertain = true;
+        let hash = hash(&bytes);
+        self.end()?.uncertain = Some(hash.clone());
         let mut file = self.disk.create(&self.unfinished)?;
         self.disk.append(&mut file, &bytes)?;
         fault::point("link-written");
@@ -167,7 +168,7 @@ impl<D: Disk> Chain<D> {
             self.disk.sync_dir(&self.dir)?;
         }
         fault::point("link-durable");
-        self.added(&link, hash(&bytes));
+        self.added(&link, hash);
         Ok(())
     }
 
@@ -175,7 +176,7 @@ impl<D: Disk> Chain<D> {
     fn added(&mut self, link: &Link, hash: String) {
         let head = Head { number: link.number, hash };
         if let Some(end) = &mut self.end {
-            end.uncertain = false;
+            end.uncertain = None;
             end.newest = Some(head.clone());
             if let Some(object) = &link.object {
                 end.note(object);
@@ -199,17 +200,16 @@ impl<D: Disk> Chain<D> {
                 self.known = own.filter(|own| Some(own.number) > known).or(self.known.take());
                 Ok(self.end.insert(end))
             }
-            Some(end) if end.uncertain => {
+            Some(end) if end.uncertain.is_some() => {
                 let end = self.end.insert(end);
-                let next = end.next();
+                let (next, written) = (end.next(), end.uncertain.clone());
                 self.disk.sync_dir(&self.dir)?;
                 match self.read(next)? {
-                    Some(found) if found.is_signed_by(&self.key) => {
-                        if let Some(link) = &found.link {
-                            self.added(link, found.hash.clone());
-                        }
+                    // Others, an old one of our own too, may have been put there.
+                    Some(Found { link: Some(link), hash, .. }) if Some(&hash) == written.as_ref() => {
+                        self.added(&link, hash);
                     }
-                    _ => self.end.iter_mut().for_each(|end| end.uncertain = false),
+                    _ => self.end.iter_mut().for_each(|end| end.uncertain = None),
                 }
                 self.end.as_mut().ok_or_else(|| io::Error::other("the chain's end is not known"))
             }
@@ -231,7 +231,7 @@ impl<D: Disk> Chain<D> {
         self.disk.sync_dir(&self.dir)?;
         let (linked, since) = (HashMap::new(), Vec::new());
         let from = Hour::of((self.clock)());
-        let mut end = End { newest: None, linked, older, since, from, uncertain: false };
+        let mut end = End { newest: None, linked, older, since, from, uncertain: None };
         let mut own = None;
         while let Some(number) = end.older.pop() {
             let Some(found) = self.read(number)? else { continue };

@@ -9,10 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use crate::archive::read::RECORD_MAX;
 use crate::cli::FAILED;
-
-/// A record that is longer is none: bodies are of a few megabytes.
-const RECORD_MAX: u64 = 256 << 20;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]

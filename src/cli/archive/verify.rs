@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::archive::chain::verify::{Proven, Report, verify};
 use crate::archive::disk::Os;
+use crate::cli::logging::is_hidden;
 use crate::cli::{FAILED, Failure, USAGE};
 use crate::config::PublicKey;
 
@@ -109,7 +110,7 @@ fn as_text(report: &Report, held: bool) -> String {
         text.push_str(&told);
         text.push('\n');
     };
-    report.problems.iter().for_each(|problem| line(problem.to_string()));
+    report.problems.iter().for_each(|problem| line(visible(&problem.to_string())));
     for Proven { gateway, region, links, objects, records, newest, .. } in &report.chains {
         line(format!("{gateway} in {region}: {records} records in {objects} objects, {links} links"));
         if let Some((head, at)) = newest {
@@ -123,6 +124,12 @@ fn as_text(report: &Report, held: bool) -> String {
         problems => line(format!("NOT whole: {problems} problems")),
     }
     text
+}
+
+/// A name may be a stranger's, made to look like another line.
+fn visible(text: &str) -> String {
+    let escaped = |c: char| c.is_control() || is_hidden(c);
+    text.chars().map(|c| if escaped(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
 }
 
 /// How far it is, on a terminal.
