@@ -1,16 +1,18 @@
 //! All strands of all journals: who gets an entry, what is noted, what the others are told.
 //!
-//! Order after an object closed: its name is durable, then the progress is, then the journal is told
-//! how far it is archived. So nothing is let go that a crash would make the archiver ask for again.
+//! Order after an object came into its archive: the progress is durable, then the journal is told how far it is archived.
+//! So nothing is let go that a crash would make the archiver ask for again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::chain::Head;
+use super::chain;
 use super::disk::Disk;
-use super::file::{Folder, Signer};
 use super::pack::{Frames, Rules};
-use super::progress::{Noted, Progress, Row};
+use super::progress::{Progress, Row};
 use super::record::{BodyDigest, Records, Webhook};
+use super::shipper::{Dock, Told};
+use super::spool::Spool;
 use super::strand::{Fault, Strand, Tools};
 use super::unarchived::Unarchived;
 use crate::config::{self, Config};
@@ -27,8 +29,6 @@ use crate::metrics::archive::ArchiveCells;
 /// Progress that no closed object asks for is saved this often: where nothing concerns an archive, the
 /// journal is let go all the same.
 const SAVE_MS: u64 = 5_000;
-/// Pause after a chain could not get its digest.
-const PROVE_AGAIN_MS: u64 = 5_000;
 
 /// A frame of a journal, as it was read.
 #[derive(Debug, Clone, Copy)]
@@ -60,20 +60,25 @@ impl<'a> Read<'a> {
 pub struct Archiver<D: Disk> {
     journals: Vec<Journal<D::File>>,
     /// By region; `None` for those that archive nothing.
-    folders: Vec<Option<Folder<D>>>,
+    routes: Vec<Option<Route<D>>>,
     names: Vec<String>,
+    gateway: String,
     records: Records,
     frames: Frames,
     progress: Progress<D>,
     cells: Arc<Vec<ArchiveCells>>,
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
-    /// By region: its chain could not get the digest of an hour; when to try again.
-    unproven: Vec<Option<u64>>,
     save_failed: bool,
     unarchived: Unarchived<D>,
     /// Says which entry is being handled.
     pub(super) watch: Watch,
+}
+
+/// The way of one region's objects.
+struct Route<D> {
+    spool: Spool<D>,
+    dock: Dock,
 }
 
 struct Journal<F> {
@@ -85,55 +90,63 @@ struct Journal<F> {
     archived: Arc<Archived>,
     saved: Position,
     save_at_ms: u64,
-    /// A chain has a new link that is not noted.
-    linked: bool,
 }
 
 impl<D: Disk + Clone> Archiver<D> {
-    /// `clock`: Unix milliseconds, for what chains say.
+    /// `docks`: by region, for those that archive.
     pub fn new(
         disk: &D,
         config: &Config,
         journals: impl Iterator<Item = (JournalId, Arc<Archived>)>,
         cells: Arc<Vec<ArchiveCells>>,
-        clock: fn() -> u64,
+        docks: Vec<Option<Dock>>,
     ) -> std::io::Result<Self> {
-        let progress = Progress::new(disk.clone(), &config.gateway.data_dir);
+        let data_dir = &config.gateway.data_dir;
+        let progress = Progress::new(disk.clone(), data_dir);
         let load = |(id, archived): (JournalId, Arc<Archived>)| {
             let id = hex(&id);
-            progress.tidy(&id);
             let rows = progress.load(&id).unwrap_or_else(|error| {
                 tracing::error!(
                     journal = %id, %error,
-                    "the archive's progress cannot be read; archiving the journal anew: objects that begin \
-                     with the same webhook are recognised, others may repeat webhooks"
+                    "the archive's progress cannot be read; archiving the journal anew: where links are signed they \
+                     tell what is archived, other archives may have webhooks twice"
                 );
                 Vec::new()
             });
             (id, archived, rows)
         };
-        let journals: Vec<(String, Arc<Archived>, Vec<Row>)> = journals.map(load).collect();
-        let ids: Vec<String> = journals.iter().map(|(id, ..)| id.clone()).collect();
-        let folder = |region: &config::Region| {
-            let root = region.archive.clone()?;
-            let signer = config.archive.signing_key.clone().map(|key| {
-                let rows = journals.iter().flat_map(|(.., rows)| rows);
-                let noted = rows.filter(|row| row.region == region.name).filter_map(|row| row.chain.clone());
-                let heads = noted.filter(|noted| noted.folder == root).map(|noted| noted.head);
-                let known = heads.max_by_key(|head| head.number);
-                Signer { key, region: region.name.clone(), clock, known }
-            });
-            Some(Folder::new(disk.clone(), root, config.gateway.id.clone(), ids.clone(), signer))
+        let mut journals: Vec<(String, Arc<Archived>, Vec<Row>)> = journals.map(load).collect();
+        let open = |(region, dock): (&config::Region, Option<Dock>)| {
+            let (root, dock) = (region.archive.as_ref()?, dock?);
+            let linked = match config.archive.signing_key {
+                Some(_) => chain::linked(disk, data_dir, &region.name, &root.display().to_string()),
+                None => BTreeMap::new(),
+            };
+            let mut noted = BTreeMap::new();
+            for (id, _, rows) in &mut journals {
+                let linked = linked.get(id).map_or(0, |last| last.saturating_add(1));
+                let row = match rows.iter_mut().find(|row| row.region == region.name) {
+                    Some(row) => row,
+                    None => {
+                        rows.push(Row::new(region.name.clone(), Position::default(), 0));
+                        let Some(row) = rows.last_mut() else { continue };
+                        row
+                    }
+                };
+                row.next_lsn = row.next_lsn.max(linked);
+                noted.insert(id.clone(), row.next_lsn);
+            }
+            Some(Route { spool: Spool::new(disk.clone(), data_dir, &region.name, noted), dock })
         };
-        let folders: Vec<Option<Folder<D>>> = config.regions.iter().map(folder).collect();
-        let packs = folders.iter().flatten().count() * journals.len();
+        let routes: Vec<Option<Route<D>>> = config.regions.iter().zip(docks).map(open).collect();
+        let packs = routes.iter().flatten().count() * journals.len();
         let roll_after_ms = config.archive.roll_after.as_millis() as u64;
         let rules = Rules::new(config.archive.roll_bytes, roll_after_ms, packs);
         let rules = rules.proven(config.archive.signing_key.is_some());
         let names: Vec<String> = config.regions.iter().map(|region| region.name.clone()).collect();
         let open = |(id, archived, mut rows): (String, Arc<Archived>, Vec<Row>)| {
             let mut strands = Vec::new();
-            for region in (0..names.len()).filter(|region| folders[*region].is_some()) {
+            for region in (0..names.len()).filter(|region| routes[*region].is_some()) {
                 let row = rows.iter().position(|row| row.region == names[region]);
                 let (at, next_lsn) = row.map_or((Position::default(), 0), |at| {
                     let row = rows.swap_remove(at);
@@ -143,34 +156,34 @@ impl<D: Disk + Clone> Archiver<D> {
             }
             let saved = strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
             archived.set(saved);
-            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0, linked: false }
+            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0 }
         };
         let journals = journals.into_iter().map(open).collect();
         let mut archiver = Self {
             journals,
             failing: vec![false; names.len()],
-            unproven: vec![None; names.len()],
             save_failed: false,
             watch: Watch::default(),
             unarchived: Unarchived::new(disk.clone(), &config.gateway.data_dir),
-            folders,
+            routes,
             names,
+            gateway: config.gateway.id.clone(),
             records: Records::new(config),
             frames: Frames::new(config.archive.level)?,
             progress,
             cells,
         };
-        archiver.try_folders();
+        archiver.look();
         Ok(archiver)
     }
 }
 
 impl<D: Disk> Archiver<D> {
-    /// Finds out early that an archive cannot be written.
-    fn try_folders(&mut self) {
-        for region in 0..self.folders.len() {
-            if let Some(folder) = &mut self.folders[region]
-                && let Err(error) = folder.tidy()
+    /// Finds out early that nothing can be spooled.
+    fn look(&mut self) {
+        for region in 0..self.routes.len() {
+            if let Some(route) = &mut self.routes[region]
+                && let Err(error) = route.spool.look().map(|_| ())
             {
                 self.report(region, &error.into());
             }
@@ -241,19 +254,27 @@ impl<D: Disk> Archiver<D> {
     ) {
         let Journal { id, strands, .. } = &mut self.journals[journal];
         let Some(strand) = strands.iter_mut().find(|strand| strand.region == region) else { return };
-        let Some(folder) = &mut self.folders[region] else { return };
+        let Some(Route { spool, dock }) = &mut self.routes[region] else { return };
         let mut tools = Tools {
-            folder,
+            spool,
+            gateway: &self.gateway,
             records: &mut self.records,
             frames: &mut self.frames,
             unarchived: &self.unarchived,
             watch: &self.watch,
             journal,
-            cells: &self.cells[region],
+            journal_id: id,
             now_ms,
         };
-        if let Err(fault) = act(strand, id, &mut tools) {
-            strand.fail(folder, now_ms);
+        let acted = act(strand, id, &mut tools);
+        if acted.is_err() {
+            strand.fail(spool, now_ms);
+        }
+        for order in strand.orders.drain(..) {
+            // One that has ended is noticed by whoever started it.
+            dock.orders.send(order).ok();
+        }
+        if let Err(fault) = acted {
             self.report(region, &fault);
         }
     }
@@ -263,10 +284,9 @@ impl<D: Disk> Archiver<D> {
         self.cells[region].failures.add(1);
         self.cells[region].failing.set(1);
         if !std::mem::replace(&mut self.failing[region], true) {
-            let folder = self.folders[region].as_ref().map(|folder| folder.root().display().to_string());
             tracing::error!(
-                region = %self.names[region], folder = folder.unwrap_or_default(), %fault,
-                "cannot archive; the journal keeps what is missing, and trying goes on"
+                region = %self.names[region], %fault,
+                "cannot make archive objects; the journal keeps what is missing, and trying goes on"
             );
         }
     }
@@ -281,7 +301,7 @@ impl<D: Disk> Archiver<D> {
     /// Closes what is old enough, notes and tells. Call every few tens of milliseconds. `ends`: what
     /// is durable of each journal.
     pub fn tick(&mut self, ends: &[Position], now_ms: u64) {
-        self.prove(now_ms);
+        self.hear();
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;
@@ -292,39 +312,34 @@ impl<D: Disk> Archiver<D> {
         self.tell(ends);
     }
 
-    /// Adds to chains the hours that are over.
-    fn prove(&mut self, now_ms: u64) {
-        for region in 0..self.folders.len() {
-            let Some(folder) = &mut self.folders[region] else { continue };
-            if self.unproven[region].is_some_and(|again| now_ms < again) {
-                continue;
-            }
-            match folder.prove() {
-                Ok(added) => {
-                    self.unproven[region] = None;
-                    self.journals.iter_mut().for_each(|journal| journal.linked |= added);
-                }
-                Err(error) => {
-                    self.unproven[region] = Some(now_ms + PROVE_AGAIN_MS);
-                    self.report(region, &error.into());
+    /// What became of closed objects.
+    fn hear(&mut self) {
+        for (region, route) in self.routes.iter_mut().enumerate() {
+            let Some(Route { spool, dock }) = route else { continue };
+            for told in dock.told.try_iter() {
+                let (Told::Shipped { journal, .. } | Told::Damaged { journal, .. }) = &told;
+                let Some(journal) = self.journals.iter_mut().find(|other| other.id == *journal) else {
+                    continue;
+                };
+                let Some(strand) = journal.strands.iter_mut().find(|strand| strand.region == region) else {
+                    continue;
+                };
+                match told {
+                    Told::Shipped { first_lsn, .. } => strand.shipped(first_lsn),
+                    Told::Damaged { first_lsn, .. } => strand.redo(first_lsn, spool),
                 }
             }
         }
     }
 
-    /// For whoever asks: the newest link of a region's chain that is known to be durable.
-    fn publish_head(&self, region: usize) {
-        let head = self.folders[region].as_ref().and_then(Folder::head);
-        if let Some(Head { number, hash }) = head
-            && self.cells[region].links.get() != number + 1
-        {
-            self.cells[region].links.set(number + 1);
-            self.cells[region].head.send_replace(Some((*number, hash.clone())));
-        }
+    /// Whether closed objects are not in their archives yet.
+    pub fn waits(&self) -> bool {
+        self.journals.iter().flat_map(|journal| &journal.strands).any(Strand::waits)
     }
 
-    /// Closes everything that is open, and notes it.
+    /// Closes everything that is open, for the archives; [`Archiver::tick`] notes what comes into them.
     pub fn finish(&mut self, ends: &[Position], now_ms: u64) {
+        self.hear();
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;
@@ -343,7 +358,7 @@ impl<D: Disk> Archiver<D> {
         if fault::planted("archived-told-early") {
             journal.archived.set(Position::from_bits(u64::MAX));
         }
-        let closed = journal.linked || journal.strands.iter().any(|strand| strand.closed);
+        let closed = journal.strands.iter().any(|strand| !strand.done.is_empty());
         let pause = self.save_failed && now_ms < journal.save_at_ms;
         if pause || !closed && (upto == journal.saved || now_ms < journal.save_at_ms) {
             return;
@@ -351,17 +366,17 @@ impl<D: Disk> Archiver<D> {
         journal.save_at_ms = now_ms + SAVE_MS;
         let rows = journal.strands.iter().map(|strand| {
             let (position, next_lsn) = strand.row();
-            let noted = |folder: &Folder<D>| {
-                let (folder, head) = (folder.root().to_owned(), folder.head()?.clone());
-                Some(Noted { folder, head })
-            };
-            let chain = self.folders[strand.region].as_ref().and_then(noted);
-            Row::new(self.names[strand.region].clone(), position, next_lsn, chain)
+            Row::new(self.names[strand.region].clone(), position, next_lsn)
         });
         match self.progress.save(&journal.id, rows.chain(journal.others.iter().cloned()).collect()) {
             Ok(()) => {
-                journal.strands.iter_mut().for_each(|strand| strand.closed = false);
-                journal.linked = false;
+                for strand in &mut journal.strands {
+                    let Some(Route { spool, .. }) = &self.routes[strand.region] else { continue };
+                    for ticket in strand.done.drain(..) {
+                        // Otherwise the next process does it.
+                        spool.remove(&ticket).ok();
+                    }
+                }
                 journal.saved = upto;
                 journal.archived.set(upto);
                 if std::mem::replace(&mut self.save_failed, false) {
@@ -380,8 +395,8 @@ impl<D: Disk> Archiver<D> {
     }
 
     fn tell(&mut self, ends: &[Position]) {
-        for region in 0..self.folders.len() {
-            if self.folders[region].is_none() {
+        for region in 0..self.routes.len() {
+            if self.routes[region].is_none() {
                 continue;
             }
             let all = || {
@@ -394,13 +409,12 @@ impl<D: Disk> Archiver<D> {
             };
             let oldest = all().map(|(oldest, _)| oldest).filter(|oldest| *oldest > 0).min();
             self.cells[region].oldest_ms.set(oldest.unwrap_or(0));
-            self.publish_head(region);
-            let failing = self.unproven[region].is_some() || all().any(|(_, failing)| failing);
-            let mut tidy = || self.folders[region].as_mut().is_some_and(|folder| folder.tidy().is_ok());
-            if self.failing[region] && !failing && tidy() {
+            let failing = all().any(|(_, failing)| failing);
+            let mut looked = || self.routes[region].as_mut().is_some_and(|route| route.spool.look().is_ok());
+            if self.failing[region] && !failing && looked() {
                 self.failing[region] = false;
                 self.cells[region].failing.set(0);
-                tracing::info!(region = %self.names[region], "archiving again");
+                tracing::info!(region = %self.names[region], "archive objects can be made again");
             }
         }
     }

@@ -5,21 +5,25 @@
 //! archiver  all strands; what is noted, what the journal is told
 //! strand    one region's part of one journal, from its own place in it
 //! record    an entry as a line of JSON        pack  lines to frames to objects, when one closes
-//! file      an archive that is a folder       progress  how far it got, over restarts
-//! chain     each object has a signed link     read      what is in an object that was closed
-//! unarchived  webhooks that end the process whenever a record is made of them
+//! spool     closed objects on this machine    progress  how far it got, over restarts
+//! shipper   one region's thread: from the spool into the archive, each with its link
+//! store     what an archive must do           folder  one that is a folder
+//! chain     each object has a signed link     shelf, read  an archive to read from; what is in a closed object
+//! note      a fact that outlives the process  unarchived  webhooks that end it whenever a record is made of them
 //! ```
 //!
 //! # Invariants
 //!
 //! - It takes from the journal alone, so neither an answer nor a region ever waits for an archive, and
 //!   an archive that cannot be written costs disk and nothing else.
-//! - A closed object is complete and durable; only then is the progress noted, and only then is the
-//!   journal told ([`crate::journal::view::Archived`]) that what came before may go.
-//! - An object is named by its journal and its first record. Whoever was killed before it could note a
-//!   closed object finds it by that name, reads where it ends and goes on behind it: no webhook is in
-//!   two objects of an archive.
-//! - Memory is bounded per region and journal: a frame, about a megabyte of lines.
+//! - An object is closed when it is complete and durable in the spool, and archived when its archive has it, verified,
+//!   and its link; only then is the progress noted, and only then is the journal told
+//!   ([`crate::journal::view::Archived`]) that what came before may go.
+//! - An object is named by its journal and its first record. Whoever was killed before it could note one finds it in the
+//!   spool by that name, sends the same bytes and goes on behind it: no webhook is in two objects of an archive. What
+//!   lies in an archive is never believed.
+//! - Memory is bounded per region and journal: a frame, about a megabyte of lines. So is the spool: a few objects; what
+//!   they do not have is in the journal.
 //!
 //! # Deliberately absent
 //!
@@ -31,13 +35,18 @@
 pub mod archiver;
 pub mod chain;
 pub mod disk;
-pub mod file;
+pub mod folder;
 mod json;
+mod note;
 pub mod pack;
 mod progress;
 pub mod read;
 pub mod record;
 mod run;
+pub mod shelf;
+pub mod shipper;
+mod spool;
+pub mod store;
 mod strand;
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ pub struct Rules {
     pub roll_after_ms: u64,
     /// Bytes of lines in a frame.
     frame: usize,
-    /// Whether digests are made of what objects have.
+    /// Whether a chain wants a Merkle tree of what objects have.
     proven: bool,
 }
 
@@ -56,7 +56,7 @@ impl Rules {
         Self { roll_bytes, roll_after_ms, frame, proven: false }
     }
 
-    /// With digests of what objects have, for a chain.
+    /// With a Merkle tree of what objects have, for a chain.
     pub fn proven(self, proven: bool) -> Self {
         Self { proven, ..self }
     }
@@ -67,6 +67,19 @@ impl Rules {
 pub struct Name {
     pub hour: Hour,
     pub first_lsn: u64,
+}
+
+impl Name {
+    /// Its file, without what says how it is compressed.
+    pub fn file(&self, gateway: &str, journal: &str) -> String {
+        format!("{gateway}-{journal}-{}", self.first_lsn)
+    }
+
+    /// Its place in an archive.
+    pub fn object(&self, gateway: &str, journal: &str) -> String {
+        let [day, hour] = self.hour.folders();
+        format!("{day}/{hour}/{}.jsonl.zst", self.file(gateway, journal))
+    }
 }
 
 /// Compresses frames; one for all packs.
@@ -108,13 +121,9 @@ struct Open {
     opened_ms: u64,
     /// But for its digests.
     contents: Contents,
-    proof: Option<Proof>,
-}
-
-/// Digests under way.
-struct Proof {
     sha256: Context,
-    tree: Tree,
+    /// Where a chain wants it.
+    tree: Option<Tree>,
 }
 
 impl Pack {
@@ -134,9 +143,8 @@ impl Pack {
     /// Opens an object.
     pub fn open(&mut self, name: Name, now_ms: u64) {
         self.lines.clear();
-        let proof = || Proof { sha256: Context::new(&SHA256), tree: Tree::default() };
-        let proof = self.rules.proven.then(proof);
-        self.open = Some(Open { name, opened_ms: now_ms, contents: Contents::default(), proof });
+        let (sha256, tree) = (Context::new(&SHA256), self.rules.proven.then(Tree::default));
+        self.open = Some(Open { name, opened_ms: now_ms, contents: Contents::default(), sha256, tree });
     }
 
     /// For one record to be appended to; then call [`Pack::added`].
@@ -152,9 +160,9 @@ impl Pack {
         }
         open.contents.last_lsn = lsn;
         open.contents.records += 1;
-        if let Some(proof) = &mut open.proof {
+        if let Some(tree) = &mut open.tree {
             let line = self.lines.get(self.newest..).unwrap_or_default();
-            proof.tree.push_record(line.strip_suffix(b"\n").unwrap_or(line));
+            tree.push_record(line.strip_suffix(b"\n").unwrap_or(line));
         }
     }
 
@@ -167,9 +175,7 @@ impl Pack {
         let frame = frames.compress(&self.lines)?;
         open.contents.raw_bytes += self.lines.len() as u64;
         open.contents.bytes += frame.len() as u64;
-        if let Some(proof) = &mut open.proof {
-            proof.sha256.update(frame);
-        }
+        open.sha256.update(frame);
         self.lines.clear();
         // One webhook of megabytes must not keep them for ever.
         self.lines.shrink_to(2 * self.rules.frame);
@@ -187,14 +193,12 @@ impl Pack {
         self.open.as_ref().is_some_and(|open| now_ms.saturating_sub(open.opened_ms) >= roll_after_ms)
     }
 
-    /// What the object has, as far as its frames are written; its digests if they are made.
+    /// What the object has, as far as its frames are written.
     pub fn contents(&self) -> Contents {
         let Some(open) = &self.open else { return Contents::default() };
         let mut contents = open.contents;
-        if let Some(Proof { sha256, tree }) = &open.proof {
-            contents.sha256 = sha256.clone().finish().as_ref().try_into().unwrap_or_default();
-            contents.merkle_root = tree.root();
-        }
+        contents.sha256 = open.sha256.clone().finish().as_ref().try_into().unwrap_or_default();
+        contents.merkle_root = open.tree.as_ref().map(Tree::root);
         contents
     }
 

@@ -1,25 +1,24 @@
 //! Up to where each journal is archived, by region, over restarts.
 //!
 //! ```text
-//! <data_dir>/archive/<journal>.json    one line of JSON, one of its CRC-32C; N.tmp = unfinished
+//! <data_dir>/archive/<journal>.json    a note (see `note`)
 //! ```
 //!
-//! Written anew after objects closed: under another name, synced, renamed, and the folder synced.
+//! Written anew after objects came into archives.
 
 use std::cell::Cell;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crc_fast::crc32_iscsi;
 use serde::{Deserialize, Serialize};
 
-use super::chain::Head;
 use super::disk::Disk;
+use super::note::{self, Stage};
 use crate::fault;
 use crate::journal::Position;
 
 /// How far one region's archive got in one journal: the journal's entries with a lower LSN that
-/// concern the region are in closed objects.
+/// concern the region are in its archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     /// Name of the region.
@@ -28,21 +27,11 @@ pub(super) struct Row {
     /// Segment and byte of the frame to read on from; entries below `next_lsn` in it are done.
     segment: u64,
     offset: u64,
-    /// The newest link of the region's chain when this was noted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) chain: Option<Noted>,
-}
-
-/// A chain as it was: another folder has another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Noted {
-    pub(super) folder: PathBuf,
-    pub(super) head: Head,
 }
 
 impl Row {
-    pub(super) fn new(region: String, position: Position, next_lsn: u64, chain: Option<Noted>) -> Self {
-        Self { region, next_lsn, segment: position.segment(), offset: position.offset(), chain }
+    pub(super) fn new(region: String, position: Position, next_lsn: u64) -> Self {
+        Self { region, next_lsn, segment: position.segment(), offset: position.offset() }
     }
 
     pub(super) fn position(&self) -> Position {
@@ -73,27 +62,11 @@ impl<D: Disk> Progress<D> {
 
     /// What was saved last; nothing for a journal that is new here.
     pub(super) fn load(&self, journal: &str) -> io::Result<Vec<Row>> {
-        let path = self.path(journal);
-        if !self.disk.exists(&path)? {
-            return Ok(Vec::new());
+        match note::load::<_, Page>(&self.disk, &self.path(journal))? {
+            None => Ok(Vec::new()),
+            Some((Page { v: 1, regions }, _)) => Ok(regions),
+            Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "another version wrote it")),
         }
-        let mut text = String::new();
-        self.disk.read(&path)?.read_to_string(&mut text)?;
-        let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let (page, crc) = text.trim_end().split_once('\n').ok_or_else(|| damaged("it is cut short"))?;
-        if u32::from_str_radix(crc, 16).ok() != Some(crc32_iscsi(page.as_bytes())) {
-            return Err(damaged("its checksum does not match"));
-        }
-        let page: Page = serde_json::from_str(page)?;
-        if page.v != 1 {
-            return Err(damaged("another version wrote it"));
-        }
-        Ok(page.regions)
-    }
-
-    /// Removes what an earlier process left unfinished, as well as can be done.
-    pub(super) fn tidy(&self, journal: &str) {
-        self.disk.remove(&self.unfinished(journal)).ok();
     }
 
     pub(super) fn save(&self, journal: &str, rows: Vec<Row>) -> io::Result<()> {
@@ -102,25 +75,16 @@ impl<D: Disk> Progress<D> {
             self.disk.sync_dir(&self.data_dir)?;
             self.rooted.set(true);
         }
-        let page = serde_json::to_string(&Page { v: 1, regions: rows })?;
-        let text = format!("{page}\n{:08x}\n", crc32_iscsi(page.as_bytes()));
-        let unfinished = self.unfinished(journal);
-        let mut file = self.disk.create(&unfinished)?;
-        self.disk.append(&mut file, text.as_bytes())?;
-        fault::point("progress-written");
-        if !fault::planted("progress-not-synced") {
-            self.disk.sync(&file)?;
-        }
-        fault::point("progress-synced");
-        self.disk.rename(&unfinished, &self.path(journal))?;
-        fault::point("progress-renamed");
-        self.disk.sync_dir(&self.dir)?;
-        fault::point("progress-durable");
-        Ok(())
-    }
-
-    fn unfinished(&self, journal: &str) -> PathBuf {
-        self.dir.join(format!("{journal}.tmp"))
+        let page = Page { v: 1, regions: rows };
+        note::save(&self.disk, &self.path(journal), &page, &[], |stage| {
+            match stage {
+                Stage::Written => fault::point("progress-written"),
+                Stage::Synced => fault::point("progress-synced"),
+                Stage::Renamed => fault::point("progress-renamed"),
+                Stage::Durable => fault::point("progress-durable"),
+            }
+            stage != Stage::Written || !fault::planted("progress-not-synced")
+        })
     }
 
     fn path(&self, journal: &str) -> PathBuf {

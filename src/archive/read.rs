@@ -24,27 +24,34 @@ pub struct Contents {
     /// Of the object itself.
     pub bytes: u64,
     pub sha256: Hash,
-    pub merkle_root: Hash,
+    /// `None`: it was not asked for.
+    pub merkle_root: Option<Hash>,
 }
 
-/// Reads all of an object of `journal`; `each` gets every record, without its line break. Every frame is checked on
-/// the way, and that the records are of that journal and in order.
+/// Reads all of an object of `journal`, which is said to have that many bytes, and its records so many; one that has
+/// more is not read on. `each` gets every record, without its line break. Every frame is checked on the way, and that the
+/// records are of that journal and in order.
 pub fn contents(
     journal: &str,
     object: impl Read,
+    (bytes, raw_bytes): (u64, u64),
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<Contents> {
     let sums = Rc::new(RefCell::new((Context::new(&SHA256), 0)));
-    let counted = Counted { object, sums: Rc::clone(&sums) };
+    let counted = Counted { object: object.take(bytes.saturating_add(1)), sums: Rc::clone(&sums) };
     let mut lines = BufReader::new(zstd::Decoder::new(counted)?);
     let (mut line, mut tree) = (Vec::new(), Tree::default());
     let mut found = Contents::default();
     loop {
         line.clear();
-        if lines.by_ref().take(RECORD_MAX).read_until(b'\n', &mut line)? == 0 {
+        let left = raw_bytes.saturating_sub(found.raw_bytes).saturating_add(1);
+        if lines.by_ref().take(RECORD_MAX.min(left)).read_until(b'\n', &mut line)? == 0 {
             break;
         }
         found.raw_bytes += line.len() as u64;
+        if found.raw_bytes > raw_bytes {
+            return Err(wrong(format!("its records have more than their {raw_bytes} bytes")));
+        }
         let record = line.strip_suffix(b"\n").ok_or_else(|| wrong("it ends within a record"))?;
         let lsn = lsn(journal, record)?;
         if found.records == 0 {
@@ -58,7 +65,7 @@ pub fn contents(
         each(record)?;
     }
     drop(lines);
-    found.merkle_root = tree.root();
+    found.merkle_root = Some(tree.root());
     let (sha256, bytes) = sums.replace((Context::new(&SHA256), 0));
     found.bytes = bytes;
     found.sha256 = sha256.finish().as_ref().try_into().unwrap_or_default();

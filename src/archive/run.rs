@@ -1,16 +1,21 @@
-//! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time.
+//! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time. And the threads of
+//! the shippers, one for each region that archives.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::archiver::{Archiver, Read};
+use super::chain::{Chain, Signer};
 use super::disk::Os;
-use crate::config::Config;
+use super::folder::Folder;
+use super::shipper::{Dock, Shipper, dock};
+use crate::config::{Config, Region};
 use crate::handling::Watch;
 use crate::journal::Position;
 use crate::journal::buffer::BufferPool;
 use crate::journal::read::JournalReader;
+use crate::journal::store::hex;
 use crate::journal::view::JournalView;
 use crate::metrics::archive::ArchiveCells;
 
@@ -24,8 +29,13 @@ const IDLE: Duration = Duration::from_millis(500);
 const SHARE: usize = 8 << 20;
 /// Pause after a journal could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// For what is durable to be read at a stop; closing it takes a sync or two more.
-const FINISH: Duration = Duration::from_millis(1200);
+/// For what is durable to be read at a stop, and from then for what was closed to come into the archives.
+const FINISH: Duration = Duration::from_millis(1000);
+const SHIP: Duration = Duration::from_millis(900);
+/// How often it is looked whether it did.
+const SHIPPED: Duration = Duration::from_millis(5);
+/// A shipper waits, and digests; what is deep in it is the object store's and has threads of its own.
+const STACK: usize = 512 << 10;
 
 /// What the archiver is started with.
 pub struct Setup {
@@ -52,12 +62,14 @@ fn unix_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Runs until `stopping` says so; then reads what is durable, closes every object, and returns, within
-/// about two seconds. What is left then is archived after the next start.
+/// Runs until `stopping` says so; then reads what is durable, closes every object, waits for the archives to take them,
+/// and returns, within about two seconds. What is left then is archived after the next start.
 pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
     let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
-    let mut archiver = Archiver::new(&Os, &config, known, Arc::clone(&cells), unix_ms)?;
+    let own = journals.first().map(|view| hex(&view.id)).unwrap_or_default();
+    let docks = ship(&config, &own, &cells)?;
+    let mut archiver = Archiver::new(&Os, &config, known, Arc::clone(&cells), docks)?;
     archiver.watch = watch;
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());
@@ -76,6 +88,11 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
         let ends: Vec<Position> = shelves.iter().map(|shelf| shelf.end).collect();
         if finish_by.is_some_and(|end| !read || Instant::now() > end) {
             archiver.finish(&ends, now_ms());
+            let ship_by = Instant::now() + SHIP;
+            while archiver.waits() && Instant::now() < ship_by {
+                monoio::time::sleep(SHIPPED).await;
+                archiver.tick(&ends, now_ms());
+            }
             return Ok(());
         }
         archiver.tick(&ends, now_ms());
@@ -84,6 +101,25 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
             monoio::time::sleep(LOOK).await;
         }
     }
+}
+
+/// Starts the shippers. `own`: the id of a journal of this process, which no other has.
+fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> std::io::Result<Vec<Option<Dock>>> {
+    let start = |(at, region): (usize, &Region)| {
+        let Some(root) = region.archive.clone() else { return Ok(None) };
+        let chain = config.archive.signing_key.clone().map(|key| {
+            let (gateway, region) = (config.gateway.id.clone(), region.name.clone());
+            let signer = Signer { key, gateway, region, place: root.display().to_string(), clock: unix_ms };
+            Chain::new(Os, &config.gateway.data_dir, signer)
+        });
+        let (dock, pier) = dock();
+        let store = Folder::new(Os, root, format!("{}-{own}", config.gateway.id));
+        let shipper = Shipper::new(store, Os, chain, pier, (Arc::clone(cells), at), region.name.clone());
+        let thread = std::thread::Builder::new().name(format!("ship-{}", region.name)).stack_size(STACK);
+        // It ends when the archiver has, or with the process.
+        thread.spawn(move || shipper.run()).map(|_| Some(dock))
+    };
+    config.regions.iter().enumerate().map(start).collect()
 }
 
 /// One journal and its reader.

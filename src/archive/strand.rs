@@ -1,26 +1,30 @@
 //! One region's part of one journal, on its way into the region's archive.
 //!
-//! A strand stands somewhere in the journal, on its own: one whose archive cannot be written falls
-//! back to the last closed object, gives its memory back and tries again later, and no other feels it.
+//! A strand stands somewhere in the journal, on its own: one whose objects cannot be written falls back to the last
+//! closed one, gives its memory back and tries again later, and no other feels it. A few closed objects may wait for
+//! the archive; while it does not take them the strand reads no further, and the journal keeps the rest.
 //!
-//! Invariant: what [`Strand::row`] tells is true at any moment, whatever becomes of the open object:
-//! all the region's entries before it are in closed objects.
+//! Invariant: what [`Strand::row`] tells is true at any moment, whatever becomes of the open object and of those that
+//! wait: all the region's entries before it are in the archive.
 
+use std::collections::VecDeque;
 use std::io;
 
+use super::chain::ObjectLink;
 use super::disk::Disk;
-use super::file::{Folder, Opened, Unfinished};
 use super::pack::{Frames, Name, Pack, Rules};
 use super::record::{RecordFault, Records, Webhook};
+use super::spool::{Spool, Ticket, Unfinished};
 use super::unarchived::Unarchived;
 use crate::fault;
 use crate::handling::{Step, Watch};
 use crate::journal::{JournalIndex, Position};
-use crate::metrics::archive::ArchiveCells;
 use crate::stamp::Hour;
 
 /// Pauses after a failure: doubled each time, up to the second.
 const AGAIN_MS: (u64, u64) = (1_000, 30_000);
+/// Closed objects that wait for the archive: more than one, so that it need not wait for the next.
+const WAITING_MAX: usize = 4;
 
 /// Why a strand cannot go on for now.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +37,15 @@ pub(super) enum Fault {
 
 /// What strands work with.
 pub(super) struct Tools<'a, D: Disk> {
-    pub(super) folder: &'a mut Folder<D>,
+    pub(super) spool: &'a mut Spool<D>,
+    pub(super) gateway: &'a str,
     pub(super) records: &'a mut Records,
     pub(super) frames: &'a mut Frames,
     pub(super) unarchived: &'a Unarchived<D>,
     pub(super) watch: &'a Watch,
     pub(super) journal: JournalIndex,
-    pub(super) cells: &'a ArchiveCells,
+    /// In hex.
+    pub(super) journal_id: &'a str,
     pub(super) now_ms: u64,
 }
 
@@ -51,20 +57,43 @@ pub(super) struct Strand<F> {
     next_lsn: u64,
     pack: Pack,
     object: Option<Object<F>>,
+    /// Closed objects that are not in the archive yet.
+    waiting: VecDeque<Waiting>,
+    /// Closed objects for the archive that nobody was told of yet.
+    pub(super) orders: Vec<Order>,
+    /// Objects in the archive, and nobody has noted it yet.
+    pub(super) done: Vec<Ticket>,
+    /// Counts how often what waited was made anew.
+    epoch: u32,
     /// When the oldest entry was received that no closed object has, or nearly; unix milliseconds, 0 = not known.
     oldest_ms: u64,
     /// When to try again, and after how many failures.
     pause: Option<(u64, u32)>,
     /// It has the frame that is being read.
     takes: bool,
-    /// An object was closed and nobody has noted it yet.
-    pub(super) closed: bool,
 }
 
 struct Object<F> {
     file: Unfinished<F>,
+    name: Name,
     /// Frame of its first record.
     first: Position,
+}
+
+/// A closed object that is not in the archive yet.
+struct Waiting {
+    ticket: Ticket,
+    /// Frame of its first record, and when that was received.
+    first: Position,
+    oldest_ms: u64,
+}
+
+/// A closed object, for the archive.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub ticket: Ticket,
+    /// Orders of an earlier one are taken back.
+    pub epoch: u32,
 }
 
 impl<F> Strand<F> {
@@ -76,32 +105,74 @@ impl<F> Strand<F> {
             next_lsn,
             pack: Pack::new(rules),
             object: None,
+            waiting: VecDeque::new(),
+            orders: Vec::new(),
+            done: Vec::new(),
+            epoch: 0,
             oldest_ms,
             pause: None,
             takes: false,
-            closed: false,
         }
     }
 
-    /// The frame to read next, unless the strand waits after a failure.
+    /// The frame to read next, unless the strand waits: after a failure, or for the archive.
     pub(super) fn ready(&self, now_ms: u64) -> Option<Position> {
-        self.pause.is_none_or(|(until, _)| until <= now_ms).then_some(self.at)
+        let paused = self.pause.is_some_and(|(until, _)| now_ms < until);
+        (!paused && self.waiting.len() < WAITING_MAX).then_some(self.at)
+    }
+
+    /// Position and LSN before which all of the region's entries are in the archive.
+    pub(super) fn row(&self) -> (Position, u64) {
+        match self.waiting.front() {
+            Some(waiting) if !fault::planted("progress-before-archive") => {
+                (waiting.first, waiting.ticket.object.first_lsn)
+            }
+            _ if fault::planted("progress-before-object") => (self.at, self.next_lsn),
+            _ => self.closed(),
+        }
     }
 
     /// Position and LSN before which all of the region's entries are in closed objects.
-    pub(super) fn row(&self) -> (Position, u64) {
-        match (&self.object, self.pack.name()) {
-            (Some(object), Some(name)) if !fault::planted("progress-before-object") => {
-                (object.first, name.first_lsn)
-            }
-            _ => (self.at, self.next_lsn),
+    fn closed(&self) -> (Position, u64) {
+        let object = self.object.as_ref().map(|object| (object.first, object.name.first_lsn));
+        object.unwrap_or((self.at, self.next_lsn))
+    }
+
+    /// When the oldest entry was received that is not in the archive; 0 = there is none. `end`: all before it is durable.
+    pub(super) fn oldest_ms(&self, end: Position) -> u64 {
+        match self.waiting.front() {
+            Some(waiting) => waiting.oldest_ms,
+            None if self.object.is_some() || self.pause.is_some() || self.at < end => self.oldest_ms,
+            None => 0,
         }
     }
 
-    /// When the oldest entry was received that no closed object has; 0 = there is none. `end`: all
-    /// before it is durable.
-    pub(super) fn oldest_ms(&self, end: Position) -> u64 {
-        if self.object.is_some() || self.pause.is_some() || self.at < end { self.oldest_ms } else { 0 }
+    /// Whether closed objects are not in the archive yet.
+    pub(super) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The oldest of the objects that wait is in the archive.
+    pub(super) fn shipped(&mut self, first_lsn: u64) {
+        if self.waiting.front().is_some_and(|waiting| waiting.ticket.object.first_lsn == first_lsn) {
+            self.done.extend(self.waiting.pop_front().map(|waiting| waiting.ticket));
+        }
+    }
+
+    /// The oldest of the objects that wait is not what was closed: it is made anew, from the journal, and those after it
+    /// are looked for again.
+    pub(super) fn redo<D: Disk<File = F>>(&mut self, first_lsn: u64, spool: &mut Spool<D>) {
+        let is_it = |waiting: &&Waiting| waiting.ticket.object.first_lsn == first_lsn;
+        let Some(Waiting { first, oldest_ms, .. }) = self.waiting.front().filter(is_it) else { return };
+        (self.at, self.next_lsn, self.oldest_ms) = (*first, first_lsn, *oldest_ms);
+        if let Some(object) = self.object.take() {
+            spool.discard(object.file);
+        }
+        self.pack.end();
+        self.takes = false;
+        self.epoch += 1;
+        self.orders.clear();
+        spool.put_back(self.waiting.drain(..).skip(1).map(|waiting| waiting.ticket));
     }
 
     pub(super) fn failing(&self) -> bool {
@@ -197,24 +268,26 @@ impl<F> Strand<F> {
         journal: &str,
         tools: &mut Tools<'_, D>,
     ) -> Result<bool, Fault> {
-        match tools.folder.open(journal, name)? {
-            Opened::New(file) => {
-                self.object = Some(Object { file, first: self.at });
-                self.pack.open(name, tools.now_ms);
-                Ok(true)
-            }
-            Opened::Closed { last_lsn } => {
-                self.next_lsn = self.next_lsn.max(last_lsn + 1);
-                self.closed = true;
-                Ok(false)
-            }
+        if let Some(ticket) = tools.spool.take(journal, name.first_lsn)? {
+            self.next_lsn = self.next_lsn.max(ticket.object.last_lsn.saturating_add(1));
+            self.wait_for(ticket, self.at);
+            return Ok(false);
         }
+        let file = tools.spool.create(&name.file(tools.gateway, journal))?;
+        self.object = Some(Object { file, name, first: self.at });
+        self.pack.open(name, tools.now_ms);
+        Ok(true)
+    }
+
+    fn wait_for(&mut self, ticket: Ticket, first: Position) {
+        self.orders.push(Order { ticket: ticket.clone(), epoch: self.epoch });
+        self.waiting.push_back(Waiting { ticket, first, oldest_ms: self.oldest_ms });
     }
 
     fn write_frame<D: Disk<File = F>>(&mut self, all: bool, tools: &mut Tools<'_, D>) -> Result<(), Fault> {
         let Some(object) = &mut self.object else { return Ok(()) };
         if let Some(frame) = self.pack.frame(tools.frames, all)? {
-            tools.folder.append(&mut object.file, frame)?;
+            tools.spool.append(&mut object.file, frame)?;
             self.pause = None;
         }
         Ok(())
@@ -228,25 +301,25 @@ impl<F> Strand<F> {
     /// Closes the open object if there is one.
     pub(super) fn close<D: Disk<File = F>>(&mut self, tools: &mut Tools<'_, D>) -> Result<(), Fault> {
         self.write_frame(true, tools)?;
-        let Some(object) = &self.object else { return Ok(()) };
-        let contents = self.pack.contents();
-        tools.folder.close(&object.file, &contents)?;
+        let Some(Object { file, name, first }) = &self.object else { return Ok(()) };
+        let place = name.object(tools.gateway, tools.journal_id);
+        let index = Vec::new();
+        let object =
+            ObjectLink::new(place, tools.journal_id.to_owned(), &self.pack.contents()).indexed(&index);
+        let ticket = tools.spool.close(file, object, index)?;
+        let first = *first;
         self.object = None;
         self.pause = None;
-        self.closed = true;
         self.pack.end();
-        tools.cells.objects.add(1);
-        tools.cells.records.add(contents.records);
-        tools.cells.raw_bytes.add(contents.raw_bytes);
-        tools.cells.stored_bytes.add(contents.bytes);
+        self.wait_for(ticket, first);
         Ok(())
     }
 
     /// Falls back to the last closed object and waits a while.
-    pub(super) fn fail<D: Disk<File = F>>(&mut self, folder: &mut Folder<D>, now_ms: u64) {
-        (self.at, self.next_lsn) = self.row();
+    pub(super) fn fail<D: Disk<File = F>>(&mut self, spool: &mut Spool<D>, now_ms: u64) {
+        (self.at, self.next_lsn) = self.closed();
         if let Some(object) = self.object.take() {
-            folder.discard(object.file);
+            spool.discard(object.file);
         }
         self.pack.end();
         self.takes = false;

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{Failure, USAGE};
+use crate::archive::disk::Os;
+use crate::archive::folder::Folder;
+use crate::archive::shelf::Shelf;
 
 pub mod cat;
 pub mod keygen;
@@ -24,6 +27,11 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Cat(args) => cat::run(args),
         Command::Keygen(args) => keygen::run(args),
     }
+}
+
+/// An archive to read from, as a configuration writes it or as a path.
+fn shelf(text: &str) -> Result<Box<dyn Shelf>, Failure> {
+    Ok(Box::new(Folder::new(Os, folder(text)?, String::new())))
 }
 
 /// The folder of an archive, as a configuration writes it or as a path.

@@ -86,8 +86,12 @@ pub const POINTS: &[&str] = &[
     "object-append",
     "object-written",
     "object-synced",
+    "object-spooled",
+    "object-copied",
+    "object-copy-synced",
     "object-renamed",
     "object-closed",
+    "object-put",
     "progress-written",
     "progress-synced",
     "progress-renamed",
@@ -95,7 +99,7 @@ pub const POINTS: &[&str] = &[
 ];
 
 /// Steps of archives that have a chain.
-pub const LINKED: &[&str] = &["link-written", "link-synced", "link-renamed", "link-durable"];
+pub const LINKED: &[&str] = &["link-noted", "link-written", "link-synced", "link-renamed", "link-durable"];
 
 /// Steps that only a region which refuses some of its parcels brings about.
 pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];
@@ -216,6 +220,7 @@ pub const PLANTED: &[&str] = &[
     "signed-with-another-secret",
     "old-secret-believed",
     // The archive.
+    "spool-not-synced",
     "object-not-synced",
     "object-name-not-synced",
     "object-written-twice",
@@ -224,6 +229,7 @@ pub const PLANTED: &[&str] = &[
     "link-name-not-synced",
     "progress-not-synced",
     "progress-before-object",
+    "progress-before-archive",
     "archived-told-early",
     "archive-drops-some",
 ];

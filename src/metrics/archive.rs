@@ -1,4 +1,4 @@
-//! What the archiver counts, by region. One writer: its thread.
+//! What the archiver and its shippers count, by region. One writer each: the archiver's thread, the region's shipper.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,13 +10,17 @@ use super::{Counter, Gauge};
 /// Per region.
 #[derive(Debug, Default)]
 pub struct ArchiveCells {
-    /// When the oldest webhook that no closed object has was received, unix milliseconds; 0 = there is none.
+    /// When the oldest webhook that is not in the archive was received, unix milliseconds; 0 = there is none.
     pub oldest_ms: Gauge,
     /// When the archiver last looked for more, unix milliseconds; 0 = it never will.
     pub looked_ms: Gauge,
-    /// 1 while the last try to write or close an object failed.
+    /// 1 while the last try to make an object failed. The archiver's own, as what stands above and `failures`.
     pub failing: Gauge,
-    /// Objects closed.
+    /// 1 while the archive does not take objects. The shipper's, as all that follows but `failures`.
+    pub unshipped: Gauge,
+    /// Tries of it that failed, by reason.
+    pub faults: [Counter; REASONS.len()],
+    /// Objects in the archive.
     pub objects: Counter,
     /// Records in them.
     pub records: Counter,
@@ -24,13 +28,17 @@ pub struct ArchiveCells {
     pub raw_bytes: Counter,
     /// Bytes of the objects.
     pub stored_bytes: Counter,
-    /// Tries to write or close an object that failed.
+    /// Tries to make an object that failed.
     pub failures: Counter,
     /// Links of this gateway's chain.
     pub links: Gauge,
     /// Number and hash of the newest of them.
     pub head: watch::Sender<Option<(u64, String)>>,
 }
+
+/// Why an archive does not take an object, in the order of `archive::store::Reason`.
+pub const REASONS: [&str; 9] =
+    ["denied", "throttled", "unreachable", "timeout", "missing", "unlocked", "taken", "full", "other"];
 
 /// It looks ten times a second; if it does not for so long, nobody knows what it lacks.
 const UNSEEN: Duration = Duration::from_secs(1);
@@ -53,7 +61,7 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut family = page.gauge(
         "penstock_archive_lag_seconds",
-        "Age of the oldest webhook that is in no closed archive object yet; 0 if there is none. If the archiver gets no CPU: \
+        "Age of the oldest webhook that is not in its archive yet; 0 if there is none. If the archiver gets no CPU: \
          how long already.",
     );
     for (region, cells) in regions.iter().zip(cells) {
@@ -61,26 +69,31 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     }
     let family = page.gauge(
         "penstock_archive_failing",
-        "1 while the region's archive cannot be written; the journal keeps what it has not got.",
+        "1 while objects cannot be made or the region's archive does not take them; this machine keeps what it has not got.",
     );
-    each(family, |cells| cells.failing.get());
-    let family = page.counter(
+    each(family, |cells| cells.failing.get().max(cells.unshipped.get()));
+    let mut family = page.counter(
         "penstock_archive_failures_total",
-        "Failed tries to write or close an archive object; each is repeated.",
+        "Failed tries to make an archive object (reason=\"spool\") or to put it into its archive; each is repeated.",
     );
-    each(family, |cells| cells.failures.get());
-    each(page.counter("penstock_archive_objects_total", "Archive objects closed."), |cells| {
+    for (region, cells) in regions.iter().zip(cells) {
+        family.sample(&[("region", region), ("reason", "spool")], cells.failures.get());
+        for (reason, count) in REASONS.iter().zip(&cells.faults) {
+            family.sample(&[("region", region), ("reason", reason)], count.get());
+        }
+    }
+    each(page.counter("penstock_archive_objects_total", "Objects in the archive."), |cells| {
         cells.objects.get()
     });
-    each(page.counter("penstock_archive_records_total", "Records in closed archive objects."), |cells| {
+    each(page.counter("penstock_archive_records_total", "Records in archive objects."), |cells| {
         cells.records.get()
     });
     let family = page.counter(
         "penstock_archive_raw_bytes_total",
-        "Bytes of the records in closed archive objects, before compression.",
+        "Bytes of the records in archive objects, before compression.",
     );
     each(family, |cells| cells.raw_bytes.get());
-    let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of closed archive objects.");
+    let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of archive objects.");
     each(family, |cells| cells.stored_bytes.get());
     let family = page.gauge(
         "penstock_archive_chain_links",

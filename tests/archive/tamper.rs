@@ -17,8 +17,9 @@ use penstock::config::SigningKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::chain::{archived, keys, signed, verify};
+use crate::chain::{archived, keys, signed, signed_with, verify};
 use crate::support::archive;
+use crate::support::gateway::run;
 use crate::support::{alone, seed};
 
 /// A copy of an archive, and its objects' and links' places below it.
@@ -230,6 +231,53 @@ fn whatever_is_done_to_an_archive_verify_names_it() {
         symlink("/nowhere", copy.path("dt=2001-01-01")).unwrap();
         ("added", "dt=2001-01-01".into())
     });
+    check("an object is where a link leads to", &[], &|copy| {
+        let (object, aside) = (object(copy), copy.path(".tmp/aside"));
+        fs::rename(copy.path(&object), &aside).unwrap();
+        symlink(&aside, copy.path(&object)).unwrap();
+        ("added", object)
+    });
+    check("a pipe that nobody writes to is added", &[], &|copy| {
+        let name = object(copy).replace(".jsonl", "9.jsonl");
+        assert!(Command::new("mkfifo").arg(copy.path(&name)).status().unwrap().success());
+        ("added", name)
+    });
+    check("a pipe is where an object was", &[], &|copy| {
+        fs::remove_file(copy.path(&object(copy))).unwrap();
+        assert!(Command::new("mkfifo").arg(copy.path(&object(copy))).status().unwrap().success());
+        ("removed", object(copy))
+    });
+    check("a file is where an hour was", &[], &|copy| {
+        let hour = object(copy).rsplit_once('/').unwrap().0.to_owned();
+        fs::remove_dir_all(copy.path(&hour)).unwrap();
+        fs::write(copy.path(&hour), "no folder").unwrap();
+        ("added", hour)
+    });
+    check("an object is a bomb", &[], &|copy| {
+        let zeros = zstd::encode_all(&vec![b'0'; 512 << 20][..], 1).unwrap();
+        fs::write(copy.path(&object(copy)), zeros).unwrap();
+        changed(copy, object(copy))
+    });
+    check("a folder is where a link was", &[], &|copy| {
+        fs::remove_file(copy.path(&link(copy))).unwrap();
+        fs::create_dir(copy.path(&link(copy))).unwrap();
+        ("removed", link(copy))
+    });
+    check("a link is long and nobody's", &[], &|copy| {
+        let text = fs::read_to_string(copy.path(&link(copy))).unwrap();
+        fs::write(
+            copy.path(&link(copy)),
+            text.replacen("{\"v\":1", &format!("{{\"v\":{}", "1".repeat(90 << 20)), 1),
+        )
+        .unwrap();
+        changed(copy, link(copy))
+    });
+    check("a signature is written in another way", &[], &|copy| {
+        let last = copy.links.last().unwrap().clone();
+        let text = fs::read_to_string(copy.path(&last)).unwrap();
+        fs::write(copy.path(&last), text.replacen("{\"signature\":", "{ \"signature\":", 1)).unwrap();
+        changed(copy, last)
+    });
     check("a link is removed", &[], &|copy| {
         fs::remove_file(copy.path(&link(copy))).unwrap();
         ("removed", link(copy))
@@ -315,5 +363,64 @@ fn whatever_is_done_to_an_archive_verify_names_it() {
         ("removed", "chain".into())
     });
     println!("{count} kinds of tampering, each named");
-    assert_eq!(count, 33);
+    assert_eq!(count, 41);
+}
+
+#[test]
+fn another_regions_archive_and_another_gateways_key_are_named() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let [private, public] = keys(folder.path(), "archive.pem");
+    let mut stage = signed(&private);
+    archived(&mut stage, seed(), Duration::from_secs(1));
+    let us = stage.roots[0].display().to_string();
+    let key = public.display().to_string();
+    let said = |arguments: &[&str]| {
+        let (code, said, _) = run(&[&["archive", "verify", &us], arguments].concat());
+        (code, said)
+    };
+    assert_eq!(said(&["--key", &key, "--region", "us"]).0, Some(0));
+    let (code, text) = said(&["--key", &key, "--region", "in"]);
+    assert!(code == Some(1) && text.contains("MOVED"), "{text}");
+    assert_eq!(said(&["--key", &format!("edge-test={key}")]).0, Some(0));
+    let (code, text) = said(&["--key", &format!("edge-2={key}")]);
+    assert!(code == Some(1) && text.contains("none of those given for edge-test"), "{text}");
+}
+
+#[test]
+fn what_honest_people_leave_beside_an_archive_is_no_alarm() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let [private, public] = keys(folder.path(), "archive.pem");
+    let mut stage = signed(&private);
+    archived(&mut stage, seed(), Duration::from_secs(1));
+    let root = &stage.roots[0];
+    fs::create_dir(root.join("lost+found")).unwrap();
+    let (code, _, told) = run(&["check", "--config", stage.gateway.config().to_str().unwrap(), "--online"]);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, answer) = verify(root, &[&public], &[]);
+    assert_eq!(code, Some(0), "{answer:#}");
+}
+
+/// A gateway whose key was changed, and whoever still has the old one.
+#[test]
+fn a_key_that_was_changed_signs_nothing_more() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let [first, first_public] = keys(folder.path(), "first.pem");
+    let [second, second_public] = keys(folder.path(), "second.pem");
+    let old = SigningKey::from_pem(&fs::read(&first).unwrap()).unwrap();
+    let mut stage = signed(&first);
+    archived(&mut stage, seed(), Duration::from_secs(1));
+    stage.gateway.settings.archive = signed_with(&second);
+    stage.gateway.restart();
+    archived(&mut stage, 1, Duration::from_secs(1));
+    let copy = Copy::of(&stage.roots[0]);
+    let last = copy.links.len() - 1;
+    let lines = copy.lines(copy.link(&copy.links[last])["object"]["name"].as_str().unwrap()).len();
+    assert!(lines > 0);
+    copy.forge(&copy.links[last], &old, |_| ());
+    let (code, answer) = verify(&copy.root, &[&first_public, &second_public], &[]);
+    let named = |problem: &Value| problem["kind"] == "wrong" && problem["place"] == copy.links[last].as_str();
+    assert!(code == Some(1) && answer["problems"].as_array().unwrap().iter().any(named), "{answer:#}");
 }

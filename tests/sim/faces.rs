@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use penstock::archive;
+use penstock::archive::shelf::{Entry, EntryKind};
 use penstock::dead;
 use penstock::journal::buffer::BLOCK;
 use penstock::journal::disk::Disk;
@@ -238,11 +239,7 @@ impl archive::disk::Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.0.borrow().number(to.parent().unwrap())?;
-        assert!(
-            to.extension().is_some_and(|e| e == "json") || !self.has(to),
-            "{} is written a second time",
-            to.display()
-        );
+        assert!(to.starts_with("/data") || !self.has(to), "{} is written a second time", to.display());
         Disk::rename(self, from, to)
     }
 
@@ -265,16 +262,25 @@ impl archive::disk::Disk for MemoryDisk {
         Ok(self.has(path))
     }
 
-    fn read(&self, path: &Path) -> io::Result<Box<dyn io::Read>> {
+    fn read(&self, path: &Path, offset: u64) -> io::Result<Box<dyn io::Read>> {
         let mut state = self.0.borrow_mut();
         state.step()?;
         let inode = state.inode(path)?;
-        Ok(Box::new(io::Cursor::new(inode.bytes(0, inode.len))))
+        let bytes = inode.bytes(0, inode.len);
+        Ok(Box::new(io::Cursor::new(bytes.get(offset as usize..).unwrap_or_default().to_vec())))
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.0.borrow_mut().step()?;
-        Disk::list(self, path)
+        let files = Disk::list(self, path)?;
+        let folders = MemoryDisk::folders(self, path);
+        let folders = folders.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let entry = |kind| move |name| Entry { name, kind, bytes: 0 };
+        Ok(files
+            .into_iter()
+            .map(entry(EntryKind::File))
+            .chain(folders.map(entry(EntryKind::Folder)))
+            .collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

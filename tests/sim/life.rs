@@ -13,6 +13,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use crossbeam_channel::Receiver;
 use penstock::archive::archiver::{Archiver, Read};
+use penstock::archive::folder::Folder;
+use penstock::archive::shipper::Shipper;
 use penstock::config::Config;
 use penstock::dead::keeper::{Keeper as LetterKeeper, Moment};
 use penstock::dead::{Desk, Graves, Office};
@@ -61,6 +63,9 @@ const ROOT: &str = "/data/journal";
 const KEYS: &str = "/data/keys";
 const CLEAN: &str = "/data/clean";
 
+/// The archiver, and a shipper for each region.
+type Archive = (Archiver<MemoryDisk>, Vec<Shipper<Folder<MemoryDisk>, MemoryDisk>>);
+
 /// What a process is started with.
 #[derive(Clone)]
 pub(crate) struct Plan {
@@ -94,7 +99,7 @@ pub(crate) struct Life {
     wrote: Receiver<Wrote>,
     freeing: RefCell<Freeing<MemoryDisk>>,
     short: Cell<bool>,
-    archive: Option<Rc<RefCell<Archiver<MemoryDisk>>>>,
+    archive: Option<Rc<RefCell<Archive>>>,
     pub(crate) views: Vec<JournalView>,
     pub(crate) held: Arc<AtomicUsize>,
     /// A journal could not be written: the process ends.
@@ -210,7 +215,7 @@ impl Life {
     /// The archiver reads on in every journal; as `archive::run` does. False if the world ended.
     pub(crate) fn archive(&self, finish: bool) -> bool {
         let Some(archiver) = &self.archive else { return true };
-        let mut archiver = archiver.borrow_mut();
+        let (archiver, shippers) = &mut *archiver.borrow_mut();
         let (ends, now_ms) = (self.ends(), exec::elapsed().as_millis() as u64);
         let still = Machine { exec: Rc::new(Exec::default()), ..self.machine.clone() };
         for (journal, view) in self.views.iter().enumerate() {
@@ -229,9 +234,9 @@ impl Life {
         }
         if finish {
             archiver.finish(&ends, now_ms);
-        } else {
-            archiver.tick(&ends, now_ms);
         }
+        shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        archiver.tick(&ends, now_ms);
         !self.machine.disk.has_ended()
     }
 

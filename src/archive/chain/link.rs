@@ -18,6 +18,10 @@ use crate::config::{PublicKey, SigningKey};
 
 /// What links are written as.
 const VERSION: u32 = 1;
+/// `{"signature":""}` and 64 bytes in base64, and some more, so that what is wrong with one can be said.
+const SIGNATURE_LINE_MAX: usize = 200;
+/// Below an archive: what is beside objects for whoever searches.
+pub(super) const INDEX: &str = "index";
 
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +60,20 @@ pub struct ObjectLink {
     pub bytes: u64,
     /// Of the object as it lies there.
     pub sha256: String,
-    /// Of the Merkle tree (RFC 6962) over the SHA-256 of each record's line.
+    /// Of the Merkle tree (RFC 6962) over the SHA-256 of each record's line; empty where there is no chain.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub merkle_root: String,
+    /// What is beside it for whoever searches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexLink>,
+}
+
+/// The index of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndexLink {
+    pub bytes: u64,
+    pub sha256: String,
 }
 
 /// All objects that were closed since the last one, also if there was none.
@@ -93,8 +109,10 @@ pub enum LinkFault {
     Json(serde_json::Error),
     #[error("version {0} wrote it, and this program knows version {VERSION}")]
     Version(u32),
-    #[error("its second line is no signature")]
+    #[error("its second line is no signature, or is written in another way than gateways do")]
     Signature,
+    #[error("nobody who was named signed it")]
+    Unsigned,
 }
 
 impl Link {
@@ -115,32 +133,44 @@ impl Link {
     }
 }
 
-/// A link as it was found.
+/// A link as it was found: nothing of what it says is read before it is known who signed it.
 #[derive(Debug)]
 pub struct Sealed<'a> {
-    pub link: Link,
     signed: &'a [u8],
     signature: Vec<u8>,
 }
 
 impl<'a> Sealed<'a> {
-    pub fn open(bytes: &'a [u8]) -> Result<Self, LinkFault> {
-        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n"));
-        let (Some(Some(signed)), Some(Some(signature)), None) = (lines.next(), lines.next(), lines.next())
-        else {
+    pub fn split(bytes: &'a [u8]) -> Result<Self, LinkFault> {
+        let end = memchr::memchr(b'\n', bytes).ok_or(LinkFault::Lines)?;
+        let (signed, rest) = bytes.split_at(end);
+        let line = rest.get(1..).and_then(|rest| rest.strip_suffix(b"\n")).ok_or(LinkFault::Lines)?;
+        if line.len() > SIGNATURE_LINE_MAX {
             return Err(LinkFault::Lines);
-        };
-        let link: Link = serde_json::from_slice(signed).map_err(LinkFault::Json)?;
-        if link.v != VERSION {
-            return Err(LinkFault::Version(link.v));
         }
-        let signature = serde_json::from_slice::<Signature>(signature).ok();
-        let signature = signature.and_then(|found| STANDARD.decode(found.signature).ok());
-        Ok(Self { link, signed, signature: signature.ok_or(LinkFault::Signature)? })
+        let found: Signature = serde_json::from_slice(line).map_err(|_| LinkFault::Signature)?;
+        let signature = STANDARD.decode(&found.signature).map_err(|_| LinkFault::Signature)?;
+        // Nobody signed this line, so there must be one way to write it.
+        if serde_json::to_vec(&found).is_ok_and(|again| again == line) {
+            Ok(Self { signed, signature })
+        } else {
+            Err(LinkFault::Signature)
+        }
     }
 
     pub fn is_signed_by(&self, key: PublicKey) -> bool {
         key.signed(self.signed, &self.signature)
+    }
+
+    /// What it says.
+    pub fn link(&self) -> Result<Link, LinkFault> {
+        let link: Link = serde_json::from_slice(self.signed).map_err(LinkFault::Json)?;
+        if link.v == VERSION { Ok(link) } else { Err(LinkFault::Version(link.v)) }
+    }
+
+    /// Whether what it says has more bytes than that.
+    pub(super) fn is_longer(&self, bytes: usize) -> bool {
+        self.signed.len() > bytes
     }
 }
 
@@ -155,13 +185,35 @@ impl ObjectLink {
             raw_bytes: contents.raw_bytes,
             bytes: contents.bytes,
             sha256: hex(&contents.sha256),
-            merkle_root: hex(&contents.merkle_root),
+            merkle_root: contents.merkle_root.as_ref().map(|root| hex(root)).unwrap_or_default(),
+            index: None,
         }
+    }
+
+    /// With an index beside it.
+    pub(in crate::archive) fn indexed(self, index: &[u8]) -> Self {
+        let found = IndexLink { bytes: index.len() as u64, sha256: hash(index) };
+        Self { index: (!index.is_empty()).then_some(found), ..self }
+    }
+
+    /// The place of its index below the archive.
+    pub fn index_name(&self) -> String {
+        index_of(&self.name)
+    }
+
+    /// Whether that is its digest.
+    pub(in crate::archive) fn has(&self, sha256: &[u8]) -> bool {
+        self.sha256 == hex(sha256)
     }
 
     pub(super) fn named(&self) -> Named {
         Named { name: self.name.clone(), sha256: self.sha256.clone() }
     }
+}
+
+/// The place of an object's index.
+pub(super) fn index_of(object: &str) -> String {
+    format!("{INDEX}/{}.idx", object.strip_suffix(".jsonl.zst").unwrap_or(object))
 }
 
 /// What links call each other by: the SHA-256 of all of a link's bytes, in hex.

@@ -30,17 +30,15 @@ pub(super) mod merkle;
 pub mod verify;
 mod writer;
 
-pub(super) use link::ObjectLink;
-pub use link::{Link, LinkFault, Sealed, hash};
-pub(super) use writer::Chain;
-pub use writer::Head;
+pub use link::{Link, LinkFault, ObjectLink, Sealed, hash};
+pub use writer::{Chain, Head, Signer, linked};
 
 /// Below an archive: the chains of all gateways.
-const FOLDER: &str = "chain";
+pub(super) const FOLDER: &str = "chain";
 const ENDING: &str = ".json";
-/// No link is longer: a digest names each object of its hours in some 200 bytes, and no gateway closes a million in
-/// that time. What a stranger put there must not fill the memory.
-const LINK_MAX: u64 = 256 << 20;
+/// No link is longer: a digest names each object of its hours in some 200 bytes, and no gateway closes 300,000 in that
+/// time. What a stranger put there must not fill the memory.
+const LINK_MAX: u64 = 64 << 20;
 /// Links of a chain at most, so that all of them have names of one length: one a second for 30,000 years.
 const LINKS_MAX: u64 = 1_000_000_000_000;
 

@@ -1,15 +1,23 @@
 //! The chain of one gateway in one archive, at its end.
 //!
-//! A link that may or may not have become durable is not counted on: after a failure it is looked for, and what is there
-//! made durable, before something is linked to it.
+//! ```text
+//! <data_dir>/archive/chain/<region>    where its end is, and the link that is under way
+//! ```
+//!
+//! A link is noted here, whole and signed, before it is put into the archive: so no number is ever signed twice, and
+//! whoever was killed in between puts the same bytes there. What lies in the archive is not asked, except by a gateway
+//! that has no note: then only links count that its own key signed, each named by the one behind it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::super::disk::Disk;
+use super::super::note::{self, Stage};
+use super::super::shelf::{EntryKind, Shelf};
+use super::super::store::{Body, Reason, Store, StoreFault};
 use super::link::{HourDigest, Link, Named, ObjectLink, Sealed, hash};
 use super::{FOLDER, LINK_MAX, LINKS_MAX, file_name, number_of};
 use crate::config::SigningKey;
@@ -24,280 +32,322 @@ pub struct Head {
     pub hash: String,
 }
 
+/// Who writes which chain where.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    pub key: SigningKey,
+    pub gateway: String,
+    pub region: String,
+    /// Of the archive: another one has another chain.
+    pub place: String,
+    /// Unix milliseconds.
+    pub clock: fn() -> u64,
+}
+
 /// The chain of one gateway in one region's archive.
 #[derive(Debug)]
-pub(in crate::archive) struct Chain<D> {
+pub struct Chain<D> {
     disk: D,
-    root: PathBuf,
-    dir: PathBuf,
-    unfinished: PathBuf,
-    gateway: String,
-    region: String,
-    key: SigningKey,
-    /// Unix milliseconds.
-    clock: fn() -> u64,
-    /// The newest link that this gateway knows to be one of its own.
-    known: Option<Head>,
+    note: PathBuf,
+    data_dir: PathBuf,
+    signer: Signer,
     end: Option<End>,
+    /// The link that is under way is noted, durably.
+    noted: bool,
+    /// What the archive has was compared with what is noted.
+    compared: bool,
+    /// What the next digest names, if all of it is known.
+    since: Option<Vec<Named>>,
 }
 
-/// What was read of the end of the chain.
-#[derive(Debug)]
+/// The end of the chain, as it is noted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct End {
-    newest: Option<Head>,
-    /// By journal: the first LSNs of its objects that have a link.
-    linked: HashMap<String, HashSet<u64>>,
-    /// Numbers of links that were not read, rising.
-    older: Vec<u64>,
-    /// What the next digest names, and the hour from which on.
-    since: Vec<Named>,
-    from: Hour,
-    /// The next link may be there already: the one with this hash.
-    uncertain: Option<String>,
+    v: u32,
+    place: String,
+    /// The newest link that is durable in the archive.
+    head: Option<Head>,
+    /// The hour whose digest is next, RFC 3339.
+    from: String,
+    /// By journal: the last LSN that has a link.
+    linked: BTreeMap<String, u64>,
+    /// The link behind the head: it may be there or not.
+    next: Option<String>,
 }
 
-/// A link that is there already.
-struct Found {
-    /// `None`: it is no link, of which whoever verifies the chain is told.
-    link: Option<Link>,
-    hash: String,
-    bytes: Vec<u8>,
+/// By journal: the last LSN that is in the archive with a link, as the gateway noted it; nothing is not an error.
+pub fn linked<D: Disk>(disk: &D, data_dir: &Path, region: &str, place: &str) -> BTreeMap<String, u64> {
+    let end = note::load::<_, End>(disk, &note_of(data_dir, region)).ok().flatten().map(|(end, _)| end);
+    end.filter(|end| end.place == place).map(|end| end.linked).unwrap_or_default()
 }
 
-impl Found {
-    fn is_signed_by(&self, key: &SigningKey) -> bool {
-        Sealed::open(&self.bytes).is_ok_and(|sealed| sealed.is_signed_by(key.public()))
-    }
+fn note_of(data_dir: &Path, region: &str) -> PathBuf {
+    data_dir.join("archive").join(FOLDER).join(region)
 }
 
 impl<D: Disk> Chain<D> {
-    /// `unfinished`: where a link is written to before it has its name. `known`: the newest link that was noted.
-    pub(in crate::archive) fn new(
-        disk: D,
-        root: PathBuf,
-        unfinished: PathBuf,
-        [gateway, region]: [String; 2],
-        key: SigningKey,
-        clock: fn() -> u64,
-        known: Option<Head>,
-    ) -> Self {
-        let dir = root.join(FOLDER).join(&gateway);
-        Self { disk, root, dir, unfinished, gateway, region, key, clock, known, end: None }
+    pub fn new(disk: D, data_dir: &Path, signer: Signer) -> Self {
+        let note = note_of(data_dir, &signer.region);
+        Self {
+            disk,
+            note,
+            data_dir: data_dir.to_owned(),
+            signer,
+            end: None,
+            noted: true,
+            compared: false,
+            since: None,
+        }
     }
 
     /// The newest link that is known to be durable.
-    pub(in crate::archive) fn head(&self) -> Option<&Head> {
-        self.known.as_ref()
+    pub fn head(&self) -> Option<&Head> {
+        self.end.as_ref()?.head.as_ref()
     }
 
-    /// Whether the object of that journal that begins with that record has a link. Reads as many links as it takes, all of
-    /// them if it has none.
-    pub(in crate::archive) fn has(&mut self, journal: &str, first_lsn: u64) -> io::Result<bool> {
-        self.end()?;
-        loop {
-            let Some(end) = &self.end else { return Ok(false) };
-            if end.linked.get(journal).is_some_and(|linked| linked.contains(&first_lsn)) {
-                return Ok(true);
-            }
-            let Some(number) = end.older.last().copied() else { return Ok(false) };
-            let object = self.read(number)?.and_then(|found| found.link?.object);
-            if let Some(end) = &mut self.end {
-                end.older.pop();
-                object.into_iter().for_each(|object| end.note(&object));
-            }
-        }
-    }
-
-    /// Links an object. Once this returns its link is there whatever happens.
-    pub(in crate::archive) fn add(&mut self, object: ObjectLink) -> io::Result<()> {
-        self.append(Some(object), None)
-    }
-
-    /// Adds the digest of the hours that are over. True if [`Chain::head`] says something else than before.
-    pub(in crate::archive) fn tick(&mut self) -> io::Result<bool> {
-        let before = self.known.as_ref().map(|head| head.number);
-        let now = Hour::of((self.clock)());
-        let end = self.end()?;
-        // A clock that went back: the hours that come now have no digest yet, whatever was said of those to come.
-        end.from = end.from.min(now);
-        if end.from < now {
-            let (from, until) = (moment(end.from), moment(now));
-            let digest = HourDigest { from, until, objects: end.since.clone() };
-            self.append(None, Some(digest))?;
-            if let Some(head) = &self.known {
-                tracing::info!(region = %self.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
-            }
-        }
-        Ok(self.known.as_ref().map(|head| head.number) != before)
-    }
-
-    fn append(&mut self, object: Option<ObjectLink>, digest: Option<HourDigest>) -> io::Result<()> {
-        let end = self.end()?;
-        let number = end.next();
-        let previous = end.newest.as_ref().map_or_else(String::new, |newest| newest.hash.clone());
-        let path = self.dir.join(file_name(number));
-        if number >= LINKS_MAX {
-            return Err(io::Error::other(format!(
-                "link {} of {} leaves no number; remove it, it is none of this gateway's",
-                number - 1,
-                self.dir.display()
-            )));
-        }
-        if self.disk.exists(&path)? {
-            return Err(io::Error::other(format!(
-                "{} was written by somebody else: is there another gateway with this gateway.id?",
-                path.display()
-            )));
-        }
-        let at = text_of((self.clock)());
-        let mut link = Link::new(self.gateway.clone(), self.region.clone(), number, previous, at);
-        (link.object, link.digest) = (object, digest);
-        let bytes = link.clone().seal(&self.key)?;
-        let hash = hash(&bytes);
-        self.end()?.uncertain = Some(hash.clone());
-        let mut file = self.disk.create(&self.unfinished)?;
-        self.disk.append(&mut file, &bytes)?;
-        fault::point("link-written");
-        if !fault::planted("link-not-synced") {
-            self.disk.sync(&file)?;
-        }
-        fault::point("link-synced");
-        self.disk.rename(&self.unfinished, &path)?;
-        fault::point("link-renamed");
-        if !fault::planted("link-name-not-synced") {
-            self.disk.sync_dir(&self.dir)?;
-        }
-        fault::point("link-durable");
-        self.added(&link, hash);
-        Ok(())
-    }
-
-    /// The next link is durable.
-    fn added(&mut self, link: &Link, hash: String) {
-        let head = Head { number: link.number, hash };
-        if let Some(end) = &mut self.end {
-            end.uncertain = None;
-            end.newest = Some(head.clone());
-            if let Some(object) = &link.object {
-                end.note(object);
-                end.since.push(object.named());
-            }
-            if let Some(digest) = &link.digest {
-                end.since.clear();
-                end.from = hour_of(&digest.until).unwrap_or(end.from);
-            }
-        }
-        self.known = Some(head);
-    }
-
-    /// The end of the chain: read if it is not known, and looked at again if a link was not certainly added.
-    fn end(&mut self) -> io::Result<&mut End> {
-        match self.end.take() {
-            None => {
-                let (end, own) = self.load()?;
-                // A process may have ended before it could note its newest link.
-                let known = self.known.as_ref().map(|known| known.number);
-                self.known = own.filter(|own| Some(own.number) > known).or(self.known.take());
-                Ok(self.end.insert(end))
-            }
-            Some(end) if end.uncertain.is_some() => {
-                let end = self.end.insert(end);
-                let (next, written) = (end.next(), end.uncertain.clone());
-                self.disk.sync_dir(&self.dir)?;
-                match self.read(next)? {
-                    // Others, an old one of our own too, may have been put there.
-                    Some(Found { link: Some(link), hash, .. }) if Some(&hash) == written.as_ref() => {
-                        self.added(&link, hash);
-                    }
-                    _ => self.end.iter_mut().for_each(|end| end.uncertain = None),
-                }
-                self.end.as_mut().ok_or_else(|| io::Error::other("the chain's end is not known"))
-            }
-            Some(end) => Ok(self.end.insert(end)),
-        }
-    }
-
-    /// The end of the chain, and its newest link if that is signed with the key of now.
-    fn load(&self) -> io::Result<(End, Option<Head>)> {
-        let chains = self.root.join(FOLDER);
-        self.disk.make_dir(&chains)?;
-        self.disk.sync_dir(&self.root)?;
-        self.disk.make_dir(&self.dir)?;
-        self.disk.sync_dir(&chains)?;
-        let mut older: Vec<u64> =
-            self.disk.list(&self.dir)?.iter().filter_map(|name| number_of(name)).collect();
-        older.sort_unstable();
-        // What is seen now may have been written just before a failure.
-        self.disk.sync_dir(&self.dir)?;
-        let (linked, since) = (HashMap::new(), Vec::new());
-        let from = Hour::of((self.clock)());
-        let mut end = End { newest: None, linked, older, since, from, uncertain: None };
-        let mut own = None;
-        while let Some(number) = end.older.pop() {
-            let Some(found) = self.read(number)? else { continue };
-            if end.newest.is_none() {
-                let newest = Head { number, hash: found.hash.clone() };
-                own = found.is_signed_by(&self.key).then(|| newest.clone());
-                end.newest = Some(newest);
-            }
-            let Some(link) = found.link else { continue };
-            if let Some(digest) = &link.digest
-                && let Some(until) = hour_of(&digest.until)
-            {
-                end.from = until;
-                break;
-            }
-            if let Some(object) = &link.object {
-                end.note(object);
-                end.since.push(object.named());
-            }
-            // Without a digest before it the chain began here.
-            end.from = hour_of(&link.at).unwrap_or(end.from);
-        }
-        end.since.reverse();
-        self.compare(&mut end)?;
-        Ok((end, own))
-    }
-
-    /// Whether the chain that was found has the newest link that was noted. If not, what is missing must be seen by
-    /// whoever verifies it: no other link takes its number.
-    fn compare(&self, end: &mut End) -> io::Result<()> {
-        let Some(known) = &self.known else { return Ok(()) };
-        let found = self.read(known.number)?.map(|found| found.hash);
-        if found.as_ref() == Some(&known.hash) {
+    /// Links an object, unless it has a link. Once this returns its link is there whatever happens.
+    pub fn add(&mut self, store: &mut (impl Store + Shelf), object: &ObjectLink) -> Result<(), StoreFault> {
+        let end = self.settled(store)?;
+        if end.linked.get(&object.journal).is_some_and(|last| object.last_lsn <= *last) {
             return Ok(());
         }
-        tracing::error!(
-            region = %self.region, link = known.number, hash = %known.hash,
-            "the archive's chain is not the one that this gateway wrote: links were removed or changed; run `penstock archive verify`"
-        );
-        if end.newest.as_ref().is_none_or(|newest| newest.number <= known.number) {
-            end.newest = Some(known.clone());
+        self.append(store, Some(object.clone()), None)
+    }
+
+    /// Adds the digest of the hours that are over. True if one was added.
+    pub fn tick(&mut self, store: &mut (impl Store + Shelf)) -> Result<bool, StoreFault> {
+        let now = Hour::of((self.signer.clock)());
+        let end = self.settled(store)?;
+        // A clock that went back: the hours that come now have no digest yet, whatever was said of those to come.
+        let from = hour_of(&end.from).unwrap_or(now).min(now);
+        end.from = moment(from);
+        if from == now {
+            return Ok(false);
         }
+        let objects = self.since(store)?;
+        let digest = HourDigest { from: moment(from), until: moment(now), objects };
+        self.append(store, None, Some(digest))?;
+        if let Some(head) = self.head() {
+            tracing::info!(region = %self.signer.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
+        }
+        Ok(true)
+    }
+
+    fn append(
+        &mut self,
+        store: &mut (impl Store + Shelf),
+        object: Option<ObjectLink>,
+        digest: Option<HourDigest>,
+    ) -> Result<(), StoreFault> {
+        let Signer { key, gateway, region, clock, .. } = self.signer.clone();
+        let Some(end) = &mut self.end else { return Ok(()) };
+        let number = end.head.as_ref().map_or(0, |head| head.number + 1);
+        let previous = end.head.as_ref().map_or_else(String::new, |head| head.hash.clone());
+        let mut link = Link::new(gateway, region, number, previous, text_of(clock()));
+        (link.object, link.digest) = (object, digest);
+        let bytes = link.seal(&key).map_err(io::Error::from)?;
+        end.next = Some(String::from_utf8_lossy(&bytes).into_owned());
+        self.noted = false;
+        self.settled(store)?;
         Ok(())
     }
 
-    /// `None` if it is missing, which whoever verifies the chain is told.
-    fn read(&self, number: u64) -> io::Result<Option<Found>> {
-        let path = self.dir.join(file_name(number));
-        if !self.disk.exists(&path)? {
-            return Ok(None);
+    /// The end of the chain, with nothing under way.
+    fn settled(&mut self, store: &mut (impl Store + Shelf)) -> Result<&mut End, StoreFault> {
+        if !std::mem::replace(&mut self.compared, true)
+            && let Err(fault) = self.begin(store)
+        {
+            self.compared = false;
+            return Err(fault);
         }
+        if let Some(End { head, next: Some(next), .. }) = &self.end {
+            let number = head.as_ref().map_or(0, |head| head.number + 1);
+            let name = self.place_of(number)?;
+            if !self.noted {
+                self.save()?;
+                self.noted = true;
+            }
+            store.put(&name, &Body::Bytes(next.as_bytes()))?;
+            let next = next.clone();
+            self.added(&next);
+        }
+        self.end.as_mut().ok_or_else(|| StoreFault::new(Reason::Other, "the chain's end is not known"))
+    }
+
+    /// The link behind the head is durable.
+    fn added(&mut self, bytes: &str) {
+        let Some(end) = &mut self.end else { return };
+        end.next = None;
+        let Ok(link) = Sealed::split(bytes.as_bytes()).and_then(|sealed| sealed.link()) else { return };
+        end.head = Some(Head { number: link.number, hash: hash(bytes.as_bytes()) });
+        if let Some(object) = &link.object {
+            let last = end.linked.entry(object.journal.clone()).or_default();
+            *last = object.last_lsn.max(*last);
+            self.since.iter_mut().for_each(|since| since.push(object.named()));
+        }
+        if let Some(digest) = &link.digest {
+            end.from.clone_from(&digest.until);
+            self.since = Some(Vec::new());
+        }
+    }
+
+    /// Reads the note, or what there is in the archive; and compares them.
+    fn begin(&mut self, store: &impl Shelf) -> Result<(), StoreFault> {
+        let noted = note::load::<_, End>(&self.disk, &self.note).unwrap_or_else(|error| {
+            tracing::error!(region = %self.signer.region, %error, "the note of the archive's chain cannot be read; looking for its end in the archive");
+            None
+        });
+        let noted = noted.map(|(end, _)| end).filter(|end| end.v == 1 && end.place == self.signer.place);
+        let is_noted = noted.is_some();
+        let end = match noted {
+            Some(end) => end,
+            None => self.adopt(store)?,
+        };
+        self.end = Some(end);
+        if is_noted && let Some(head) = self.head().cloned() {
+            let found = self.read(store, head.number)?.map(|bytes| hash(&bytes));
+            if found.as_ref() != Some(&head.hash) {
+                tracing::error!(
+                    region = %self.signer.region, link = head.number, hash = %head.hash,
+                    "the archive's chain is not the one that this gateway wrote: links were removed or changed; run `penstock archive verify`"
+                );
+            }
+        }
+        self.catch_up(store)
+    }
+
+    /// A data folder of before, put back: the links that came after it are there, and nobody else can have made them.
+    fn catch_up(&mut self, store: &impl Shelf) -> Result<(), StoreFault> {
+        loop {
+            let Some(end) = &self.end else { return Ok(()) };
+            let number = end.head.as_ref().map_or(0, |head| head.number + 1);
+            let previous = end.head.as_ref().map_or("", |head| &head.hash);
+            let bytes = self.read(store, number)?;
+            let own = bytes.as_ref().and_then(|bytes| self.own(bytes, number));
+            let (Some(link), Some(bytes)) = (own, bytes) else { return Ok(()) };
+            if link.previous != previous {
+                return Ok(());
+            }
+            if end.next.as_ref().is_none_or(|next| next.as_bytes() != bytes) {
+                tracing::error!(
+                    region = %self.signer.region, link = number,
+                    "the archive has a link that this data folder does not know: it is one of before; going on behind it"
+                );
+            }
+            self.added(&String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    /// The chain's end as the archive has it, as far as this gateway's key signed it.
+    fn adopt(&mut self, store: &impl Shelf) -> Result<End, StoreFault> {
+        let folder = format!("{FOLDER}/{}", self.signer.gateway);
+        let names = store.names(&folder)?.into_iter().filter(|entry| entry.kind == EntryKind::File);
+        let mut numbers: Vec<u64> = names.filter_map(|entry| number_of(&entry.name)).collect();
+        numbers.sort_unstable();
+        let there = numbers.len();
+        let from = moment(Hour::of((self.signer.clock)()));
+        let mut end = End { v: 1, place: self.signer.place.clone(), from, ..End::default() };
+        let mut newest = None;
+        while let Some(number) = numbers.pop() {
+            if let Some(bytes) = self.read(store, number)?
+                && self.own(&bytes, number).is_some()
+            {
+                newest = Some(Head { number, hash: hash(&bytes) });
+                break;
+            }
+        }
+        if newest.is_none() && there > 0 {
+            let what = format!(
+                "{folder} has {there} links, and none that this key signed for this region: give the gateway the key that did, or \
+                 archive into an empty folder or bucket, where a chain can begin"
+            );
+            return Err(StoreFault::new(Reason::Taken, what));
+        }
+        end.head.clone_from(&newest);
+        // Back to the last digest, which tells the hour.
+        let mut next = newest;
+        while let Some(Head { number, hash: expected }) = next.take() {
+            let Some(bytes) = self.read(store, number)?.filter(|bytes| hash(bytes) == expected) else {
+                break;
+            };
+            let Ok(link) = Sealed::split(&bytes).and_then(|sealed| sealed.link()) else { break };
+            if let Some(digest) = link.digest {
+                end.from = digest.until;
+                break;
+            }
+            if let Some(object) = link.object {
+                let last = end.linked.entry(object.journal).or_default();
+                *last = object.last_lsn.max(*last);
+            }
+            // Without a digest before it the chain began here.
+            end.from = hour_of(&link.at).map_or(end.from, moment);
+            next = number.checked_sub(1).map(|number| Head { number, hash: link.previous });
+        }
+        Ok(end)
+    }
+
+    /// The objects since the last digest.
+    fn since(&mut self, store: &impl Shelf) -> Result<Vec<Named>, StoreFault> {
+        if let Some(since) = &self.since {
+            return Ok(since.clone());
+        }
+        let mut since = Vec::new();
+        let mut next = self.head().cloned();
+        while let Some(Head { number, hash: expected }) = next.take() {
+            // What is missing or changed whoever verifies is told.
+            let Some(bytes) = self.read(store, number)?.filter(|bytes| hash(bytes) == expected) else {
+                break;
+            };
+            let Ok(link) = Sealed::split(&bytes).and_then(|sealed| sealed.link()) else { break };
+            if link.digest.is_some() {
+                break;
+            }
+            since.extend(link.object.as_ref().map(ObjectLink::named));
+            next = number.checked_sub(1).map(|number| Head { number, hash: link.previous });
+        }
+        since.reverse();
+        Ok(self.since.insert(since).clone())
+    }
+
+    /// A link, if this gateway made it.
+    fn own(&self, bytes: &[u8], number: u64) -> Option<Link> {
+        let sealed = Sealed::split(bytes).ok()?;
+        let link = sealed.is_signed_by(self.signer.key.public()).then(|| sealed.link())?.ok()?;
+        let Signer { gateway, region, .. } = &self.signer;
+        (link.number == number && link.gateway == *gateway && link.region == *region).then_some(link)
+    }
+
+    fn save(&self) -> io::Result<()> {
+        let archive = self.data_dir.join("archive");
+        let folder = archive.join(FOLDER);
+        if !self.disk.exists(&folder)? {
+            self.disk.make_dir(&archive)?;
+            self.disk.sync_dir(&self.data_dir)?;
+            self.disk.make_dir(&folder)?;
+            self.disk.sync_dir(&archive)?;
+        }
+        note::save(&self.disk, &self.note, &self.end, &[], |stage| {
+            if stage == Stage::Durable {
+                fault::point("link-noted");
+            }
+            true
+        })
+    }
+
+    fn place_of(&self, number: u64) -> Result<String, StoreFault> {
+        if number < LINKS_MAX {
+            return Ok(format!("{FOLDER}/{}/{}", self.signer.gateway, file_name(number)));
+        }
+        Err(StoreFault::new(Reason::Other, format!("there is no number for link {number}")))
+    }
+
+    /// `None` if it is missing or no file.
+    fn read(&self, store: &impl Shelf, number: u64) -> Result<Option<Vec<u8>>, StoreFault> {
+        let Ok(name) = self.place_of(number) else { return Ok(None) };
+        let Some(file) = store.open(&name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        self.disk.read(&path)?.take(LINK_MAX).read_to_end(&mut bytes)?;
-        let link = Sealed::open(&bytes).ok().map(|sealed| sealed.link);
-        Ok(Some(Found { link, hash: hash(&bytes), bytes }))
-    }
-}
-
-impl End {
-    /// The number of the next link.
-    fn next(&self) -> u64 {
-        self.newest.as_ref().map_or(0, |newest| newest.number + 1)
-    }
-
-    fn note(&mut self, object: &ObjectLink) {
-        self.linked.entry(object.journal.clone()).or_default().insert(object.first_lsn);
+        file.take(LINK_MAX).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::super::disk::Disk;
+use super::super::shelf::{Entry, EntryKind};
 use crate::parse::tests::Rng;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +211,7 @@ impl Disk for Fake {
         let mut state = self.0.borrow_mut();
         state.live.remove(from);
         assert!(
-            to.starts_with("/data") || !state.live.contains_key(to),
+            to.starts_with("/data/archive") || !state.live.contains_key(to),
             "{} is written a second time",
             to.display()
         );
@@ -245,19 +246,33 @@ impl Disk for Fake {
         Ok(self.node(path).is_ok())
     }
 
-    fn read(&self, path: &Path) -> io::Result<Box<dyn Read>> {
+    fn read(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read>> {
         self.step()?;
         match self.node(path)? {
-            Node::File(inode) => Ok(Box::new(Cursor::new(self.0.borrow().inodes[inode].bytes.clone()))),
+            Node::File(inode) => {
+                let mut file = Cursor::new(self.0.borrow().inodes[inode].bytes.clone());
+                file.set_position(offset);
+                Ok(Box::new(file))
+            }
             Node::Folder => Err(Error::from(io::ErrorKind::IsADirectory)),
         }
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.step()?;
+        if let Node::File(_) = self.node(path)? {
+            return Err(Error::from(io::ErrorKind::NotADirectory));
+        }
         let state = self.0.borrow();
-        let own = state.live.keys().filter(|p| p.parent() == Some(path));
-        Ok(own.filter_map(|p| p.file_name()?.to_str().map(str::to_owned)).collect())
+        let own = state.live.iter().filter(|(p, _)| p.parent() == Some(path));
+        let entry = |(path, node): (&PathBuf, &Node)| {
+            let (kind, bytes) = match node {
+                Node::Folder => (EntryKind::Folder, 0),
+                Node::File(inode) => (EntryKind::File, state.inodes[*inode].bytes.len() as u64),
+            };
+            Some(Entry { name: path.file_name()?.to_str()?.to_owned(), kind, bytes })
+        };
+        Ok(own.filter_map(entry).collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

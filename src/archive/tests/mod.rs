@@ -13,6 +13,7 @@ mod fake;
 mod packs;
 mod power;
 mod records;
+mod strangers;
 
 /// Journals of the tests, in hex.
 const JOURNAL: &str = "000102030405060708090a0b0c0d0e0f";

@@ -10,8 +10,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::archiver::{Archiver, Read};
-use super::super::chain::verify::{Kind, Problem, verify};
+use super::super::chain::verify::{Expected, Key, Kind, Problem, verify};
+use super::super::chain::{Chain, Signer};
 use super::super::disk::Disk;
+use super::super::folder::Folder;
+use super::super::shipper::{Shipper, dock};
 use super::fake::{Crash, Fake};
 use super::*;
 use crate::config::SigningKey;
@@ -26,7 +29,7 @@ use crate::parse::tests::Rng;
 const REGIONS: [&str; 3] = ["us", "in", "br"];
 /// In a segment.
 const FRAMES: u64 = 7;
-const IDS: [JournalId; 2] = [[1; 16], [2; 16]];
+pub(super) const IDS: [JournalId; 2] = [[1; 16], [2; 16]];
 
 struct Frame {
     position: Position,
@@ -87,7 +90,7 @@ impl Journal {
     }
 }
 
-struct World {
+pub(super) struct World {
     journals: [Journal; 2],
     config: Config,
 }
@@ -104,26 +107,43 @@ fn clock() -> u64 {
 }
 
 impl World {
-    fn new(rng: &mut Rng, frames: usize) -> Self {
+    pub(super) fn new(rng: &mut Rng, frames: usize) -> Self {
         let journals = [journal(rng, frames), journal(rng, frames / 2)];
         Self { journals, config: config("roll_bytes = \"4KiB\"\nroll_after = \"5s\"") }
     }
 
     /// Its archives have chains.
-    fn signed(mut self) -> Self {
+    pub(super) fn signed(mut self) -> Self {
         self.config.archive.signing_key = Some(SigningKey::generate().unwrap().0);
         self
     }
 
     /// A process: archives until all is done or the power goes. What it said is archived; of that, whole
     /// segments are gone for the processes after it, as the journals let them go.
-    fn run(&self, disk: &Fake, rng: &mut Rng, gone: &mut [Position; 2]) {
+    pub(super) fn run(&self, disk: &Fake, rng: &mut Rng, gone: &mut [Position; 2]) {
         let archived: [Arc<Archived>; 2] = std::array::from_fn(|_| Arc::new(Archived::not_yet()));
         let cells: Arc<Vec<ArchiveCells>> =
             Arc::new(REGIONS.iter().map(|_| ArchiveCells::default()).collect());
         let known = IDS.into_iter().zip(archived.iter().cloned());
         CLOCK.set(NOON_NS / 1_000_000);
-        let mut archiver = Archiver::new(disk, &self.config, known, Arc::clone(&cells), clock).unwrap();
+        let (mut docks, mut shippers) = (Vec::new(), Vec::new());
+        for (at, region) in self.config.regions.iter().enumerate() {
+            let Some(root) = region.archive.clone() else {
+                docks.push(None);
+                continue;
+            };
+            let (dock, pier) = dock();
+            docks.push(Some(dock));
+            let chain = self.config.archive.signing_key.clone().map(|key| {
+                let (gateway, region) = (self.config.gateway.id.clone(), region.name.clone());
+                let signer = Signer { key, gateway, region, place: root.display().to_string(), clock };
+                Chain::new(disk.clone(), Path::new("/data"), signer)
+            });
+            let store = Folder::new(disk.clone(), root, "edge-1".to_owned());
+            let cells = (Arc::clone(&cells), at);
+            shippers.push(Shipper::new(store, disk.clone(), chain, pier, cells, region.name.clone()));
+        }
+        let mut archiver = Archiver::new(disk, &self.config, known, Arc::clone(&cells), docks).unwrap();
         let ends = [0, 1].map(|at: usize| self.journals[at].end());
         let mut now_ms = 0;
         let mut idle = 0;
@@ -151,30 +171,40 @@ impl World {
                 }
             }
             if rng.one_in(2) {
+                shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+            }
+            if rng.one_in(2) {
                 archiver.tick(&ends, now_ms);
             }
         }
         archiver.finish(&ends, now_ms);
+        shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        archiver.tick(&ends, now_ms);
         for (gone, archived) in gone.iter_mut().zip(&archived) {
             *gone = (*gone).max(archived.upto());
         }
     }
 
     /// What is wrong with the chain of an archive.
-    fn verify(&self, disk: &Fake, region: &str) -> Vec<Problem> {
+    pub(super) fn verify(&self, disk: &Fake, region: &str) -> Vec<Problem> {
         let Some(key) = &self.config.archive.signing_key else { return Vec::new() };
         // Looking is no step of the archiver's.
         let disk = disk.after(Crash::Process, &mut Rng::new(1));
         let root = PathBuf::from(format!("/{region}"));
-        let keys = [key.public()];
-        let report =
-            verify(&disk, &root, &keys, &[], &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}"));
+        let keys = [Key { gateway: None, public: key.public() }];
+        let expected = Expected { keys: &keys, region: Some(region), ..Expected::default() };
+        let shelf = Folder::new(disk, root, String::new());
+        let report = verify(&shelf, &expected, &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}"));
         report.problems
     }
 
     /// Reads the archives: of each journal, region and LSN how often it is there. Unfinished files do not count, nor does
     /// what is in `without`.
-    fn read(&self, disk: &Fake, without: &BTreeSet<String>) -> BTreeMap<(usize, usize, u64), usize> {
+    pub(super) fn read(
+        &self,
+        disk: &Fake,
+        without: &BTreeSet<String>,
+    ) -> BTreeMap<(usize, usize, u64), usize> {
         let mut found = BTreeMap::new();
         for (path, bytes) in disk.files() {
             let Some(region) = (0..2).find(|region| path.starts_with(format!("/{}", REGIONS[*region])))
@@ -234,7 +264,7 @@ impl World {
         }
     }
 
-    fn assert_done(&self, disk: &Fake) {
+    pub(super) fn assert_done(&self, disk: &Fake) {
         for region in &REGIONS[..2] {
             let problems = self.verify(disk, region);
             assert!(problems.is_empty(), "{region}: {problems:#?}");
@@ -252,7 +282,10 @@ impl World {
             .into_keys()
             .filter(|path| {
                 let text = path.to_str().unwrap();
-                text.contains("/.tmp/") || text.ends_with(".tmp")
+                text.contains("/.tmp/")
+                    || text.ends_with(".tmp")
+                    || text.contains("/spool/")
+                    || text.contains("aside")
             })
             .collect();
         assert!(left.is_empty(), "left behind: {left:?}");
@@ -260,11 +293,11 @@ impl World {
 }
 
 /// Nothing was called archived yet.
-fn nothing() -> [Position; 2] {
+pub(super) fn nothing() -> [Position; 2] {
     [Position::default(); 2]
 }
 
-fn disk() -> Fake {
+pub(super) fn disk() -> Fake {
     Fake::with_folders(&["/data", "/us", "/in"])
 }
 
@@ -358,7 +391,7 @@ fn a_region_that_archives_again_goes_on_where_it_was() {
 /// Changes a bit in the progress of every journal.
 fn damage_progress(disk: &Fake, rng: &mut Rng) {
     let notes: Vec<PathBuf> =
-        disk.files().into_keys().filter(|path| path.starts_with("/data/archive")).collect();
+        disk.files().into_keys().filter(|path| path.parent() == Some(Path::new("/data/archive"))).collect();
     assert_eq!(notes.len(), 2);
     for path in notes {
         let mut bytes = disk.files().remove(&path).unwrap();

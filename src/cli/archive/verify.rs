@@ -2,18 +2,19 @@
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
 
-use crate::archive::chain::verify::{Proven, Report, verify};
-use crate::archive::disk::Os;
+use crate::archive::chain::verify::{Expected, Key, Problem, Proven, Report, verify};
 use crate::cli::logging::is_hidden;
 use crate::cli::{FAILED, Failure, USAGE};
 use crate::config::PublicKey;
 
+/// For the links of objects that a gateway is just putting there.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the progress is drawn anew.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
@@ -24,8 +25,11 @@ pub struct Args {
     #[arg(value_name = "URL")]
     pub archive: String,
     /// Public key of a gateway; several for several gateways, or after a change of keys
-    #[arg(long = "key", value_name = "FILE", required = true)]
-    pub keys: Vec<PathBuf>,
+    #[arg(long = "key", value_name = "[GATEWAY=]FILE", required = true)]
+    pub keys: Vec<String>,
+    /// The region whose archive it is
+    #[arg(long, value_name = "NAME")]
+    pub region: Option<String>,
     /// Hash of a link that must be there: what came up to it cannot have been cut off
     #[arg(long = "head", value_name = "HASH")]
     pub heads: Vec<String>,
@@ -44,8 +48,13 @@ hash is in the gateway's log, once an hour, and at /archive/heads of its admin
 listener: keep one elsewhere and give it as --head. Without it, what is printed
 as proven is proven, and whether more came after it is not.
 
+A key may sign for every gateway, or with GATEWAY= before it for that one. The
+region is taken from the first link; with --region another one's archive put
+there as a whole is named, too.
+
 A gateway may go on writing meanwhile. One that was killed may leave an object
-without a link, which counts as added until it runs again.
+without a link, which counts as added until it runs again. What lies in .tmp is
+nobody's record and not looked at.
 
 Exit codes:
   0  everything is as it was left
@@ -54,16 +63,19 @@ Exit codes:
 
 Examples:
   penstock archive verify file:///srv/archive/eu --key archive.pem.pub
-  penstock archive verify /mnt/copy --key old.pub --key new.pub --head 5c31...";
+  penstock archive verify /mnt/copy --key old.pub --key new.pub --head 5c31...
+  penstock archive verify s3://audit-eu/whatsapp --key edge-1=1.pub --key edge-2=2.pub";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let root = super::folder(&args.archive)?;
-    let keys = args.keys.iter().map(read_key).collect::<anyhow::Result<Vec<PublicKey>>>()?;
+    let shelf = super::shelf(&args.archive)?;
+    let keys = args.keys.iter().map(|key| read_key(key)).collect::<anyhow::Result<Vec<Key>>>()?;
     let heads = args.heads.iter().map(|head| read_head(head)).collect::<Result<Vec<String>, Failure>>()?;
     let mut bar = Bar::new();
-    let report = verify(&Os, &root, &keys, &heads, &mut |read, all| bar.draw(read, all));
+    let expected =
+        Expected { keys: &keys, heads: &heads, region: args.region.as_deref(), patience: PATIENCE };
+    let report = verify(&*shelf, &expected, &mut |read, all| bar.draw(read, all));
     bar.clear();
-    let report = report.with_context(|| format!("read {}", root.display()))?;
+    let report = report.with_context(|| format!("read {}", args.archive))?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{:#}", as_json(&report))?;
@@ -73,10 +85,17 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(if report.problems.is_empty() { 0 } else { FAILED })
 }
 
-fn read_key(path: &PathBuf) -> anyhow::Result<PublicKey> {
-    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    let told = |hint| Failure::new(USAGE, format!("{} is no public key. {hint}", path.display()));
-    Ok(PublicKey::from_pem(&text).map_err(told)?)
+/// A file, or a gateway and a file.
+fn read_key(key: &str) -> anyhow::Result<Key> {
+    let (gateway, path) = match key.split_once('=') {
+        Some((gateway, path)) if !gateway.contains('/') && !Path::new(key).exists() => {
+            (Some(gateway.to_owned()), path)
+        }
+        _ => (None, key),
+    };
+    let text = fs::read(path).with_context(|| format!("read {path}"))?;
+    let told = |hint| Failure::new(USAGE, format!("{path} is no public key. {hint}"));
+    Ok(Key { gateway, public: PublicKey::from_pem(&text).map_err(told)? })
 }
 
 fn read_head(text: &str) -> Result<String, Failure> {
@@ -97,7 +116,7 @@ fn as_json(report: &Report) -> serde_json::Value {
             "at": newest.map(|(_, at)| at),
         })
     };
-    let problem = |problem: &crate::archive::chain::verify::Problem| json!({ "kind": format!("{:?}", problem.kind).to_lowercase(), "place": problem.place, "what": problem.what });
+    let problem = |Problem { kind, place, what }: &Problem| json!({ "kind": format!("{kind:?}").to_lowercase(), "place": place, "what": what });
     json!({
         "chains": report.chains.iter().map(chain).collect::<Vec<_>>(),
         "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),

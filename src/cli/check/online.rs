@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::archive::disk::Os;
-use crate::archive::file;
+use crate::archive::folder::Folder;
+use crate::archive::store::Store as _;
 use crate::cli::FAILED;
 use crate::config::{Config, Region};
 
@@ -44,7 +45,7 @@ pub(super) fn try_archives(config: &Config) -> io::Result<u8> {
     for region in &config.regions {
         let Some(folder) = &region.archive else { continue };
         let (name, shown) = (&region.name, folder.display());
-        match file::probe(&Os, folder) {
+        match Folder::new(Os, folder.clone(), "check".to_owned()).check() {
             Ok(()) => writeln!(stdout(), "  online   archive {name}: {shown} takes files")?,
             Err(error) => {
                 code = FAILED;

@@ -1,5 +1,6 @@
 //! The start: recovery, segments to go on in, cores; as `store::open_store` and `shard` do it.
 
+use penstock::archive::shipper::dock;
 use penstock::dead::{self, Way};
 
 use super::*;
@@ -246,8 +247,18 @@ impl Life {
         }
         let archive = if plan.archives {
             let known = views.iter().map(|view| (view.id, Arc::clone(&view.archived)));
-            let cells = Arc::new(REGIONS.map(|_| ArchiveCells::default()).into());
-            Some(Rc::new(RefCell::new(Archiver::new(&disk, &plan.config, known, cells, || 0)?)))
+            let cells: Arc<Vec<ArchiveCells>> = Arc::new(REGIONS.map(|_| ArchiveCells::default()).into());
+            let (mut docks, mut shippers) = (Vec::new(), Vec::new());
+            for (at, region) in plan.config.regions.iter().enumerate() {
+                let Some(root) = region.archive.clone() else { continue };
+                let (dock, pier) = dock();
+                docks.push(Some(dock));
+                let store = Folder::new(disk.clone(), root, "sim".to_owned());
+                let cells = (Arc::clone(&cells), at);
+                shippers.push(Shipper::new(store, disk.clone(), None, pier, cells, region.name.clone()));
+            }
+            let archiver = Archiver::new(&disk, &plan.config, known, cells, docks)?;
+            Some(Rc::new(RefCell::new((archiver, shippers))))
         } else {
             None
         };

@@ -11,7 +11,8 @@ use serde::de::IgnoredAny;
 use super::super::super::read::contents;
 use super::super::link::{ObjectLink, hex};
 
-pub(super) struct Expected<'a> {
+/// What a link says of an object.
+pub(super) struct Claim<'a> {
     pub(super) gateway: &'a str,
     pub(super) region: Option<&'a str>,
     pub(super) object: &'a ObjectLink,
@@ -30,24 +31,27 @@ struct Record {
     body_base64: Option<String>,
 }
 
-impl Expected<'_> {
+impl Claim<'_> {
     /// Whether the object is called what this gateway would call it, and so lies within the archive.
     pub(super) fn is_named(&self) -> bool {
         let ObjectLink { name, journal, first_lsn, .. } = self.object;
+        let is_id = journal.len() == 32 && journal.bytes().all(|byte| byte.is_ascii_hexdigit());
         let file = format!("{}-{journal}-{first_lsn}.jsonl.zst", self.gateway);
-        let (Some(day), Some(hour)) = (name.get(..13), name.get(13..21)) else { return false };
-        day.starts_with("dt=")
-            && hour.starts_with("/hour=")
-            && !name.contains("..")
-            && name.get(21..) == Some(&format!("/{file}"))
+        let Some((hour, named)) = name.split_at_checked("dt=2026-09-14/hour=12".len()) else { return false };
+        let pattern = b"dt=0000-00-00/hour=00";
+        let is_like =
+            |(byte, like): (u8, &u8)| if *like == b'0' { byte.is_ascii_digit() } else { byte == *like };
+        is_id && hour.bytes().zip(pattern).all(is_like) && named.strip_prefix('/') == Some(&file)
     }
 
     /// `Err`: what is different.
     pub(super) fn compare(&self, object: impl Read) -> Result<(), String> {
         let link = self.object;
-        let found = contents(&link.journal, object, |record| self.record(record))
-            .map_err(|fault| fault.to_string())?;
+        let found =
+            contents(&link.journal, object, (link.bytes, link.raw_bytes), |record| self.record(record))
+                .map_err(|fault| fault.to_string())?;
         let now = ObjectLink::new(link.name.clone(), link.journal.clone(), &found);
+        let now = ObjectLink { index: link.index.clone(), ..now };
         if now == *link {
             return Ok(());
         }

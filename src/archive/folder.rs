@@ -1,0 +1,238 @@
+//! An archive that is a folder.
+//!
+//! ```text
+//! <archive>/.tmp/<gateway>-<journal>         being written
+//! <archive>/<name>                           complete and durable
+//! <archive>/<name>.aside-<n>                 what somebody else had put there
+//! ```
+//!
+//! A file has its name only once all its bytes are durable, and the name is durable before anybody is told. The folder
+//! itself must exist: a disk that is not mounted must not be taken for an empty archive.
+//!
+//! What is found under a name is never believed: either it is what was to be put there, byte for byte, or it is put aside.
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
+
+use super::chain;
+use super::disk::{Disk, is_no_file, is_nothing};
+use super::note::Stage;
+use super::shelf::{Entry, Shelf};
+use super::store::{Body, Store, StoreFault};
+use crate::fault;
+
+const UNFINISHED: &str = ".tmp";
+/// Bytes copied at a time.
+const CHUNK: usize = 256 << 10;
+/// Folders whose names are known to be durable: a few hours of them.
+const ROOTED_MAX: usize = 16;
+
+/// The archive of one region.
+#[derive(Debug)]
+pub struct Folder<D> {
+    disk: D,
+    root: PathBuf,
+    /// Below [`UNFINISHED`]: no other gateway writes to it.
+    own: String,
+    rooted: HashSet<PathBuf>,
+}
+
+impl<D: Disk> Folder<D> {
+    /// `own`: a name that no other gateway's is.
+    pub fn new(disk: D, root: PathBuf, own: String) -> Self {
+        Self { disk, root, own, rooted: HashSet::new() }
+    }
+
+    fn write(&mut self, name: &str, body: &Body<'_>) -> io::Result<()> {
+        let path = self.root.join(name);
+        let folder = path.parent().unwrap_or(&self.root).to_owned();
+        if self.disk.exists(&path)? && !fault::planted("object-written-twice") {
+            if self.is_same(&path, body)? {
+                return self.root(&folder);
+            }
+            self.put_aside(&path)?;
+        }
+        self.make_folders(&folder)?;
+        let is_link = name.starts_with(chain::FOLDER);
+        let unfinished = self.unfinished();
+        let mut file = self.disk.create(&unfinished)?;
+        match body {
+            Body::Bytes(bytes) => self.disk.append(&mut file, bytes)?,
+            Body::File { path, .. } => {
+                let mut from = self.disk.read(path, 0)?;
+                let mut chunk = vec![0; CHUNK];
+                loop {
+                    match from.read(&mut chunk)? {
+                        0 => break,
+                        read => self.disk.append(&mut file, &chunk[..read])?,
+                    }
+                }
+            }
+        }
+        passed(is_link, Stage::Written);
+        let unsynced = match is_link {
+            true => fault::planted("link-not-synced"),
+            false => fault::planted("object-not-synced"),
+        };
+        if !unsynced {
+            self.disk.sync(&file)?;
+        }
+        passed(is_link, Stage::Synced);
+        self.disk.rename(&unfinished, &path)?;
+        passed(is_link, Stage::Renamed);
+        let unsynced = match is_link {
+            true => fault::planted("link-name-not-synced"),
+            false => fault::planted("object-name-not-synced"),
+        };
+        if !unsynced {
+            self.root(&folder)?;
+        }
+        passed(is_link, Stage::Durable);
+        Ok(())
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.root.join(UNFINISHED).join(&self.own)
+    }
+
+    /// Whether those bytes are there.
+    fn is_same(&self, path: &Path, body: &Body<'_>) -> io::Result<bool> {
+        let (bytes, sha256) = match body {
+            Body::Bytes(bytes) => (bytes.len() as u64, digest(&SHA256, bytes).as_ref().to_vec()),
+            Body::File { bytes, sha256, .. } => (*bytes, sha256.to_vec()),
+        };
+        match self.digest(path, bytes) {
+            Ok(found) => Ok(found.as_ref() == sha256),
+            // Its own files this gateway can read.
+            Err(error) if is_no_file(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// SHA-256 of a file, as far as one of `bytes` bytes can have it.
+    fn digest(&self, path: &Path, bytes: u64) -> io::Result<Digest> {
+        let mut file = self.disk.read(path, 0)?.take(bytes + 1);
+        let (mut context, mut chunk) = (Context::new(&SHA256), vec![0; CHUNK]);
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(context.finish()),
+                read => context.update(&chunk[..read]),
+            }
+        }
+    }
+
+    /// Somebody put other bytes under a name of this gateway's: they stay, beside it.
+    fn put_aside(&self, path: &Path) -> io::Result<()> {
+        for number in 1..=u32::MAX {
+            let aside = path.with_added_extension(format!("aside-{number}"));
+            if !self.disk.exists(&aside)? {
+                self.disk.rename(path, &aside)?;
+                tracing::error!(
+                    file = %path.display(), aside = %aside.display(),
+                    "somebody else's file lay under a name of this gateway's; it was put aside: find out who writes \
+                     there, and whether another gateway has this gateway.id"
+                );
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the folders down to `folder`.
+    fn make_folders(&self, folder: &Path) -> io::Result<()> {
+        if self.rooted.contains(folder) {
+            return Ok(());
+        }
+        let below: Vec<&Path> = folder.ancestors().take_while(|path| *path != self.root).collect();
+        below.into_iter().rev().try_for_each(|path| self.disk.make_dir(path))
+    }
+
+    /// Makes the names in a folder durable, and those of its own folders, which may have been made for it.
+    fn root(&mut self, folder: &Path) -> io::Result<()> {
+        self.disk.sync_dir(folder)?;
+        if self.rooted.contains(folder) {
+            return Ok(());
+        }
+        for above in folder.ancestors().skip(1).take_while(|path| path.starts_with(&self.root)) {
+            self.disk.sync_dir(above)?;
+        }
+        if self.rooted.len() >= ROOTED_MAX {
+            self.rooted.clear();
+        }
+        self.rooted.insert(folder.to_owned());
+        Ok(())
+    }
+}
+
+impl<D: Disk> Store for Folder<D> {
+    /// Makes a file where unfinished ones are and removes it again.
+    fn check(&mut self) -> Result<(), StoreFault> {
+        let folder = self.root.join(UNFINISHED);
+        self.disk.make_dir(&folder)?;
+        let path = self.unfinished();
+        let mut file = self.disk.create(&path)?;
+        let written = self.disk.append(&mut file, b"check\n").and_then(|()| self.disk.sync(&file));
+        self.disk.remove(&path).and(written)?;
+        Ok(())
+    }
+
+    fn put(&mut self, name: &str, body: &Body<'_>) -> Result<(), StoreFault> {
+        self.write(name, body).inspect_err(|_| {
+            // It may be another disk that is mounted there next.
+            self.rooted.clear();
+        })?;
+        Ok(())
+    }
+}
+
+impl<D: Disk> Shelf for Folder<D> {
+    fn names(&self, below: &str) -> io::Result<Vec<Entry>> {
+        match self.disk.list(&self.root.join(below)) {
+            Ok(mut names) => {
+                names.sort_unstable();
+                Ok(names)
+            }
+            // The root itself must be there.
+            Err(error) if is_nothing(&error) && !below.is_empty() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
+        self.from(name, 0)
+    }
+
+    fn read_at(&self, name: &str, offset: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.from(name, offset)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(len).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+}
+
+impl<D: Disk> Folder<D> {
+    fn from(&self, name: &str, offset: u64) -> io::Result<Option<Box<dyn Read>>> {
+        match self.disk.read(&self.root.join(name), offset) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if is_nothing(&error) || is_no_file(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A step of putting a link or something else, for faults to be placed.
+fn passed(is_link: bool, stage: Stage) {
+    match (is_link, stage) {
+        (true, Stage::Written) => fault::point("link-written"),
+        (true, Stage::Synced) => fault::point("link-synced"),
+        (true, Stage::Renamed) => fault::point("link-renamed"),
+        (true, Stage::Durable) => fault::point("link-durable"),
+        (false, Stage::Written) => fault::point("object-copied"),
+        (false, Stage::Synced) => fault::point("object-copy-synced"),
+        (false, Stage::Renamed) => fault::point("object-renamed"),
+        (false, Stage::Durable) => fault::point("object-closed"),
+    }
+}

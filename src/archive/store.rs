@@ -1,0 +1,90 @@
+//! Where a region's archive rests: a folder or a bucket, and what can be wrong with it.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::metrics::archive::REASONS;
+
+/// Where a region's archive rests. Calls block until it is so or cannot be: for a shipper's own thread.
+pub trait Store {
+    /// Whether it can give what is configured: it exists, can be written, is versioned and locked as asked. At start and
+    /// once an hour.
+    fn check(&mut self) -> Result<(), StoreFault>;
+    /// Puts something under a name. Once this returns it is there, durable and verified, and the same bytes under that
+    /// name are no fault. Other bytes there: what was there stays beside it or below it, and where that cannot be,
+    /// nothing is overwritten ([`Reason::Taken`]).
+    fn put(&mut self, name: &str, body: &Body<'_>) -> Result<(), StoreFault>;
+}
+
+/// What is put into a store.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    Bytes(&'a [u8]),
+    /// A complete local file that nobody changes; its length and SHA-256.
+    File {
+        path: &'a Path,
+        bytes: u64,
+        sha256: [u8; 32],
+    },
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct StoreFault {
+    pub reason: Reason,
+    pub what: String,
+}
+
+/// What a person would look at first, in the order of [`REASONS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Credentials: missing, wrong, expired, or without the right.
+    Denied,
+    Throttled,
+    Unreachable,
+    Timeout,
+    /// There is no such folder or bucket.
+    Missing,
+    /// Versioning, lock, retention or region are not as configured.
+    Unlocked,
+    /// Somebody else's bytes lie under the name.
+    Taken,
+    Full,
+    Other,
+}
+
+impl Reason {
+    /// As metrics call it.
+    pub fn name(self) -> &'static str {
+        REASONS[self as usize]
+    }
+}
+
+const _: () = assert!(Reason::Other as usize + 1 == REASONS.len());
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl StoreFault {
+    pub fn new(reason: Reason, what: impl Into<String>) -> Self {
+        Self { reason, what: what.into() }
+    }
+}
+
+impl From<io::Error> for StoreFault {
+    fn from(error: io::Error) -> Self {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Reason::Denied,
+            io::ErrorKind::NotFound => Reason::Missing,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Reason::Full,
+            io::ErrorKind::TimedOut => Reason::Timeout,
+            _ => Reason::Other,
+        };
+        Self::new(reason, error.to_string())
+    }
+}

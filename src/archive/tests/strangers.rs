@@ -1,0 +1,139 @@
+//! Somebody else can write to the archive, or the machine's own disk lies: nothing that is found is believed.
+
+use std::path::{Path, PathBuf};
+
+use super::super::chain::verify::Kind;
+use super::super::disk::Disk;
+use super::super::folder::Folder;
+use super::super::shelf::Shelf as _;
+use super::super::store::{Body, Store as _};
+use super::fake::{Crash, Fake};
+use super::power::{IDS, World, disk, nothing};
+use crate::journal::Position;
+use crate::journal::store::hex;
+use crate::parse::tests::Rng;
+use crate::stamp::Hour;
+
+fn put(disk: &Fake, path: &Path, bytes: &[u8]) {
+    for folder in
+        path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev().filter(|path| path.parent().is_some())
+    {
+        disk.make_dir(folder).unwrap();
+    }
+    let mut file = disk.create(path).unwrap();
+    disk.append(&mut file, bytes).unwrap();
+}
+
+/// An object under every name that may come, which says that it has all there will ever be.
+fn lie(disk: &Fake) -> Vec<PathBuf> {
+    let mut made = Vec::new();
+    for (region, journal, lsn) in ["us", "in"]
+        .into_iter()
+        .flat_map(|r| IDS.iter().flat_map(move |j| (0..120).map(move |lsn| (r, j, lsn))))
+    {
+        for hour in 0..6 {
+            let [day, hour] = Hour::of(super::NOON_NS / 1_000_000 + hour * 3_600_000).folders();
+            let name = format!("/{region}/{day}/{hour}/edge-{}-{lsn}.jsonl.zst", hex(journal));
+            let record = format!(
+                "{{\"id\":\"{}-{}\"}}\n",
+                hex(journal),
+                if lsn % 2 == 0 { u64::MAX } else { lsn + 500 }
+            );
+            let bytes = match lsn % 3 {
+                0 => b"no object at all".to_vec(),
+                _ => zstd::encode_all(record.as_bytes(), 1).unwrap(),
+            };
+            put(disk, Path::new(&name), &bytes);
+            made.push(name.into());
+        }
+    }
+    made
+}
+
+#[test]
+fn what_lies_under_the_name_of_an_object_is_not_believed_and_nothing_is_lost() {
+    let mut rng = Rng::from_env();
+    for signed in [false, true] {
+        let world = World::new(&mut rng, 24);
+        let world = if signed { world.signed() } else { world };
+        let found = disk();
+        let lies = lie(&found);
+        let before = found.files();
+        world.run(&found, &mut rng, &mut nothing());
+        let aside = found.files().keys().filter(|path| path.to_string_lossy().contains(".aside-1")).count();
+        assert!(aside > 3, "{aside} put aside");
+        for region in ["us", "in"] {
+            let problems = world.verify(&found, region);
+            assert!(problems.iter().all(|problem| problem.kind == Kind::Added), "{region}: {problems:#?}");
+        }
+        // Without what the stranger left, all is as it was to be.
+        for path in found.files().into_keys().filter(|path| path.to_string_lossy().contains(".aside-")) {
+            found.remove(&path).unwrap();
+        }
+        for path in lies {
+            if found.files().get(&path) == before.get(&path) {
+                found.remove(&path).unwrap();
+            }
+        }
+        world.assert_done(&found);
+    }
+}
+
+#[test]
+fn a_spooled_object_that_its_disk_lost_is_made_anew() {
+    let mut rng = Rng::from_env();
+    for _ in 0..20 {
+        let world = World::new(&mut rng, 24).signed();
+        let (found, mut gone) = (disk(), nothing());
+        // Where objects wait for an archive that is not there.
+        found.remove(Path::new("/us")).unwrap();
+        world.run(&found, &mut rng, &mut gone);
+        let spooled: Vec<PathBuf> =
+            found.files().into_keys().filter(|path| path.starts_with("/data/archive/spool/us")).collect();
+        assert!(spooled.len() > 1, "{spooled:?}");
+        for path in &spooled {
+            match rng.below(3) {
+                0 => found.remove(path).unwrap(),
+                1 => put(&found, path, b"other bytes"),
+                _ => {}
+            }
+        }
+        let found = found.after(Crash::Process, &mut rng);
+        found.make_dir(Path::new("/us")).unwrap();
+        world.run(&found, &mut rng, &mut gone);
+        world.assert_done(&found);
+    }
+}
+
+#[test]
+fn objects_wait_on_this_machine_only_so_many_and_the_journal_has_the_rest() {
+    let mut rng = Rng::from_env();
+    let world = World::new(&mut rng, 60);
+    let (found, mut gone) = (disk(), nothing());
+    found.remove(Path::new("/us")).unwrap();
+    world.run(&found, &mut rng, &mut gone);
+    let spooled = found.files().into_keys().filter(|path| path.starts_with("/data/archive/spool/us")).count();
+    // Each with its ticket, of two journals, and what a frame brings on top.
+    assert!((4..=2 * 2 * 8).contains(&spooled), "{spooled}");
+    assert!(gone.iter().all(|gone| *gone < Position::new(5, 0)), "{gone:?}");
+    found.make_dir(Path::new("/us")).unwrap();
+    world.run(&found, &mut rng, &mut gone);
+    world.assert_done(&found);
+}
+
+#[test]
+fn a_folder_that_is_there_twice_has_the_same_bytes_once() {
+    let disk = disk();
+    let mut store = Folder::new(disk.clone(), "/us".into(), "own".to_owned());
+    store.check().unwrap();
+    for _ in 0..2 {
+        store.put("dt=1/hour=2/x", &Body::Bytes(b"bytes")).unwrap();
+    }
+    store.put("dt=1/hour=2/x", &Body::Bytes(b"others")).unwrap();
+    store.put("dt=1/hour=2/x", &Body::Bytes(b"third")).unwrap();
+    let names: Vec<String> =
+        store.names("dt=1/hour=2").unwrap().into_iter().map(|entry| entry.name).collect();
+    assert_eq!(names, ["x", "x.aside-1", "x.aside-2"]);
+    assert_eq!(store.read_at("dt=1/hour=2/x", 2, 2).unwrap().unwrap(), b"ir");
+    assert!(store.read_at("dt=1/hour=2/y", 0, 2).unwrap().is_none());
+}
