@@ -117,9 +117,9 @@ impl<D: Disk + Clone> Archiver<D> {
         };
         let mut journals: Vec<(String, Arc<Archived>, Vec<Row>)> = journals.map(load).collect();
         let open = |(region, dock): (&config::Region, Option<Dock>)| {
-            let (root, dock) = (region.archive.as_ref()?, dock?);
+            let (place, dock) = (region.archive.as_ref()?, dock?);
             let linked = match config.archive.signing_key {
-                Some(_) => chain::linked(disk, data_dir, &region.name, &root.display().to_string()),
+                Some(_) => chain::linked(disk, data_dir, &region.name, &place.to_string()),
                 None => BTreeMap::new(),
             };
             let mut noted = BTreeMap::new();

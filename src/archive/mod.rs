@@ -7,7 +7,7 @@
 //! record    an entry as a line of JSON        pack  lines to frames to objects, when one closes
 //! spool     closed objects on this machine    progress  how far it got, over restarts
 //! shipper   one region's thread: from the spool into the archive, each with its link
-//! store     what an archive must do           folder  one that is a folder
+//! store     what an archive must do           folder, bucket  one that is a folder, or in an object store
 //! chain     each object has a signed link     shelf, read  an archive to read from; what is in a closed object
 //! note      a fact that outlives the process  unarchived  webhooks that end it whenever a record is made of them
 //! ```
@@ -33,6 +33,7 @@
 //! the default region from then on.
 
 pub mod archiver;
+pub mod bucket;
 pub mod chain;
 pub mod disk;
 pub mod folder;

@@ -1,16 +1,20 @@
 //! The archiver's thread: reads the journals as far as they are durable, in turns, and stops in time. And the threads of
 //! the shippers, one for each region that archives.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::archiver::{Archiver, Read};
+use super::bucket::{Bucket, Driver, Options};
 use super::chain::{Chain, Signer};
 use super::disk::Os;
 use super::folder::Folder;
+use super::shelf::Shelf;
 use super::shipper::{Dock, Shipper, dock};
-use crate::config::{Config, Region};
+use super::store::Store;
+use crate::config::{ArchivePlace, Config, Region};
 use crate::handling::Watch;
 use crate::journal::Position;
 use crate::journal::buffer::BufferPool;
@@ -64,7 +68,7 @@ fn unix_ms() -> u64 {
 
 /// Runs until `stopping` says so; then reads what is durable, closes every object, waits for the archives to take them,
 /// and returns, within about two seconds. What is left then is archived after the next start.
-pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<()> {
+pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
     let Setup { config, journals, cells, watch } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
     let own = journals.first().map(|view| hex(&view.id)).unwrap_or_default();
@@ -73,7 +77,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
     archiver.watch = watch;
     // Frames are read and packed one after the other.
     let pool = BufferPool::new(1, Arc::default());
-    let mut shelves: Vec<Shelf> = journals.into_iter().map(|view| Shelf::new(view, &pool)).collect();
+    let mut desks: Vec<Desk> = journals.into_iter().map(|view| Desk::new(view, &pool)).collect();
     let start = Instant::now();
     let now_ms = || start.elapsed().as_millis() as u64;
     let mut finish_by = None;
@@ -82,10 +86,10 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
             finish_by = Some(Instant::now() + FINISH);
         }
         let mut read = false;
-        for (journal, shelf) in shelves.iter_mut().enumerate() {
-            read |= shelf.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
+        for (journal, desk) in desks.iter_mut().enumerate() {
+            read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
         }
-        let ends: Vec<Position> = shelves.iter().map(|shelf| shelf.end).collect();
+        let ends: Vec<Position> = desks.iter().map(|desk| desk.end).collect();
         if finish_by.is_some_and(|end| !read || Instant::now() > end) {
             archiver.finish(&ends, now_ms());
             let ship_by = Instant::now() + SHIP;
@@ -104,26 +108,43 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> std::io::Result<(
 }
 
 /// Starts the shippers. `own`: the id of a journal of this process, which no other has.
-fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> std::io::Result<Vec<Option<Dock>>> {
+fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Result<Vec<Option<Dock>>> {
+    let is_bucket = |region: &Region| matches!(region.archive, Some(ArchivePlace::Bucket(_)));
+    let driver = config.regions.iter().any(is_bucket).then(Driver::start).transpose()?;
     let start = |(at, region): (usize, &Region)| {
-        let Some(root) = region.archive.clone() else { return Ok(None) };
+        let Some(place) = &region.archive else { return Ok(None) };
         let chain = config.archive.signing_key.clone().map(|key| {
             let (gateway, region) = (config.gateway.id.clone(), region.name.clone());
-            let signer = Signer { key, gateway, region, place: root.display().to_string(), clock: unix_ms };
+            let signer = Signer { key, gateway, region, place: place.to_string(), clock: unix_ms };
             Chain::new(Os, &config.gateway.data_dir, signer)
         });
         let (dock, pier) = dock();
-        let store = Folder::new(Os, root, format!("{}-{own}", config.gateway.id));
-        let shipper = Shipper::new(store, Os, chain, pier, (Arc::clone(cells), at), region.name.clone());
-        let thread = std::thread::Builder::new().name(format!("ship-{}", region.name)).stack_size(STACK);
-        // It ends when the archiver has, or with the process.
-        thread.spawn(move || shipper.run()).map(|_| Some(dock))
+        let cells = (Arc::clone(cells), at);
+        match (place, &driver) {
+            (ArchivePlace::Bucket(place), Some(driver)) => {
+                let store =
+                    Bucket::open(place, Options::of(&config.archive), driver).map_err(io::Error::other)?;
+                spawn(&region.name, Shipper::new(store, Os, chain, pier, cells, region.name.clone()))?;
+            }
+            (ArchivePlace::Folder(root), _) => {
+                let store = Folder::new(Os, root.clone(), format!("{}-{own}", config.gateway.id));
+                spawn(&region.name, Shipper::new(store, Os, chain, pier, cells, region.name.clone()))?;
+            }
+            (ArchivePlace::Bucket(_), None) => return Ok(None),
+        }
+        Ok(Some(dock))
     };
     config.regions.iter().enumerate().map(start).collect()
 }
 
+/// It ends when the archiver has, or with the process.
+fn spawn<S: Store + Shelf + Send + 'static>(region: &str, shipper: Shipper<S, Os>) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("ship-{region}")).stack_size(STACK);
+    thread.spawn(move || shipper.run()).map(|_| ())
+}
+
 /// One journal and its reader.
-struct Shelf {
+struct Desk {
     view: JournalView,
     reader: JournalReader,
     dir: PathBuf,
@@ -136,7 +157,7 @@ struct Shelf {
     again: Option<Instant>,
 }
 
-impl Shelf {
+impl Desk {
     fn new(view: JournalView, pool: &BufferPool) -> Self {
         let reader = JournalReader::new(&view, pool.clone());
         let (dir, end) = (view.dir.clone(), view.end);

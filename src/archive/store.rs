@@ -30,17 +30,18 @@ pub enum Body<'a> {
 }
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct StoreFault {
     pub reason: Reason,
+    /// For people; without secrets.
     pub what: String,
 }
 
 /// What a person would look at first, in the order of [`REASONS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Credentials: missing, wrong, expired, or without the right.
+    /// Credentials, rights or the clock.
     Denied,
     Throttled,
     Unreachable,
@@ -59,6 +60,28 @@ impl Reason {
     /// As metrics call it.
     pub fn name(self) -> &'static str {
         REASONS[self as usize]
+    }
+
+    /// What an operator can do about it.
+    pub fn todo(self) -> &'static str {
+        match self {
+            Self::Denied => "Correct the keys, the rights they give on this bucket, or this machine's clock.",
+            Self::Throttled => "Wait, or raise what the store allows.",
+            Self::Unreachable => {
+                "Correct archive_store.endpoint, the name server, the firewall or the certificates, or start the store."
+            }
+            Self::Timeout => "Look at the store and the network to it: no answer came in time.",
+            Self::Missing => "Make the bucket, or correct its name or archive_store.",
+            Self::Unlocked => {
+                "Make a bucket with versioning and Object Lock in the configured region, or correct archive.lock or \
+                 archive_store.region."
+            }
+            Self::Taken => {
+                "Find out who wrote there: the archive's place must be this region's and this gateway's alone."
+            }
+            Self::Full => "Make room in the store, or raise the quota.",
+            Self::Other => "See what was found; the store's own log may tell more.",
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, USAGE};
+use super::{Failure, IO, USAGE};
+use crate::archive::bucket::{Bucket, Driver, Options};
 use crate::archive::disk::Os;
 use crate::archive::folder::Folder;
 use crate::archive::shelf::Shelf;
+use crate::config::{BucketPlace, StoreKind};
 
 pub mod cat;
 pub mod keygen;
@@ -31,6 +33,14 @@ pub fn run(command: &Command) -> anyhow::Result<u8> {
 
 /// An archive to read from, as a configuration writes it or as a path.
 fn shelf(text: &str) -> Result<Box<dyn Shelf>, Failure> {
+    let is_bucket = StoreKind::ALL.iter().any(|kind| text.starts_with(&format!("{}://", kind.scheme())));
+    if is_bucket {
+        let told = |what: String| Failure::new(USAGE, format!("the archive is {text:?}. {what}"));
+        let place = BucketPlace::parse(text).map_err(told)?;
+        let driver = Driver::start().map_err(|error| Failure::new(IO, error.to_string()))?;
+        let bucket = Bucket::open(&place, Options::to_read(), &driver);
+        return Ok(Box::new(bucket.map_err(|fault| Failure::new(IO, fault.to_string()))?));
+    }
     Ok(Box::new(Folder::new(Os, folder(text)?, String::new())))
 }
 

@@ -109,8 +109,8 @@ impl fmt::Display for Summary<'_> {
             return writeln!(f, "  archive  none");
         }
         for region in &config.regions {
-            let folder = region.archive.as_ref().map(|folder| format!("file://{}", folder.display()));
-            writeln!(f, "  archive  {}: {}", region.name, folder.as_deref().unwrap_or("none"))?;
+            let place = region.archive.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+            writeln!(f, "  archive  {}: {place}", region.name)?;
         }
         if let Some(key) = &config.archive.signing_key {
             writeln!(f, "  chain    signed with key {}", key.public().id())?;

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bucket;
 use super::resolve::secret;
 use super::section::{Section, string};
-use super::{Archive, Host, Mixed, SigningKey};
+use super::{Archive, ArchivePlace, Host, Lock, LockMode, Mixed, SigningKey};
 
 const FILE: &str = "file://";
-/// Object stores that will be known.
-const STORES: [&str; 3] = ["s3://", "gs://", "az://"];
 
 /// Smaller objects only cost more files.
 const ROLL_BYTES: (u64, u64) = (4 << 10, 64 << 30);
@@ -17,22 +16,47 @@ const ROLL_BYTES: (u64, u64) = (4 << 10, 64 << 30);
 const ROLL_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 /// What zstd offers without its settings for long distances.
 const LEVELS: (usize, usize) = (1, 19);
+/// From the smallest part that object stores take to the most that one should have in memory several times.
+const PART: (u64, u64) = (5 << 20, 512 << 20);
+/// A century.
+const LOCK_DAYS: usize = 36_500;
 
-/// `region.archive`.
-pub(super) fn place(section: &Section<'_>) -> Option<PathBuf> {
-    let expected = "\"\" for no archive, or a folder such as \"file:///srv/archive/eu\"";
-    section.read("archive", expected, |value| match string(value)?.as_str() {
+/// `region.archive`, with `[region.archive_store]` if it is a bucket.
+pub(super) fn place(section: &Section<'_>, host: &Host) -> Option<ArchivePlace> {
+    let expected = "\"\" for no archive, a folder such as \"file:///srv/archive/eu\", or a bucket such as \
+                    \"s3://audit-eu/whatsapp\"";
+    let place = section.read("archive", expected, |value| match string(value)?.as_str() {
         "" => Ok(None),
-        text => folder(text).map(Some),
-    })
+        text => match bucket::parse(text) {
+            Some(bucket) => bucket.map(|place| Some(ArchivePlace::Bucket(place))),
+            None => folder(text).map(|folder| Some(ArchivePlace::Folder(folder))),
+        },
+    });
+    match place {
+        Some(ArchivePlace::Bucket(mut place)) => {
+            place.access = bucket::access(&section.section("archive_store"), place.kind, host);
+            Some(ArchivePlace::Bucket(place))
+        }
+        other => {
+            if section.has("archive_store") {
+                section.problem(
+                    "archive_store",
+                    "nothing where region.archive names no bucket",
+                    "Take it out, or name a bucket in region.archive, such as \"s3://audit-eu/whatsapp\".",
+                );
+            }
+            other
+        }
+    }
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {
-    if let Some(store) = STORES.iter().find(|store| text.starts_with(**store)) {
-        return Err(format!("Name a folder for now: archives in {store} are not built yet."));
-    }
     let Some(path) = text.strip_prefix(FILE) else {
-        return Err("Write file:// and an absolute path, such as \"file:///srv/archive/eu\".".to_owned());
+        return Err(
+            "Write file:// and an absolute path, such as \"file:///srv/archive/eu\", or a bucket in \
+                    s3://, gs:// or az://."
+                .to_owned(),
+        );
     };
     if !path.starts_with('/') {
         return Err(format!("Write an absolute path, with three slashes: \"file:///{path}\"."));
@@ -55,15 +79,18 @@ fn folder(text: &str) -> Result<PathBuf, String> {
 
 /// `[archive]`.
 pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
-    section.only_default("part", "an archive elsewhere than in a folder is");
     section.only_default("mask", "masking is");
     section.only_default("mask_key", "masking is");
-    let lock = section.section("lock");
-    ["mode", "days"].iter().for_each(|key| lock.only_default(key, "Object Lock is"));
     let hint = "Keep \"256MiB\" unless whatever reads the archive wants other sizes.";
     Archive {
         roll_bytes: section.size("roll_bytes", ROLL_BYTES.0, ROLL_BYTES.1, hint),
         roll_after: section.duration("roll_after", ROLL_AFTER.0, ROLL_AFTER.1),
+        part: section.size(
+            "part",
+            PART.0,
+            PART.1,
+            "Keep \"8MiB\": a few parts of each region are in memory.",
+        ),
         level: section.count("level", LEVELS.0, LEVELS.1) as i32,
         mixed: section.choice("mixed", &[("split", Mixed::Split), ("whole", Mixed::Whole)]),
         signing_key: section.read("signing_key", "a secret that can be read", |value| {
@@ -73,5 +100,27 @@ pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
                 text => SigningKey::from_pem(secret(section, "signing_key", text, host)?.expose()).map(Some),
             }
         }),
+        lock: lock(&section.section("lock")),
+    }
+}
+
+/// `[archive.lock]`.
+fn lock(section: &Section<'_>) -> Option<Lock> {
+    let modes =
+        [("", None), ("governance", Some(LockMode::Governance)), ("compliance", Some(LockMode::Compliance))];
+    let mode = section.choice("mode", &modes);
+    let days = section.count("days", 0, LOCK_DAYS) as u32;
+    match mode {
+        None if days > 0 => {
+            let expected = "\"governance\" or \"compliance\" where archive.lock.days is set";
+            section.problem("mode", expected, "Choose one, or set archive.lock.days = 0 for no lock.");
+            None
+        }
+        Some(_) if days == 0 => {
+            let hint = "Say for how many days each object is to be kept, or set archive.lock.mode = \"\".";
+            section.problem("days", "at least 1 where archive.lock.mode is set", hint);
+            None
+        }
+        mode => mode.map(|mode| Lock { mode, days }),
     }
 }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::problem::Report;
-use super::{Config, Endpoint, Listen, Region, Source, SourceKind};
+use super::{ArchivePlace, Config, Endpoint, Listen, Region, Source, SourceKind, StoreKind};
 use crate::parse::phone;
 use crate::route::countries;
 
@@ -21,6 +21,8 @@ const BODIES_PER_SEGMENT: u64 = 4;
 const BODY_MAX: usize = 8 << 20;
 /// The least with which one thread can remember events.
 const DEDUPE_CORE: u64 = 1 << 20;
+/// Object stores take 10,000; the records at which an object is closed may need a few more than were planned.
+const PARTS_MAX: u64 = 9_900;
 /// Largest webhook that Meta sends.
 const META_BODY: usize = 3_000_000;
 
@@ -35,6 +37,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     peers(&config.listen, report);
     addresses(config, report);
     archives(config, report);
+    buckets(config, report);
 }
 
 fn number_of(what: &str, count: usize, report: &Report) {
@@ -98,8 +101,14 @@ fn regions(regions: &[Region], report: &Report) {
     });
     unique("a name", names, report);
     let archives = regions.iter().enumerate().filter_map(|(index, region)| {
-        let folder = region.archive.as_ref()?.display().to_string();
-        Some(Claim { key: key_of(index, region, "archive"), found: folder.clone(), identity: folder })
+        let place = region.archive.as_ref()?;
+        // Buckets of different stores may have one name.
+        let store = match place {
+            ArchivePlace::Bucket(bucket) => bucket.access.endpoint.as_deref().unwrap_or_default(),
+            ArchivePlace::Folder(_) => "",
+        };
+        let identity = format!("{place} {store}");
+        Some(Claim { key: key_of(index, region, "archive"), found: place.to_string(), identity })
     });
     unique("an archive", archives, report);
     let claims = |key: &'static str, of: fn(&Region) -> &Vec<String>, identity: fn(&str) -> String| {
@@ -222,7 +231,7 @@ fn memory(config: &Config, report: &Report) {
 /// What is kept for audits must not lie among files that the gateway makes and removes.
 fn archives(config: &Config, report: &Report) {
     for (index, region) in config.regions.iter().enumerate() {
-        if let Some(folder) = &region.archive
+        if let Some(ArchivePlace::Folder(folder)) = &region.archive
             && folder.starts_with(&config.gateway.data_dir)
         {
             report.problem(
@@ -232,6 +241,36 @@ fn archives(config: &Config, report: &Report) {
                 "Choose another folder, best on another disk: what is in the data folder is the gateway's own.",
             );
         }
+    }
+}
+
+/// What object stores can and cannot do.
+fn buckets(config: &Config, report: &Report) {
+    let archive = &config.archive;
+    let place = |region: &Region| match &region.archive {
+        Some(ArchivePlace::Bucket(place)) => Some(place.kind),
+        _ => None,
+    };
+    for (index, region) in config.regions.iter().enumerate() {
+        let Some(whole) = &region.archive else { continue };
+        if archive.lock.is_some() && place(region) != Some(StoreKind::S3) {
+            report.problem(
+                key_of(index, region, "archive"),
+                whole.to_string(),
+                "an archive in s3://, the only kind that archive.lock can lock",
+                "Archive this region in s3:// too, or set archive.lock.mode = \"\" and lock the storage by its own means.",
+            );
+        }
+    }
+    if config.regions.iter().any(|region| place(region).is_some())
+        && archive.roll_bytes > archive.part * PARTS_MAX
+    {
+        report.problem(
+            "archive.part",
+            format!("{} bytes", archive.part),
+            format!("at least archive.roll_bytes ({} bytes) / {PARTS_MAX}", archive.roll_bytes),
+            "Raise it, or lower the other: object stores take so many parts of an object and no more.",
+        );
     }
 }
 

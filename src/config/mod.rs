@@ -3,13 +3,14 @@
 //! `config/penstock.toml` shows every key and is compiled in as the defaults. `section` reads the
 //! operator's file over it (unknown keys refused), `resolve` turns it into [`Config`], `cross`
 //! checks what settings mean together; every problem is reported at once (`problem`). `value`,
-//! `endpoint` and `cores` hold what a single value means. Imports nothing of ours but `route`'s
+//! `endpoint`, `bucket` and `cores` hold what a single value means. Imports nothing of ours but `route`'s
 //! tables of countries and numbers.
 //!
 //! A [`Config`] leaves nothing undecided: secrets are read, CPUs chosen, URLs taken apart. A key
 //! whose feature is not built yet is refused unless it has its default, and never ignored.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 mod archive;
+mod bucket;
 mod cores;
 mod cross;
 mod endpoint;
@@ -183,8 +185,8 @@ pub struct Region {
     pub countries: Vec<String>,
     pub phone_number_ids: Vec<String>,
     pub accounts: Vec<String>,
-    /// Folder of its archive objects; `None` = it archives nothing.
-    pub archive: Option<PathBuf>,
+    /// Where its archive objects rest; `None` = it archives nothing.
+    pub archive: Option<ArchivePlace>,
     /// Standard Webhooks secret.
     pub signing_secret: Option<Secret>,
     pub in_flight: usize,
@@ -253,6 +255,84 @@ pub struct Archive {
     pub mixed: Mixed,
     /// Signs the chains; without it there are none.
     pub signing_key: Option<SigningKey>,
+    /// Bytes of a part of an object that a bucket takes in parts.
+    pub part: u64,
+    /// Keeps objects in buckets from being removed or changed.
+    pub lock: Option<Lock>,
+}
+
+/// Where the archive of a region rests. Displays as its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchivePlace {
+    Folder(PathBuf),
+    Bucket(BucketPlace),
+}
+
+impl fmt::Display for ArchivePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "file://{}", folder.display()),
+            Self::Bucket(place) => write!(f, "{place}"),
+        }
+    }
+}
+
+/// A path in a bucket of an object store, and how that is reached. Displays as its URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketPlace {
+    pub kind: StoreKind,
+    pub bucket: String,
+    /// Without slashes at its ends; empty = the root of the bucket.
+    pub prefix: String,
+    pub access: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    S3,
+    Google,
+    Azure,
+}
+
+/// How a bucket is reached. What is left out is as the environment or the machine says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `http://` or `https://`, without a slash at its end; `None` = the provider's own.
+    pub endpoint: Option<String>,
+    /// Of S3.
+    pub region: Option<String>,
+    /// The bucket's name stands in the path, not in the host.
+    pub path_style: bool,
+    pub keys: Option<Keys>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { endpoint: None, region: None, path_style: true, keys: None }
+    }
+}
+
+/// Key id and key of S3, account and key of Azure; of Google the secret alone, a service account's JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    pub access: Secret,
+    pub secret: Secret,
+}
+
+/// Object Lock: how and how long each object is kept from everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock {
+    pub mode: LockMode,
+    /// From when an object is put.
+    pub days: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Those whom the store allows it can end it early.
+    Governance,
+    /// Nobody can.
+    Compliance,
 }
 
 /// What an archive gets of a webhook over several regions.

@@ -263,7 +263,6 @@ pub(super) fn secret(section: &Section<'_>, key: &str, text: &str, host: &Host) 
 
 fn region(section: &Section<'_>, host: &Host) -> Region {
     section.refuse("tls", "TLS to regions is");
-    section.refuse("archive_store", "an archive elsewhere than in a folder is");
     section.only_default("allow_addresses", "the check of what a name leads to is");
     let retry = section.section("retry");
 
@@ -284,7 +283,7 @@ fn region(section: &Section<'_>, host: &Host) -> Region {
         countries: section.list("countries", "an ISO 3166-1 code of two letters", country),
         phone_number_ids: section.list("phone_number_ids", "an id", id),
         accounts: section.list("accounts", "an id", id),
-        archive: archive::place(section),
+        archive: archive::place(section, host),
         signing_secret: section.read("signing_secret", "a secret that can be read", |value| {
             match string(value)?.as_str() {
                 "" => Ok(None),

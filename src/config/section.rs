@@ -239,6 +239,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// True if the operator wrote `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.given(key).is_some()
+    }
+
     fn given(&self, key: &str) -> Option<&'a Value> {
         self.given.and_then(|table| table.get(key))
     }

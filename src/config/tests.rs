@@ -179,7 +179,7 @@ fn what_is_left_out_has_the_promised_default() {
     assert!(config.regions.iter().all(|region| region.archive.is_none()));
     assert_eq!(config.default_region, 0);
     let (roll_bytes, roll_after) = (256 << 20, Duration::from_mins(5));
-    let archive = Archive { roll_bytes, roll_after, level: 1, mixed: Mixed::Split, signing_key: None };
+    let archive = Archive { roll_bytes, roll_after, level: 1, mixed: Mixed::Split, signing_key: None, part: 8 << 20, lock: None };
     assert_eq!(config.archive, archive);
     let journal = &config.journal;
     assert_eq!((journal.segment, journal.commit_delay), (64 << 20, Duration::from_millis(2)));
@@ -333,7 +333,7 @@ fn single_values_are_checked() {
     refused("region.0.archive", "\"file:///\"", "region \"eu\".archive", "root");
     refused("region.0.archive", "\"gs://bucket/x\"", "region \"eu\".archive", "gs:// are not built yet");
     let folder = taken("region.0.archive", "\"file:///srv//eu/\"").regions[0].archive.clone();
-    assert_eq!(folder.as_deref(), Some(Path::new("/srv/eu")));
+    assert_eq!(folder, Some(ArchivePlace::Folder("/srv/eu".into())));
     refused("archive.roll_bytes", "\"1KiB\"", "archive.roll_bytes", "from 4KiB");
     refused("archive.roll_after", "\"2h\"", "archive.roll_after", "1h");
     refused("archive.level", "20", "archive.level", "from 1 to 19");

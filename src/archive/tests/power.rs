@@ -17,8 +17,8 @@ use super::super::folder::Folder;
 use super::super::shipper::{Shipper, dock};
 use super::fake::{Crash, Fake};
 use super::*;
-use crate::config::SigningKey;
 use crate::config::SourceKind::Whatsapp;
+use crate::config::{ArchivePlace, SigningKey};
 use crate::journal::read::ReadEntry;
 use crate::journal::record::write_entry;
 use crate::journal::view::Archived;
@@ -128,7 +128,7 @@ impl World {
         CLOCK.set(NOON_NS / 1_000_000);
         let (mut docks, mut shippers) = (Vec::new(), Vec::new());
         for (at, region) in self.config.regions.iter().enumerate() {
-            let Some(root) = region.archive.clone() else {
+            let Some(ArchivePlace::Folder(root)) = region.archive.clone() else {
                 docks.push(None);
                 continue;
             };
@@ -136,7 +136,8 @@ impl World {
             docks.push(Some(dock));
             let chain = self.config.archive.signing_key.clone().map(|key| {
                 let (gateway, region) = (self.config.gateway.id.clone(), region.name.clone());
-                let signer = Signer { key, gateway, region, place: root.display().to_string(), clock };
+                let signer =
+                    Signer { key, gateway, region, place: format!("file://{}", root.display()), clock };
                 Chain::new(disk.clone(), Path::new("/data"), signer)
             });
             let store = Folder::new(disk.clone(), root, "edge-1".to_owned());
@@ -157,7 +158,6 @@ impl World {
                 if places.is_empty() {
                     continue;
                 }
-                idle = 0;
                 let mut asked = *rng.pick(&places);
                 for _ in 0..1 + rng.below(4) {
                     let is_here = |frame: &&Frame| {
@@ -167,7 +167,7 @@ impl World {
                     let Frame { position, next, ref bytes, ref entries } = *frame;
                     let read = Read { asked, position, next, written_ms: 1, bytes, entries };
                     archiver.take(at, &read, now_ms).unwrap();
-                    asked = next;
+                    (asked, idle) = (next, 0);
                 }
             }
             if rng.one_in(2) {

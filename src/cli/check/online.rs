@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::archive::bucket::{Bucket, Driver, Options};
 use crate::archive::disk::Os;
 use crate::archive::folder::Folder;
-use crate::archive::store::Store as _;
+use crate::archive::store::{Reason, Store, StoreFault};
 use crate::cli::FAILED;
-use crate::config::{Config, Region};
+use crate::config::{ArchivePlace, BucketPlace, Config, Region};
 
 /// As long as a forwarding core waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,26 +40,44 @@ pub(super) fn try_regions(config: &Config) -> io::Result<u8> {
     Ok(code)
 }
 
-/// Makes a file in every archive's folder and removes it again.
-pub(super) fn try_archives(config: &Config) -> io::Result<u8> {
+/// Makes a file in every archive's folder and removes it again; asks every bucket what it can.
+pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
     let mut code = 0;
     for region in &config.regions {
-        let Some(folder) = &region.archive else { continue };
-        let (name, shown) = (&region.name, folder.display());
-        match Folder::new(Os, folder.clone(), "check".to_owned()).check() {
-            Ok(()) => writeln!(stdout(), "  online   archive {name}: {shown} takes files")?,
+        let Some(place) = &region.archive else { continue };
+        let (found, expected, todo) = match place {
+            ArchivePlace::Folder(folder) => (
+                Folder::new(Os, folder.clone(), "check".to_owned())
+                    .check()
+                    .map_err(|fault| fault.to_string()),
+                "a folder that this user may write to",
+                "Make the folder, mount its disk, or correct its owner or the path; run this as the gateway's user.",
+            ),
+            ArchivePlace::Bucket(place) => {
+                let asked = ask(config, place);
+                let todo = asked.as_ref().err().map_or("", |fault| fault.reason.todo());
+                (asked.map_err(|fault| fault.to_string()), "a bucket that takes objects as configured", todo)
+            }
+        };
+        let name = &region.name;
+        match found {
+            Ok(()) => writeln!(stdout(), "  online   archive {name}: {place} takes files")?,
             Err(error) => {
                 code = FAILED;
                 writeln!(
                     stderr(),
-                    "region \"{name}\".archive\n  found     {shown}: {error}\n  \
-                     expected  a folder that this user may write to\n  \
-                     to do     Make the folder, mount its disk, or correct its owner or the path; run this as the gateway's user."
+                    "region \"{name}\".archive\n  found     {place}: {error}\n  expected  {expected}\n  to do     {todo}"
                 )?;
             }
         }
     }
     Ok(code)
+}
+
+fn ask(config: &Config, place: &BucketPlace) -> Result<(), StoreFault> {
+    let driver = Driver::start()
+        .map_err(|error| StoreFault::new(Reason::Other, format!("no thread for the network: {error}")))?;
+    Bucket::open(place, Options::of(&config.archive), &driver)?.check()
 }
 
 fn connect(region: &Region) -> io::Result<(SocketAddr, Duration)> {
@@ -102,10 +121,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(1);
         assert_eq!(try_archives(&config).unwrap(), 0);
-        config.regions[0].archive = Some(folder.path().to_owned());
+        config.regions[0].archive = Some(ArchivePlace::Folder(folder.path().to_owned()));
         assert_eq!(try_archives(&config).unwrap(), 0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        config.regions[0].archive = Some(folder.path().join("not mounted"));
+        config.regions[0].archive = Some(ArchivePlace::Folder(folder.path().join("not mounted")));
         assert_eq!(try_archives(&config).unwrap(), FAILED);
     }
 

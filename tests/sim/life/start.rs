@@ -1,6 +1,7 @@
 //! The start: recovery, segments to go on in, cores; as `store::open_store` and `shard` do it.
 
 use penstock::archive::shipper::dock;
+use penstock::config::ArchivePlace;
 use penstock::dead::{self, Way};
 
 use super::*;
@@ -250,7 +251,7 @@ impl Life {
             let cells: Arc<Vec<ArchiveCells>> = Arc::new(REGIONS.map(|_| ArchiveCells::default()).into());
             let (mut docks, mut shippers) = (Vec::new(), Vec::new());
             for (at, region) in plan.config.regions.iter().enumerate() {
-                let Some(root) = region.archive.clone() else { continue };
+                let Some(ArchivePlace::Folder(root)) = region.archive.clone() else { continue };
                 let (dock, pier) = dock();
                 docks.push(Some(dock));
                 let store = Folder::new(disk.clone(), root, "sim".to_owned());
