@@ -70,6 +70,8 @@ pub struct Archiver<D: Disk> {
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
     save_failed: bool,
+    /// A shipper has ended, which none does by itself.
+    forsaken: bool,
     unarchived: Unarchived<D>,
     /// Says which entry is being handled.
     pub(super) watch: Watch,
@@ -163,6 +165,7 @@ impl<D: Disk + Clone> Archiver<D> {
             journals,
             failing: vec![false; names.len()],
             save_failed: false,
+            forsaken: false,
             watch: Watch::default(),
             unarchived: Unarchived::new(disk.clone(), &config.gateway.data_dir),
             routes,
@@ -271,8 +274,7 @@ impl<D: Disk> Archiver<D> {
             strand.fail(spool, now_ms);
         }
         for order in strand.orders.drain(..) {
-            // One that has ended is noticed by whoever started it.
-            dock.orders.send(order).ok();
+            self.forsaken |= dock.orders.send(order).is_err();
         }
         if let Err(fault) = acted {
             self.report(region, &fault);
@@ -330,6 +332,11 @@ impl<D: Disk> Archiver<D> {
                 }
             }
         }
+    }
+
+    /// Whether a shipper has ended: whatever it was to do is not done any more.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
     }
 
     /// Whether closed objects are not in their archives yet.
@@ -403,13 +410,14 @@ impl<D: Disk> Archiver<D> {
                 let journals = self.journals.iter().zip(ends);
                 let of = move |(journal, end): (&Journal<D::File>, &Position)| {
                     let strand = journal.strands.iter().find(|strand| strand.region == region)?;
-                    Some((strand.oldest_ms(*end), strand.failing()))
+                    Some((strand.oldest_ms(*end), strand.failing(), strand.waiting_bytes()))
                 };
                 journals.filter_map(of)
             };
-            let oldest = all().map(|(oldest, _)| oldest).filter(|oldest| *oldest > 0).min();
+            let oldest = all().map(|(oldest, ..)| oldest).filter(|oldest| *oldest > 0).min();
             self.cells[region].oldest_ms.set(oldest.unwrap_or(0));
-            let failing = all().any(|(_, failing)| failing);
+            self.cells[region].spool_bytes.set(all().map(|(.., bytes)| bytes).sum());
+            let failing = all().any(|(_, failing, _)| failing);
             let mut looked = || self.routes[region].as_mut().is_some_and(|route| route.spool.look().is_ok());
             if self.failing[region] && !failing && looked() {
                 self.failing[region] = false;

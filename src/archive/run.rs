@@ -100,6 +100,9 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
             return Ok(());
         }
         archiver.tick(&ends, now_ms());
+        if archiver.is_forsaken() {
+            return Err(io::Error::other("a thread that puts objects into their archive has ended"));
+        }
         looked(&config, &cells);
         if !read {
             monoio::time::sleep(LOOK).await;

@@ -147,7 +147,12 @@ impl<F> Strand<F> {
         }
     }
 
-    /// Whether closed objects are not in the archive yet.
+    /// Of the closed objects that are not in the archive yet.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting.iter().map(|waiting| waiting.ticket.object.bytes).sum()
+    }
+
+    /// Whether there are such.
     pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }

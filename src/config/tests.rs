@@ -179,7 +179,15 @@ fn what_is_left_out_has_the_promised_default() {
     assert!(config.regions.iter().all(|region| region.archive.is_none()));
     assert_eq!(config.default_region, 0);
     let (roll_bytes, roll_after) = (256 << 20, Duration::from_mins(5));
-    let archive = Archive { roll_bytes, roll_after, level: 1, mixed: Mixed::Split, signing_key: None, part: 8 << 20, lock: None };
+    let archive = Archive {
+        roll_bytes,
+        roll_after,
+        level: 1,
+        mixed: Mixed::Split,
+        signing_key: None,
+        part: 8 << 20,
+        lock: None,
+    };
     assert_eq!(config.archive, archive);
     let journal = &config.journal;
     assert_eq!((journal.segment, journal.commit_delay), (64 << 20, Duration::from_millis(2)));

@@ -16,6 +16,8 @@ pub struct ArchiveCells {
     pub looked_ms: Gauge,
     /// 1 while the last try to make an object failed. The archiver's own, as what stands above and `failures`.
     pub failing: Gauge,
+    /// Bytes of closed objects that are not in the archive yet.
+    pub spool_bytes: Gauge,
     /// 1 while the archive does not take objects. The shipper's, as all that follows but `failures`.
     pub unshipped: Gauge,
     /// Tries of it that failed, by reason.
@@ -95,6 +97,11 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.raw_bytes.get());
     let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of archive objects.");
     each(family, |cells| cells.stored_bytes.get());
+    let family = page.gauge(
+        "penstock_archive_spool_bytes",
+        "Bytes of closed archive objects on this machine that are not in their archive yet.",
+    );
+    each(family, |cells| cells.spool_bytes.get());
     let family = page.gauge(
         "penstock_archive_chain_links",
         "Links of this gateway's chain in the region's archive; 0 without archive.signing_key.",
