@@ -25,10 +25,12 @@ mod pool;
 const WEBHOOKS: usize = 20_000;
 const JOURNAL: &str = "000102030405060708090a0b0c0d0e0f";
 
-fn config() -> Config {
-    let text = "[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[[region]]\nname = \"eu\"\nendpoint = \"http://10.0.0.1/\"\n\
-                [routing]\ndefault = \"eu\"\n";
-    Config::from_toml(text, std::path::Path::new("/")).unwrap_or_else(|invalid| panic!("{invalid}")).0
+fn config(archive: &str) -> Config {
+    let text = format!(
+        "[archive]\n{archive}\n[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[[region]]\nname = \"eu\"\nendpoint = \"http://10.0.0.1/\"\n\
+                [routing]\ndefault = \"eu\"\n"
+    );
+    Config::from_toml(&text, std::path::Path::new("/")).unwrap_or_else(|invalid| panic!("{invalid}")).0
 }
 
 /// Meta and body of webhooks as a business gets them, one event each.
@@ -97,7 +99,10 @@ fn archive(
 
 fn bench(c: &mut Criterion) {
     let webhooks = webhooks();
-    let mut records = Records::new(&config());
+    let mut records = Records::new(&config(""));
+    let mask = "mask = [\"phone\", \"name\", \"text\", \"media\", \"location\", \"contact\", \"bsuid\"]";
+    let mut masked =
+        Records::new(&config(&format!("{mask}\nmask_key = \"0123456789abcdef0123456789abcdef\"")));
     let Ok(mut frames) = Frames::new(1) else { return };
     let (raw, stored) = archive(&mut records, &mut frames, &webhooks, false);
     let bodies: usize = webhooks.iter().map(|(_, body)| body.len()).sum();
@@ -111,24 +116,22 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("archive");
     group.throughput(Throughput::Elements(WEBHOOKS as u64)).sample_size(20);
     let mut lines = Vec::new();
-    group.bench_function("records/events=1", |b| {
-        b.iter(|| {
-            lines.clear();
-            for (lsn, (meta, body)) in (1..).zip(&webhooks) {
-                if let Ok(meta) = Meta::read(meta) {
-                    let sha256 = &BodyDigest::default();
-                    records
-                        .write(
-                            &Webhook { journal: JOURNAL, lsn, slot: 0, meta, body, sha256, raw: false },
-                            0,
-                            &mut lines,
-                        )
-                        .ok();
+    for (name, records) in [("records/events=1", &mut records), ("records/events=1,masked", &mut masked)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                lines.clear();
+                for (lsn, (meta, body)) in (1..).zip(&webhooks) {
+                    if let Ok(meta) = Meta::read(meta) {
+                        let sha256 = &BodyDigest::default();
+                        let webhook =
+                            Webhook { journal: JOURNAL, lsn, slot: 0, meta, body, sha256, raw: false };
+                        records.write(&webhook, 0, &mut lines).ok();
+                    }
                 }
-            }
-            lines.len()
+                lines.len()
+            });
         });
-    });
+    }
     for (name, proven) in [("all-in/events=1", false), ("all-in/events=1,chain", true)] {
         group.bench_function(name, |b| b.iter(|| archive(&mut records, &mut frames, &webhooks, proven)));
     }

@@ -99,6 +99,8 @@ const PURE: &[&str] = &[
     "src/stamp.rs",
     "src/archive/json.rs",
     "src/archive/json/",
+    "src/archive/mask.rs",
+    "src/archive/mask/",
     "src/archive/record.rs",
     "src/archive/pack.rs",
     "src/archive/chain/link.rs",

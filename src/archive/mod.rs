@@ -4,6 +4,7 @@
 //! run       the thread: reads the journals as far as they are durable, never faster than they are
 //! archiver  all strands; what is noted, what the journal is told
 //! strand    one region's part of one journal, from its own place in it
+//! mask      what a record shows of people
 //! record    an entry as a line of JSON        pack  lines to frames to objects, when one closes
 //! spool     closed objects on this machine    progress  how far it got, over restarts
 //! shipper   one region's thread: from the spool into the archive, each with its link
@@ -38,6 +39,7 @@ pub mod chain;
 pub mod disk;
 pub mod folder;
 mod json;
+mod mask;
 mod note;
 pub mod pack;
 mod progress;

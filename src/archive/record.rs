@@ -5,18 +5,23 @@
 //!  "events":[{"key","kind","user"}],"sha256","ranges":[[offset,length]],"body" or "body_base64"}
 //! ```
 //!
+//! Under a mask (see [`super::mask`] for what becomes of each member) `"hmac_sha256"` stands where `"sha256"` does, and
+//! `"masked":["phone",...]` before `"body"`; of a body that cannot be masked `"masked":["all"],"length"` and an empty body.
+//!
 //! Invariants: the same entry gives the same bytes; the decoded `body` is exactly what came, or with
-//! `ranges` exactly those bytes of it; `sha256` is always that of the whole body. A record of a part
+//! `ranges` exactly those bytes of it, unless there is a mask; `sha256` is always that of the whole body. A record of a part
 //! lists the events of that part alone. Deliberately absent: what messages say.
 
 // Addresses, not sockets.
 use core::net::{IpAddr, SocketAddr};
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 
 use super::json;
+use super::mask::Masker;
 use crate::config::{Config, Mixed, SourceKind};
 use crate::cut::{Cutter, Ranges};
 use crate::entry::{Meta, name_id};
@@ -65,6 +70,7 @@ pub struct Records {
     regions: Vec<(u32, Vec<u8>)>,
     default_region: usize,
     mixed: Mixed,
+    mask: Option<Masker>,
     cutter: Cutter,
     ranges: Ranges,
 }
@@ -78,6 +84,7 @@ impl Records {
             regions: config.regions.iter().map(|region| named(&region.name)).collect(),
             default_region: config.default_region,
             mixed: config.archive.mixed,
+            mask: config.archive.mask.as_ref().map(Masker::new),
             cutter: Cutter::new(),
             ranges: Ranges::default(),
         }
@@ -145,40 +152,77 @@ impl Records {
         write_peer(meta.peer(), out);
         out.push(b'"');
         out.extend_from_slice(b",\"headers\":{");
-        write_headers(meta.headers(), out);
+        write_headers(meta.headers(), self.mask.as_ref(), out);
         out.extend_from_slice(b"},\"events\":[");
         let mut first = true;
         let events = meta.events().zip(meta.users());
         for (event, user) in events.filter(|(event, _)| !raw && (!part || is_own(event.slot))) {
             out.extend_from_slice(if first { b"{\"key\":\"" } else { b",{\"key\":\"" });
             first = false;
-            json::hex(&event.key, out);
+            match &self.mask {
+                None => json::hex(&event.key, out),
+                Some(mask) => mask.key(&event.key, out),
+            }
             let name = EventKind::ALL.get(usize::from(event.kind)).map_or("unknown", |(_, name)| name);
             out.extend_from_slice(b"\",\"kind\":\"");
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"\",\"user\":");
-            match user {
-                Some(user) => json::string(user, out),
-                None => out.extend_from_slice(b"null"),
+            match (user, &self.mask) {
+                (Some(user), None) => json::string(user, out),
+                (Some(user), Some(mask)) => mask.user(user, out),
+                (None, _) => out.extend_from_slice(b"null"),
             }
             out.push(b'}');
         }
-        out.extend_from_slice(b"],\"sha256\":\"");
-        json::hex(sha256.of(body), out);
-        out.push(b'"');
-        if part {
-            self.write_part(body, out);
+        if self.mask.is_some() {
+            self.write_masked(webhook, part, out);
         } else {
-            match std::str::from_utf8(body) {
-                Ok(text) if !raw => {
-                    out.extend_from_slice(b",\"body\":");
-                    json::string(text, out);
+            out.extend_from_slice(b"],\"sha256\":\"");
+            json::hex(sha256.of(body), out);
+            out.push(b'"');
+            if part {
+                self.write_part(body, out);
+            } else {
+                match std::str::from_utf8(body) {
+                    Ok(text) if !raw => {
+                        out.extend_from_slice(b",\"body\":");
+                        json::string(text, out);
+                    }
+                    _ => write_base64(body, out),
                 }
-                _ => write_base64(body, out),
             }
         }
         out.extend_from_slice(b"}\n");
         Ok(())
+    }
+
+    /// All from the end of the events to that of the body.
+    fn write_masked(&mut self, webhook: &Webhook<'_>, part: bool, out: &mut Vec<u8>) {
+        let Some(mask) = &mut self.mask else { return };
+        let Webhook { journal, lsn, body, raw, .. } = *webhook;
+        out.extend_from_slice(b"],\"hmac_sha256\":\"");
+        mask.digest(body, out);
+        out.push(b'"');
+        let kept: Cow<'_, [u8]> = match part {
+            true => self.ranges.of(body).flatten().copied().collect::<Vec<u8>>().into(),
+            false => body.into(),
+        };
+        if part {
+            write_ranges(&self.ranges, out);
+        }
+        out.extend_from_slice(b",\"masked\":[");
+        // What ended the process is not read again.
+        let masked = if raw { None } else { mask.body(&kept, (journal, lsn)) };
+        let Some((kinds, text)) = masked else {
+            return json::put(out, format_args!("\"all\"],\"length\":{},\"body\":\"\"", body.len()));
+        };
+        for (at, name) in kinds.names().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            json::put(out, format_args!("{comma}\"{name}\""));
+        }
+        out.extend_from_slice(b"],\"body\":\"");
+        json::escape(text, out);
+        out.push(b'"');
     }
 
     /// Every region concerned, once.
@@ -196,12 +240,7 @@ impl Records {
     }
 
     fn write_part(&self, body: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(b",\"ranges\":[");
-        for (at, range) in self.ranges.as_slice().iter().enumerate() {
-            let comma = if at > 0 { "," } else { "" };
-            json::put(out, format_args!("{comma}[{},{}]", range.start, range.len()));
-        }
-        out.push(b']');
+        write_ranges(&self.ranges, out);
         // What was taken apart is JSON, and so is the part, both in UTF-8; ranges never end inside of a character.
         if self.ranges.of(body).all(|piece| std::str::from_utf8(piece).is_ok()) {
             out.extend_from_slice(b",\"body\":\"");
@@ -214,6 +253,15 @@ impl Records {
     }
 }
 
+fn write_ranges(ranges: &Ranges, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"ranges\":[");
+    for (at, range) in ranges.as_slice().iter().enumerate() {
+        let comma = if at > 0 { "," } else { "" };
+        json::put(out, format_args!("{comma}[{},{}]", range.start, range.len()));
+    }
+    out.push(b']');
+}
+
 fn write_base64(body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"body_base64\":\"");
     json::base64(body, out);
@@ -221,13 +269,14 @@ fn write_base64(body: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by commas.
-fn write_headers(lines: &[u8], out: &mut Vec<u8>) {
+fn write_headers(lines: &[u8], mask: Option<&Masker>, out: &mut Vec<u8>) {
     let fields: Vec<(&[u8], &[u8])> = Fields { lines }.collect();
     // Headers may hold any byte; JSON may not. Hardly one is not ASCII.
     let plain = lines.is_ascii();
-    let write = |value: &[u8], out: &mut Vec<u8>| match plain {
-        true => json::escape(value, out),
-        false => json::escape(String::from_utf8_lossy(value).as_bytes(), out),
+    let write = |name: &[u8], value: &[u8], out: &mut Vec<u8>| match (mask, plain) {
+        (None, true) => json::escape(value, out),
+        (None, false) => json::escape(String::from_utf8_lossy(value).as_bytes(), out),
+        (Some(mask), _) => mask.header(name, &String::from_utf8_lossy(value), out),
     };
     for (at, (name, value)) in fields.iter().enumerate() {
         if fields.iter().take(at).any(|(before, _)| before == name) {
@@ -236,10 +285,10 @@ fn write_headers(lines: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
         json::escape(name, out);
         out.extend_from_slice(b"\":\"");
-        write(value, out);
+        write(name, value, out);
         for (_, more) in fields.iter().skip(at + 1).filter(|(other, _)| other == name) {
             out.extend_from_slice(b", ");
-            write(more, out);
+            write(name, more, out);
         }
         out.push(b'"');
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bucket;
 use super::resolve::secret;
 use super::section::{Section, string};
-use super::{Archive, ArchivePlace, Host, Lock, LockMode, Mixed, SigningKey};
+use super::{Archive, ArchivePlace, Host, Lock, LockMode, Mixed, SigningKey, mask};
 
 const FILE: &str = "file://";
 
@@ -79,8 +79,6 @@ fn folder(text: &str) -> Result<PathBuf, String> {
 
 /// `[archive]`.
 pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
-    section.only_default("mask", "masking is");
-    section.only_default("mask_key", "masking is");
     let hint = "Keep \"256MiB\" unless whatever reads the archive wants other sizes.";
     Archive {
         roll_bytes: section.size("roll_bytes", ROLL_BYTES.0, ROLL_BYTES.1, hint),
@@ -92,6 +90,7 @@ pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
             "Keep \"8MiB\": a few parts of each region are in memory.",
         ),
         level: section.count("level", LEVELS.0, LEVELS.1) as i32,
+        mask: mask::mask(section, host),
         mixed: section.choice("mixed", &[("split", Mixed::Split), ("whole", Mixed::Whole)]),
         signing_key: section.read("signing_key", "a secret that can be read", |value| {
             match string(value)?.as_str() {

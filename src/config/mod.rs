@@ -22,6 +22,7 @@ mod bucket;
 mod cores;
 mod cross;
 mod endpoint;
+mod mask;
 mod problem;
 mod resolve;
 mod section;
@@ -31,6 +32,7 @@ mod tests;
 pub mod value;
 
 pub use cores::Cpus;
+pub use mask::{Mask, MaskSet, Masked};
 pub use problem::{Invalid, Problem, Warning};
 pub use signing_key::{PublicKey, SigningKey};
 pub use value::Secret;
@@ -252,6 +254,8 @@ pub struct Archive {
     pub roll_after: Duration,
     /// Of zstd.
     pub level: i32,
+    /// Without it records are exact.
+    pub mask: Option<Mask>,
     pub mixed: Mixed,
     /// Signs the chains; without it there are none.
     pub signing_key: Option<SigningKey>,

@@ -33,6 +33,7 @@ pub use conversation::conversations;
 
 pub(crate) use contacts::Index;
 pub(crate) use document::{Document, Scratch, Spans, Value};
+pub(crate) use phone::is_bsuid;
 pub(crate) use users::person;
 pub(crate) use walk::{Found, Sink, walk};
 
