@@ -12,6 +12,7 @@
 mod support;
 
 mod chain;
+mod masked;
 mod tamper;
 
 use std::fs;
