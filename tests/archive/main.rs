@@ -13,6 +13,7 @@ mod support;
 
 mod chain;
 mod masked;
+mod residency;
 mod tamper;
 
 use std::fs;
