@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use penstock::fault::{GIVEN_UP, LINKED, PLANTED, POINTS};
+use penstock::fault::{GIVEN_UP, LINKED, PLANTED, POINTS, SHIPPED};
 
 /// What a module may use of the others. `a::b` allows only that part of `a`.
 /// Order is the way of a webhook: nothing earlier knows anything later.
@@ -223,7 +223,7 @@ fn every_named_fault_can_happen_and_every_place_of_one_is_named() {
     };
     let points =
         ["point(", "io(", "pause(", "end(", "cut("].map(|call| used(&format!("fault::{call}"))).concat();
-    let all_points = [POINTS, LINKED, GIVEN_UP].concat();
+    let all_points = [POINTS, LINKED, GIVEN_UP, SHIPPED].concat();
     for (list, found) in [(&all_points[..], points), (PLANTED, used("fault::planted("))] {
         for (file, name) in &found {
             if !list.contains(&name.as_str()) {

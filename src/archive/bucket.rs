@@ -1,14 +1,59 @@
-//! An archive in a bucket of an object store.
+//! An archive in a bucket of an object store: put once, locked if asked, looked at afterwards, and read.
+//!
+//! ```text
+//! open     from the configuration to a client     driver    the thread that all wait for
+//! state    is the bucket what was asked for?      content   what is put, with its digests
+//! put      S3: one request, or in parts           parts     begun, noted, gone on with, completed
+//! notes    of an upload, beside the local file    standing  what stands there, against what should
+//! request  S3: signed, tried a few times          answer    what a store says and means
+//! plain    other stores than S3                   read      names and bytes
+//! ```
+//!
+//! # Invariants
+//!
+//! - What stands under a name decides, never what a request came to: an answer may be lost, late or wrong.
+//! - A name is put over only where versions are kept: what somebody else put there stays.
+//! - Nobody is followed to another address: a redirect may lead out of the region.
+//! - Memory is bounded per bucket: [`PARALLEL`] parts, each of [`Options::part`] bytes.
+//!
+//! # Deliberately absent
+//!
+//! Trying for hours: who ships does it. Folders, which a bucket does not have. `file://`.
 
-use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
 
+use object_store::DynObjectStore;
+use object_store::path::Path;
+
+mod answer;
+mod content;
 mod driver;
+mod notes;
+mod open;
+mod parts;
+mod plain;
+mod put;
+mod read;
+mod request;
+mod standing;
+mod state;
 
 pub use driver::Driver;
+pub use parts::PARALLEL;
 
-use super::shelf::{Entry, Shelf};
-use super::store::{Body, Reason, Store, StoreFault};
+use super::store::{Body, Store, StoreFault};
 use crate::config::{Archive, BucketPlace, Lock};
+use content::Content;
+use put::Put;
+use request::S3;
+
+/// Longest silence of a store.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest way of the slowest object, whatever is tried on it: each request has a much shorter limit.
+const SLOWEST: u64 = 16 << 10;
+/// Name of what is put to see whether anything can be; never an object's.
+const PROBE: &str = ".penstock-check";
 
 /// How objects are put, the same for every region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +61,13 @@ pub struct Options {
     /// Bytes of a part; what is larger goes in parts.
     pub part: u64,
     pub lock: Option<Lock>,
+    /// Longest silence of a store.
+    pub patience: Duration,
 }
 
 impl Options {
     pub fn of(archive: &Archive) -> Self {
-        Self { part: archive.part, lock: archive.lock }
+        Self { part: archive.part, lock: archive.lock, patience: PATIENCE }
     }
 
     /// For whoever puts nothing.
@@ -32,39 +79,77 @@ impl Options {
 /// The archive of one region in a bucket.
 pub struct Bucket {
     place: BucketPlace,
+    options: Options,
+    driver: Driver,
+    store: Arc<DynObjectStore>,
+    s3: Option<S3>,
 }
 
 impl Bucket {
     /// Takes what the configuration and the environment say; asks nobody yet.
-    pub fn open(place: &BucketPlace, _options: Options, _driver: &Driver) -> Result<Self, StoreFault> {
-        Ok(Self { place: place.clone() })
+    pub fn open(place: &BucketPlace, options: Options, driver: &Driver) -> Result<Self, StoreFault> {
+        let _context = driver.enter();
+        let client = open::open(place, options.patience).map_err(|fault| about(fault, place, ""))?;
+        let (place, driver) = (place.clone(), driver.clone());
+        Ok(Self { place, options, driver, store: client.store, s3: client.s3 })
     }
 
-    fn not_yet(&self) -> StoreFault {
-        StoreFault::new(Reason::Other, format!("{} cannot be reached yet", self.place))
+    fn path(&self, name: &str) -> Path {
+        Path::from(self.key(name))
+    }
+
+    fn key(&self, name: &str) -> String {
+        match (self.place.prefix.as_str(), name) {
+            ("", name) => name.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, name) => format!("{prefix}/{name}"),
+        }
+    }
+
+    /// For several requests, one after the other.
+    fn long(&self) -> Duration {
+        self.options.patience * 20
     }
 }
 
 impl Store for Bucket {
     fn check(&mut self) -> Result<(), StoreFault> {
-        Err(self.not_yet())
+        let (lock, probe) = (self.options.lock, self.key(PROBE));
+        let checked = match self.s3.clone() {
+            Some(s3) => {
+                let region = self.place.access.region.clone();
+                self.driver.wait(self.long(), async move {
+                    state::check(&s3, region.as_deref(), lock, &probe).await
+                })
+            }
+            None => {
+                let (store, probe) = (self.store.clone(), Path::from(probe));
+                self.driver.wait(self.long(), async move { plain::probe(&store, &probe).await })
+            }
+        };
+        checked.map_err(|fault| about(fault, &self.place, ""))
     }
 
-    fn put(&mut self, _name: &str, _body: &Body<'_>) -> Result<(), StoreFault> {
-        Err(self.not_yet())
+    fn put(&mut self, name: &str, body: &Body<'_>) -> Result<(), StoreFault> {
+        let content = Content::of(body)?;
+        let limit = self.long() + Duration::from_secs(content.bytes / SLOWEST);
+        let part = self.options.part;
+        let put = match self.s3.clone() {
+            Some(s3) => {
+                let (place, key, lock) = (self.place.to_string(), self.key(name), self.options.lock);
+                self.driver.wait(limit, Put { s3, place, key, content, part, lock }.run())
+            }
+            None => {
+                let (store, path) = (self.store.clone(), self.path(name));
+                self.driver.wait(limit, async move { plain::put(&store, &path, &content, part).await })
+            }
+        };
+        put.map_err(|fault| about(fault, &self.place, name))
     }
 }
 
-impl Shelf for Bucket {
-    fn names(&self, _below: &str) -> io::Result<Vec<Entry>> {
-        Err(io::Error::other(self.not_yet()))
-    }
-
-    fn open(&self, _name: &str) -> io::Result<Option<Box<dyn Read>>> {
-        Err(io::Error::other(self.not_yet()))
-    }
-
-    fn read_at(&self, _name: &str, _offset: u64, _len: u64) -> io::Result<Option<Vec<u8>>> {
-        Err(io::Error::other(self.not_yet()))
-    }
+/// Says of what it was found.
+fn about(fault: StoreFault, place: &BucketPlace, name: &str) -> StoreFault {
+    let slash = if name.is_empty() { "" } else { "/" };
+    StoreFault { what: format!("{place}{slash}{name}: {}", fault.what), ..fault }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, raise};
 
-use super::{GIVEN_UP, LINKED, PLANTED, POINTS};
+use super::{GIVEN_UP, LINKED, PLANTED, POINTS, SHIPPED};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -75,7 +75,7 @@ fn parse(text: &str) -> Option<Armed> {
     };
     let (at, on) = at.strip_suffix('+').map_or((at, false), |at| (at, true));
     let at = at.parse().ok()?;
-    [POINTS, LINKED, GIVEN_UP].iter().any(|points| points.contains(&name)).then(|| Armed {
+    [POINTS, LINKED, GIVEN_UP, SHIPPED].iter().any(|points| points.contains(&name)).then(|| Armed {
         name: name.to_owned(),
         action,
         at,

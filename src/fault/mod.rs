@@ -101,6 +101,10 @@ pub const POINTS: &[&str] = &[
 /// Steps of archives that have a chain.
 pub const LINKED: &[&str] = &["link-noted", "link-written", "link-synced", "link-renamed", "link-durable"];
 
+/// Steps of archives in buckets.
+pub const SHIPPED: &[&str] =
+    &["object-put", "upload-begun", "upload-noted", "part-uploaded", "upload-completed"];
+
 /// Steps that only a region which refuses some of its parcels brings about.
 pub const GIVEN_UP: &[&str] = &["letter-write", "index-write", "letter-durable", "letter-replayed"];
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use std::{io, thread};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, EnterGuard, Handle};
 use tokio::sync::watch;
 
 use crate::archive::store::{Reason, StoreFault};
@@ -38,6 +38,11 @@ impl Driver {
     /// Ends every call that waits, and all that come: each with a fault.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// For whatever must be made where the driver is.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
     }
 
     /// Waits for what `task` comes to, at most for `limit`. Never call it on the driver's own thread.
