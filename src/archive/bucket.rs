@@ -72,7 +72,7 @@ impl Options {
 
     /// For whoever puts nothing.
     pub fn to_read() -> Self {
-        Self { part: 8 << 20, lock: None }
+        Self { part: 8 << 20, lock: None, patience: PATIENCE }
     }
 }
 

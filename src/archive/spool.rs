@@ -3,6 +3,7 @@
 //! ```text
 //! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>           an object: complete if it has a ticket
 //! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>.ticket    what it is; its index
+//! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>.upload    how far a bucket has it
 //! ```
 //!
 //! So whoever was killed while it was sent sends the same bytes again, whatever version or configuration comes after; and
@@ -21,6 +22,8 @@ use super::shelf::EntryKind;
 use crate::fault;
 
 const TICKET: &str = "ticket";
+/// What a bucket notes beside the file that it is given.
+const UPLOAD: &str = "upload";
 
 /// A closed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +115,9 @@ impl<D: Disk> Spool<D> {
         let (done, left): (Vec<Ticket>, Vec<Ticket>) = tickets.into_iter().partition(is_done);
         done.iter().try_for_each(|ticket| self.remove(ticket))?;
         for path in objects {
-            if !left.iter().chain(&done).any(|ticket| ticket.file == path) {
+            let is_of =
+                |ticket: &&Ticket| path == ticket.file || path == ticket.file.with_added_extension(UPLOAD);
+            if !left.iter().any(|ticket| is_of(&ticket)) && self.disk.exists(&path)? {
                 self.disk.remove(&path)?;
             }
         }
@@ -170,11 +175,13 @@ impl<D: Disk> Spool<D> {
 
     /// It is in the archive, and that is noted.
     pub(super) fn remove(&self, ticket: &Ticket) -> io::Result<()> {
-        let path = ticket_of(&ticket.file);
-        if self.disk.exists(&path)? {
-            self.disk.remove(&path)?;
+        let upload = ticket.file.with_added_extension(UPLOAD);
+        for path in [ticket_of(&ticket.file), upload, ticket.file.clone()] {
+            if self.disk.exists(&path)? {
+                self.disk.remove(&path)?;
+            }
         }
-        if self.disk.exists(&ticket.file)? { self.disk.remove(&ticket.file) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod buckets;
 mod chain;
 mod masked;
 mod residency;

@@ -23,6 +23,7 @@ pub mod letters;
 pub mod metrics;
 pub mod ports;
 pub mod region;
+pub mod s3;
 pub mod sender;
 pub mod settings;
 
