@@ -53,6 +53,31 @@ pub fn rfc3339(unix_ms: u64) -> Option<[u8; 24]> {
     Some(text)
 }
 
+/// Unix milliseconds of what [`rfc3339`] wrote; `None` of what it never writes.
+pub fn unix_ms(text: &[u8; 24]) -> Option<u64> {
+    let mut values = [0; 7];
+    let fields = [(0, 4), (5, 2), (8, 2), (11, 2), (14, 2), (17, 2), (20, 3)];
+    for (value, (at, digits)) in values.iter_mut().zip(fields) {
+        for digit in &text[at..at + digits] {
+            *value = *value * 10 + u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        }
+    }
+    let [year, month, day, hour, minute, second, ms] = values;
+    let days = days(year, month, day)?;
+    let unix_ms = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + ms;
+    // Days that no month has, and other separators, are seen by writing it again.
+    rfc3339(unix_ms).filter(|written| written == text).map(|_| unix_ms)
+}
+
+/// Days since 1970, by Howard Hinnant's `days_from_civil`.
+fn days(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = if month <= 2 { year.checked_sub(1)? } else { year };
+    let (era, of_era) = (year / 400, year % 400);
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let of_year = (153 * month_from_march + 2) / 5 + day;
+    (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year).checked_sub(719_468 + 1)
+}
+
 /// Year, month and day of a day since 1970, by Howard Hinnant's `civil_from_days`.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
@@ -83,9 +108,21 @@ mod tests {
             let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
             let expected = humantime::format_rfc3339_millis(moment).to_string();
             assert_eq!(text, expected.as_bytes());
+            assert_eq!(unix_ms(&text), Some(ms));
             let folders = Hour::of(ms).folders();
             assert_eq!(folders, [format!("dt={}", &expected[..10]), format!("hour={}", &expected[11..13])]);
         }
         assert_eq!((rfc3339(END_MS), rfc3339(u64::MAX)), (None, None));
+        for odd in [
+            "1969-12-31T23:59:59.999Z",
+            "2026-02-30T00:00:00.000Z",
+            "2026-13-01T00:00:00.000Z",
+            "0000-00-00T00:00:00.000Z",
+            "2026-09-14 12:00:00.000Z",
+            "2026-09-14T24:00:00.000Z",
+            "2026-09-14T12:0x:00.000Z",
+        ] {
+            assert_eq!(unix_ms(odd.as_bytes().try_into().unwrap()), None, "{odd}");
+        }
     }
 }

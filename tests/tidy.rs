@@ -103,6 +103,8 @@ const PURE: &[&str] = &[
     "src/archive/mask/",
     "src/archive/record.rs",
     "src/archive/pack.rs",
+    "src/archive/index.rs",
+    "src/archive/index/",
     "src/archive/chain/link.rs",
     "src/archive/chain/merkle.rs",
     "src/route/",

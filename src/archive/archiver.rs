@@ -378,11 +378,12 @@ impl<D: Disk> Archiver<D> {
         match self.progress.save(&journal.id, rows.chain(journal.others.iter().cloned()).collect()) {
             Ok(()) => {
                 for strand in &mut journal.strands {
-                    let Some(Route { spool, .. }) = &self.routes[strand.region] else { continue };
+                    let Some(Route { spool, .. }) = &mut self.routes[strand.region] else { continue };
                     for ticket in strand.done.drain(..) {
                         // Otherwise the next process does it.
                         spool.remove(&ticket).ok();
                     }
+                    spool.forget(&journal.id, strand.row().1);
                 }
                 journal.saved = upto;
                 journal.archived.set(upto);

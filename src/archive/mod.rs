@@ -10,6 +10,7 @@
 //! shipper   one region's thread: from the spool into the archive, each with its link
 //! store     what an archive must do           folder, bucket  one that is a folder, or in an object store
 //! chain     each object has a signed link     shelf, read  an archive to read from; what is in a closed object
+//! index     which frames may hold a record   search  finds records with it
 //! note      a fact that outlives the process  unarchived  webhooks that end it whenever a record is made of them
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod bucket;
 pub mod chain;
 pub mod disk;
 pub mod folder;
+pub mod index;
 mod json;
 mod mask;
 mod note;
@@ -46,6 +48,7 @@ mod progress;
 pub mod read;
 pub mod record;
 mod run;
+pub mod search;
 pub mod shelf;
 pub mod shipper;
 mod spool;

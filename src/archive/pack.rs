@@ -14,6 +14,7 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use super::chain::merkle::Tree;
+use super::index::IndexBuilder;
 use super::read::Contents;
 use crate::stamp::Hour;
 
@@ -113,6 +114,7 @@ pub struct Pack {
     lines: Vec<u8>,
     /// Where the newest line begins.
     newest: usize,
+    index: IndexBuilder,
     open: Option<Open>,
 }
 
@@ -128,7 +130,7 @@ struct Open {
 
 impl Pack {
     pub fn new(rules: Rules) -> Self {
-        Self { rules, lines: Vec::new(), newest: 0, open: None }
+        Self { rules, lines: Vec::new(), newest: 0, index: IndexBuilder::default(), open: None }
     }
 
     pub fn name(&self) -> Option<Name> {
@@ -143,6 +145,7 @@ impl Pack {
     /// Opens an object.
     pub fn open(&mut self, name: Name, now_ms: u64) {
         self.lines.clear();
+        self.index.clear();
         let (sha256, tree) = (Context::new(&SHA256), self.rules.proven.then(Tree::default));
         self.open = Some(Open { name, opened_ms: now_ms, contents: Contents::default(), sha256, tree });
     }
@@ -160,9 +163,11 @@ impl Pack {
         }
         open.contents.last_lsn = lsn;
         open.contents.records += 1;
+        let line = self.lines.get(self.newest..).unwrap_or_default();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        self.index.record(line);
         if let Some(tree) = &mut open.tree {
-            let line = self.lines.get(self.newest..).unwrap_or_default();
-            tree.push_record(line.strip_suffix(b"\n").unwrap_or(line));
+            tree.push_record(line);
         }
     }
 
@@ -175,6 +180,7 @@ impl Pack {
         let frame = frames.compress(&self.lines)?;
         open.contents.raw_bytes += self.lines.len() as u64;
         open.contents.bytes += frame.len() as u64;
+        self.index.frame(frame.len() as u64);
         open.sha256.update(frame);
         self.lines.clear();
         // One webhook of megabytes must not keep them for ever.
@@ -202,9 +208,15 @@ impl Pack {
         contents
     }
 
+    /// The index of the object, as far as its frames are written.
+    pub fn index(&self) -> Vec<u8> {
+        self.index.finish()
+    }
+
     /// Ends the object, closed or given up.
     pub fn end(&mut self) {
         self.lines = Vec::new();
+        self.index = IndexBuilder::default();
         self.open = None;
     }
 }

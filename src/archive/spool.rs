@@ -77,6 +77,16 @@ impl<D: Disk> Spool<D> {
         Ok(found.iter().position(is_it).map(|at| found.swap_remove(at)))
     }
 
+    /// All of that journal before that LSN is noted as archived: what an earlier process closed of it is not asked for.
+    pub(super) fn forget(&mut self, journal: &str, next_lsn: u64) {
+        let is_done =
+            |ticket: &mut Ticket| ticket.object.journal == journal && ticket.object.last_lsn < next_lsn;
+        let Some(found) = &mut self.found else { return };
+        let done: Vec<Ticket> = found.extract_if(.., is_done).collect();
+        // Otherwise the next process does it.
+        done.iter().for_each(|ticket| self.remove(ticket).unwrap_or_default());
+    }
+
     /// They are asked for once more.
     pub(super) fn put_back(&mut self, tickets: impl Iterator<Item = Ticket>) {
         self.found.get_or_insert_default().extend(tickets);

@@ -308,7 +308,7 @@ impl<F> Strand<F> {
         self.write_frame(true, tools)?;
         let Some(Object { file, name, first }) = &self.object else { return Ok(()) };
         let place = name.object(tools.gateway, tools.journal_id);
-        let index = Vec::new();
+        let index = self.pack.index();
         let object =
             ObjectLink::new(place, tools.journal_id.to_owned(), &self.pack.contents()).indexed(&index);
         let ticket = tools.spool.close(file, object, index)?;

@@ -1,4 +1,4 @@
-//! `penstock archive`: prove an archive, read it, make the key that signs it. Works on any copy, without a gateway.
+//! `penstock archive`: prove an archive, search it, read it, make the key that signs it. Works on any copy, without a gateway.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,18 @@ use crate::archive::folder::Folder;
 use crate::archive::shelf::Shelf;
 use crate::config::{BucketPlace, StoreKind};
 
+mod bar;
 pub mod cat;
 pub mod keygen;
+pub mod search;
 pub mod verify;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Say whether an archive is what its gateways put there
     Verify(verify::Args),
+    /// Find records by message id, user, time or source
+    Search(search::Args),
     /// Print the raw bodies of records
     Cat(cat::Args),
     /// Make the key that signs an archive's chain
@@ -26,6 +30,7 @@ pub enum Command {
 pub fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Verify(args) => verify::run(args),
+        Command::Search(args) => search::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Keygen(args) => keygen::run(args),
     }

@@ -48,8 +48,11 @@ pub fn files(root: &Path) -> Vec<PathBuf> {
 
 /// The objects of an archive, unfinished ones too.
 pub fn objects(root: &Path) -> Vec<PathBuf> {
-    let is_link = |path: &PathBuf| path.strip_prefix(root).unwrap().starts_with("chain");
-    files(root).into_iter().filter(|path| !is_link(path)).collect()
+    let is_beside = |path: &PathBuf| {
+        let below = path.strip_prefix(root).unwrap();
+        below.starts_with("chain") || below.starts_with("index")
+    };
+    files(root).into_iter().filter(|path| !is_beside(path)).collect()
 }
 
 /// The records of an object.

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::super::index;
 use super::super::read::Contents;
 use crate::config::{PublicKey, SigningKey};
 
@@ -20,8 +21,6 @@ use crate::config::{PublicKey, SigningKey};
 const VERSION: u32 = 1;
 /// `{"signature":""}` and 64 bytes in base64, and some more, so that what is wrong with one can be said.
 const SIGNATURE_LINE_MAX: usize = 200;
-/// Below an archive: what is beside objects for whoever searches.
-pub(super) const INDEX: &str = "index";
 
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,7 +197,7 @@ impl ObjectLink {
 
     /// The place of its index below the archive.
     pub fn index_name(&self) -> String {
-        index_of(&self.name)
+        index::name_of(&self.name).unwrap_or_default()
     }
 
     /// Whether that is its digest.
@@ -209,11 +208,6 @@ impl ObjectLink {
     pub(super) fn named(&self) -> Named {
         Named { name: self.name.clone(), sha256: self.sha256.clone() }
     }
-}
-
-/// The place of an object's index.
-pub(super) fn index_of(object: &str) -> String {
-    format!("{INDEX}/{}.idx", object.strip_suffix(".jsonl.zst").unwrap_or(object))
 }
 
 /// What links call each other by: the SHA-256 of all of a link's bytes, in hex.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
+use super::super::index::FOLDER as INDEX;
 use super::super::shelf::{Entry, EntryKind, Shelf};
-use super::link::INDEX;
 use super::{FOLDER, Head};
 use crate::config::PublicKey;
 use walk::Walk;

@@ -10,6 +10,7 @@ use crate::parse::{Parsed, Parser};
 
 mod chain;
 mod fake;
+mod index;
 mod mask;
 mod packs;
 mod power;

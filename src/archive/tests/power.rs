@@ -212,7 +212,9 @@ impl World {
                 continue;
             };
             let shown = path.to_str().unwrap();
-            if ["/.tmp/", "/chain/"].iter().any(|folder| shown.contains(folder)) || without.contains(shown) {
+            if ["/.tmp/", "/chain/", "/index/"].iter().any(|folder| shown.contains(folder))
+                || without.contains(shown)
+            {
                 continue;
             }
             let mut text = String::new();

@@ -1,16 +1,18 @@
 //! `penstock archive cat`: the bodies of records, as they came.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
-use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::archive::read::RECORD_MAX;
-use crate::cli::FAILED;
+use super::bar::Bar;
+use super::search::Trouble;
+use crate::archive::search::{Object, Query, objects, record_id, search};
+use crate::archive::shelf::{EntryKind, Shelf};
+use crate::cli::{FAILED, Failure, USAGE};
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
@@ -26,7 +28,8 @@ pub struct Args {
 const MANUAL: &str = "\
 Prints the body of every record as it came, byte for byte, each with a line
 break behind it; of a record with `ranges` those bytes that this archive has.
-With --id the one body and nothing else.
+With --id the one body and nothing else. What cannot be read is told, and the
+rest printed. To find records by message id, user or time, use search.
 
 Exit codes:
   0  printed
@@ -37,79 +40,82 @@ Examples:
   penstock archive cat /srv/archive/eu/dt=2026-09-14/hour=12/edge-1-...jsonl.zst
   penstock archive cat file:///srv/archive/eu --id 0a1b...-4711 | sha256sum";
 
-#[derive(Deserialize)]
-struct Record {
-    id: String,
-    body: Option<String>,
-    body_base64: Option<String>,
-}
-
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let path = Path::new(args.archive.strip_prefix("file://").unwrap_or(&args.archive));
-    let objects =
-        if path.is_file() { vec![path.to_owned()] } else { objects(&super::folder(&args.archive)?)? };
+    let (shelf, only) = place(&args.archive)?;
+    let record = args.id.as_ref().map(|id| {
+        record_id(id).ok_or_else(|| {
+            let told = format!("--id is {id:?}, expected a record's id: 32 hex digits, - and a number");
+            Failure::new(USAGE, told)
+        })
+    });
+    // Bodies are on their way to somebody who wants all of them: nothing is left to an index.
+    let query = Query { record: record.transpose()?, whole: args.id.is_none(), ..Query::default() };
+    let (mut trouble, mut bar) = (Trouble::default(), Bar::new());
+    let found = match only {
+        Some(object) => vec![object],
+        None => objects(shelf.as_ref(), &query, &mut |told| trouble.tell(&told))?,
+    };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut found = false;
-    for object in objects.iter().filter(|object| may_hold(object, args.id.as_deref())) {
-        found |= print(object, args.id.as_deref(), &mut out)
-            .with_context(|| format!("read {}", object.display()))?;
-        if found && args.id.is_some() {
+    let mut printed = false;
+    for (at, object) in (0..).zip(&found) {
+        bar.draw(at, found.len() as u64);
+        let mut told = |told| trouble.tell(&told);
+        let on = search(shelf.as_ref(), object, &query, &mut told, &mut |line| {
+            out.write_all(&body(line)?)?;
+            printed = true;
+            if args.id.is_none() {
+                out.write_all(b"\n")?;
+            }
+            Ok(args.id.is_none())
+        })?;
+        if !on {
             break;
         }
     }
+    bar.clear();
     out.flush()?;
-    Ok(if found || args.id.is_none() { 0 } else { FAILED })
+    Ok(trouble.code(if printed || args.id.is_none() { 0 } else { FAILED }, printed && args.id.is_some()))
 }
 
-/// All objects of an archive, the oldest hour first.
-fn objects(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut folders = vec![root.to_owned()];
-    for prefix in ["dt=", "hour=", ""] {
-        let mut below = Vec::new();
-        for folder in folders {
-            let entries = fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
-            for entry in entries {
-                let entry = entry.with_context(|| format!("read {}", folder.display()))?;
-                if entry.file_name().to_string_lossy().starts_with(prefix) {
-                    below.push(entry.path());
-                }
-            }
-        }
-        below.sort_unstable();
-        folders = below;
+/// The archive, and the object if it is one that was named.
+fn place(text: &str) -> anyhow::Result<(Box<dyn Shelf>, Option<Object>)> {
+    let is_object =
+        text.ends_with(".jsonl.zst") || Path::new(text.strip_prefix("file://").unwrap_or(text)).is_file();
+    let (folder, name) = match text.rsplit_once('/') {
+        _ if !is_object => return Ok((super::shelf(text)?, None)),
+        Some(("", name)) => ("/", name),
+        Some(split) => split,
+        None => (".", text),
+    };
+    let shelf = super::shelf(folder)?;
+    let entry =
+        shelf.names("")?.into_iter().find(|entry| entry.name == name && entry.kind == EntryKind::File);
+    let Some(entry) = entry else {
+        return Err(Failure::new(
+            USAGE,
+            format!("there is no file {text}; name an archive or one of its objects"),
+        )
+        .into());
+    };
+    Ok((shelf, Some(Object { name: entry.name, bytes: entry.bytes })))
+}
+
+/// The body of a record, as it came.
+pub(super) fn body(line: &[u8]) -> io::Result<Vec<u8>> {
+    #[derive(Deserialize)]
+    struct Record<'a> {
+        #[serde(borrow)]
+        body: Option<Cow<'a, str>>,
+        body_base64: Option<String>,
     }
-    Ok(folders)
-}
-
-/// An object is named by the journal that its records come from, and so are they.
-fn may_hold(object: &Path, id: Option<&str>) -> bool {
-    let name = object.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let journal = id.and_then(|id| id.rsplit_once('-')).map(|(journal, _)| journal);
-    journal.is_none_or(|journal| name.contains(journal))
-}
-
-/// Prints what is asked for; true if it was there.
-fn print(object: &Path, id: Option<&str>, out: &mut impl Write) -> anyhow::Result<bool> {
-    let mut lines = BufReader::new(zstd::Decoder::new(File::open(object)?)?);
-    let (mut line, mut found) = (Vec::new(), false);
-    loop {
-        line.clear();
-        if lines.by_ref().take(RECORD_MAX).read_until(b'\n', &mut line)? == 0 {
-            return Ok(found);
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let record: Record<'_> = serde_json::from_slice(line)
+        .map_err(|error| wrong(format!("what should be a record is not: {error}")))?;
+    match (record.body, record.body_base64) {
+        (Some(text), None) => Ok(text.into_owned().into_bytes()),
+        (None, Some(text)) => {
+            STANDARD.decode(text).map_err(|error| wrong(format!("body_base64 is none: {error}")))
         }
-        let record: Record = serde_json::from_slice(&line).context("what should be a record is not")?;
-        if id.is_some_and(|id| id != record.id) {
-            continue;
-        }
-        match (&record.body, &record.body_base64) {
-            (Some(text), None) => out.write_all(text.as_bytes())?,
-            (None, Some(text)) => out.write_all(&STANDARD.decode(text).context("body_base64 is none")?)?,
-            _ => bail!("record {} has not one body", record.id),
-        }
-        found = true;
-        if id.is_some() {
-            return Ok(true);
-        }
-        out.write_all(b"\n")?;
+        _ => Err(wrong("a record has not one body".to_owned())),
     }
 }

@@ -1,13 +1,14 @@
 //! `penstock archive verify`: whether an archive is what its gateways put there.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 
+use super::bar::Bar;
 use crate::archive::chain::verify::{Expected, Key, Problem, Proven, Report, verify};
 use crate::cli::logging::is_hidden;
 use crate::cli::{FAILED, Failure, USAGE};
@@ -15,8 +16,6 @@ use crate::config::PublicKey;
 
 /// For the links of objects that a gateway is just putting there.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How often the progress is drawn anew.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
@@ -146,38 +145,7 @@ fn as_text(report: &Report, held: bool) -> String {
 }
 
 /// A name may be a stranger's, made to look like another line.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let escaped = |c: char| c.is_control() || is_hidden(c);
     text.chars().map(|c| if escaped(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
-}
-
-/// How far it is, on a terminal.
-struct Bar {
-    shown: bool,
-    drawn: Option<Instant>,
-}
-
-impl Bar {
-    const WIDTH: u64 = 30;
-
-    fn new() -> Self {
-        Self { shown: io::stderr().is_terminal(), drawn: None }
-    }
-
-    fn draw(&mut self, read: u64, all: u64) {
-        if !self.shown || self.drawn.is_some_and(|drawn| drawn.elapsed() < DRAW_EVERY) {
-            return;
-        }
-        self.drawn = Some(Instant::now());
-        let full = (read * Self::WIDTH / all.max(1)).min(Self::WIDTH) as usize;
-        let bar = format!("{}{}", "#".repeat(full), ".".repeat(Self::WIDTH as usize - full));
-        // Whoever closed it does not look.
-        write!(io::stderr(), "\r[{bar}] {read} of {all} objects").ok();
-    }
-
-    fn clear(&self) {
-        if self.drawn.is_some() {
-            write!(io::stderr(), "\r\x1b[K").ok();
-        }
-    }
 }

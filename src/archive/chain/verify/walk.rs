@@ -5,8 +5,9 @@ use std::io::{self, Read};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use super::super::super::index::name_of;
 use super::super::super::shelf::{Entry, EntryKind, Shelf};
-use super::super::link::{HourDigest, Link, LinkFault, Named, ObjectLink, Sealed, hash, hex, index_of};
+use super::super::link::{HourDigest, Link, LinkFault, Named, ObjectLink, Sealed, hash, hex};
 use super::super::{FOLDER, Head, LINK_MAX, file_name, number_of};
 use super::object::Claim;
 use super::{Kind, Proven, STRANGE, Verifier};
@@ -220,7 +221,9 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
             for object in digest.objects.iter().filter(|object| !since.contains(object)) {
                 self.tell(Kind::Removed, &object.name, format!("its link; {place} names it"));
                 self.unlinked.remove(&object.name);
-                self.unlinked.remove(&index_of(&object.name));
+                name_of(&object.name).inspect(|index| {
+                    self.unlinked.remove(index);
+                });
                 match self.sha256(&object.name, u64::MAX)? {
                     Some(found) if found == object.sha256 => {}
                     Some(_) => {
