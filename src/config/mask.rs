@@ -94,7 +94,8 @@ pub(super) fn mask(section: &Section<'_>, host: &Host) -> Option<Mask> {
     let given = Cell::new(false);
     let key = section.read("mask_key", "a secret that can be read", |value| {
         let text = string(value)?;
-        given.set(!text.is_empty());
+        // The default is read behind a value that is wrong.
+        given.set(given.get() || !text.is_empty());
         if text.is_empty() { Ok(None) } else { resolve::secret(section, "mask_key", &text, host).map(Some) }
     });
     let masks = !section.is_empty("mask");

@@ -158,25 +158,30 @@ impl Seek {
     /// Whether base64 in `word`, of either alphabet and beginning anywhere, holds a phone or user id.
     fn in_base64(self, word: &[u8]) -> bool {
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
-        word.split(|byte| !is_part(byte)).filter(|part| part.len() >= BASE64_MIN).any(|part| {
-            (0..4).any(|offset| {
-                let bytes = decoded_base64(&part[offset..]);
-                // Bytes that are no text end a run of digits, and are no letters of an id.
-                let text: String =
-                    bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '\0' }).collect();
-                self.phones && has_run(&bytes) || self.bsuids && self.in_text_of_base64(&text)
-            })
-        })
+        let mut parts = word.split(|byte| !is_part(byte)).filter(|part| part.len() >= BASE64_MIN);
+        parts.any(|part| (0..4).any(|offset| self.in_bytes(base64(&part[offset..]))))
     }
 
-    fn in_text_of_base64(self, text: &str) -> bool {
-        let mut found = false;
-        // By chance three letters and a full stop are there often, with seven digits behind them hardly ever.
-        Seek { phones: false, bsuids: true }.each(text, |start, end, _| {
-            let digits = text[start..end].bytes().filter(u8::is_ascii_digit).count();
-            found |= digits >= digits::MIN || end - start >= 3 + 2 * LETTERS_MIN;
-        });
-        found
+    /// Whether decoded bytes have a phone, or what is hardly a user id by chance.
+    fn in_bytes(self, bytes: impl Iterator<Item = u8>) -> bool {
+        let (mut run, mut capitals) = (0, 0);
+        // Letters and digits behind a country and a full stop, and the digits among them.
+        let mut id: Option<(usize, usize)> = None;
+        for byte in bytes {
+            let digit = usize::from(byte.is_ascii_digit());
+            run = (run + 1) * digit;
+            id = id.filter(|_| byte.is_ascii_alphanumeric()).map(|(len, digits)| (len + 1, digits + digit));
+            let likely = id.is_some_and(|(len, digits)| digits >= digits::MIN || len >= 2 * LETTERS_MIN);
+            if self.phones && run >= digits::MIN || self.bsuids && likely {
+                return true;
+            }
+            match byte {
+                b'A'..=b'Z' => capitals += 1,
+                b'.' if capitals >= 2 => (id, capitals) = (Some((0, 0)), 0),
+                _ => capitals = 0,
+            }
+        }
+        false
     }
 }
 
@@ -218,16 +223,8 @@ fn bsuid(text: &str) -> usize {
     if likely && is_bsuid(&text[..from + id]) { from + id } else { 0 }
 }
 
-fn has_run(bytes: &[u8]) -> bool {
-    let mut run = 0;
-    bytes.iter().any(|byte| {
-        run = if byte.is_ascii_digit() { run + 1 } else { 0 };
-        run >= digits::MIN
-    })
-}
-
 /// As much of base64 as is in `part`, padding or not.
-fn decoded_base64(part: &[u8]) -> Vec<u8> {
+fn base64(part: &[u8]) -> impl Iterator<Item = u8> {
     let value = |byte: u8| match byte {
         b'A'..=b'Z' => byte - b'A',
         b'a'..=b'z' => byte - b'a' + 26,
@@ -235,17 +232,15 @@ fn decoded_base64(part: &[u8]) -> Vec<u8> {
         b'+' | b'-' => 62,
         _ => 63,
     };
-    let mut out = Vec::with_capacity(part.len());
     let (mut bits, mut count) = (0u32, 0);
-    for byte in part {
+    part.iter().filter_map(move |byte| {
         bits = bits << 6 | u32::from(value(*byte));
         count += 6;
-        if count >= 8 {
+        (count >= 8).then(|| {
             count -= 8;
-            out.push((bits >> count) as u8);
-        }
-    }
-    out
+            (bits >> count) as u8
+        })
+    })
 }
 
 /// The text with its percent signs, JSON's and HTML's escapes decoded; none if there are none.

@@ -165,7 +165,7 @@ impl<'a> Walk<'a> {
             // What is masked by its looks alone: of a place the looks are known.
             class => {
                 let phone = looks == Looks::Long || looks == Looks::Fraction && class != Class::Place;
-                !self.kinds.meets(of.masked_by) && !(phone && self.kinds.has(Masked::Phone))
+                !(self.kinds.meets(of.masked_by) || phone && self.kinds.has(Masked::Phone))
             }
         };
         if stays {

@@ -34,6 +34,17 @@ impl Canary {
         ]
     }
 
+    /// The mask that is for it.
+    pub(super) fn mask(&self) -> &'static str {
+        match self {
+            Self::Phone(_) => "phone",
+            Self::Bsuid(_) => "bsuid",
+            Self::Name(_) => "name",
+            Self::Text(_) => "text",
+            Self::Fraction(_) => "location",
+        }
+    }
+
     /// What a search looks for.
     fn needle(&self) -> String {
         match self {
