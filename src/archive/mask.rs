@@ -31,7 +31,8 @@
 //!   secrets and are always masked.
 //! - Webhooks about templates and accounts have no user: only what looks like a phone or user id is masked there.
 //!
-//! A body that is no JSON cannot be masked, nor can one that ended the process before: such a record has `"masked":["all"]`,
+//! A body that is no JSON cannot be masked, nor can one that [`crate::parse`] does not read (numbers of more than 64
+//! bits, more levels than it takes) or that ended the process before: such a record has `"masked":["all"]`,
 //! the length of the raw body and an empty body.
 //!
 //! # What becomes of the rest

@@ -29,13 +29,13 @@ pub(super) enum Class {
     /// A provider's text that may quote a user.
     Notice,
     Media,
-    Place,
+    Location,
     /// Of an address book.
     Contact,
-    /// A name of an address book.
+    /// A name in one.
     ContactName,
-    /// A place of an address book.
-    ContactPlace,
+    /// An address in one.
+    ContactAddress,
     /// What gives access to an account.
     Secret,
     Unknown,
@@ -55,10 +55,10 @@ impl Class {
             Self::Caption => MaskSet::of(&[Masked::Text, Masked::Media]),
             Self::Notice => MaskSet::of(&[Masked::Text, Masked::Name]),
             Self::Media => MaskSet::of(&[Masked::Media]),
-            Self::Place => MaskSet::of(&[Masked::Location]),
+            Self::Location => MaskSet::of(&[Masked::Location]),
             Self::Contact => MaskSet::of(&[Masked::Contact]),
             Self::ContactName => MaskSet::of(&[Masked::Contact, Masked::Name]),
-            Self::ContactPlace => MaskSet::of(&[Masked::Contact, Masked::Location]),
+            Self::ContactAddress => MaskSet::of(&[Masked::Contact, Masked::Location]),
             Self::Unknown => FREE,
             Self::Secret => FREE.with(IDS),
         }
@@ -70,8 +70,8 @@ impl Class {
             Self::Name | Self::ContactName => Kind::Name,
             Self::Text | Self::Caption | Self::Notice => Kind::Text,
             Self::Media => Kind::Media,
-            Self::Place => Kind::Place,
-            Self::Contact | Self::ContactPlace => Kind::Contact,
+            Self::Location => Kind::Location,
+            Self::Contact | Self::ContactAddress => Kind::Contact,
             Self::Secret => Kind::Session,
             _ => Kind::Other,
         }

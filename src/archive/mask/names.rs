@@ -65,7 +65,7 @@ const ANYWHERE: &[Row] = &[
         "image video audio document sticker imageMessage videoMessage audioMessage documentMessage stickerMessage \
          ptvMessage",
     ),
-    (Class::Place, Place::Location, "location locationMessage liveLocationMessage"),
+    (Class::Location, Place::Location, "location locationMessage liveLocationMessage"),
     (Class::Contact, Place::Card, "contact contactMessage contactsArrayMessage"),
     (
         Class::Text,
@@ -143,7 +143,7 @@ const IN_MEDIA: &[Row] = &[
 ];
 
 const IN_LOCATION: &[Row] = &[(
-    Class::Place,
+    Class::Location,
     Place::Location,
     "latitude longitude name address url degreesLatitude degreesLongitude",
 )];
@@ -156,7 +156,7 @@ const IN_CARD: &[Row] = &[
         "name first_name last_name middle_name full_name formatted_name displayName prefix suffix vcard username",
     ),
     (Class::Person, Place::Card, "phones phone wa_id user_id parent_user_id phone_number"),
-    (Class::ContactPlace, Place::Card, "addresses street city state zip country country_code address"),
+    (Class::ContactAddress, Place::Card, "addresses street city state zip country country_code address"),
     (
         Class::Contact,
         Place::Card,

@@ -4,6 +4,8 @@
 //! replaced as a whole; what stands there plainly is replaced alone. Rather too much than too little: a
 //! date looks like a phone as well.
 
+use std::borrow::Cow;
+
 use super::digits::{self, canonical, digit, is_between};
 use super::token::{Kind, Tokens};
 use crate::config::{MaskSet, Masked};
@@ -126,10 +128,10 @@ impl Seek {
         if self.in_base64(word.as_bytes()) {
             return true;
         }
-        let mut decoded = word.to_owned();
+        let mut decoded = Cow::Borrowed(word);
         for _ in 0..LAYERS {
             match unescaped(&decoded) {
-                Some(next) => decoded = next,
+                Some(next) => decoded = next.into(),
                 None => return false,
             }
             if self.is_in(&decoded) && !self.shows_all(word, &decoded) || self.in_base64(decoded.as_bytes()) {

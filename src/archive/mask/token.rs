@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Name,
     Text,
     Media,
-    Place,
+    Location,
     Contact,
     Session,
     Member,
@@ -41,7 +41,7 @@ impl Kind {
             Self::Name => "name",
             Self::Text => "text",
             Self::Media => "media",
-            Self::Place => "location",
+            Self::Location => "location",
             Self::Contact => "contact",
             Self::Session => "session",
             Self::Member => "member",
@@ -54,7 +54,7 @@ impl Kind {
     /// Whether equal values have equal pseudonyms in one record alone. Of what nobody joins by, how often it
     /// comes would tell what it is.
     pub(super) const fn is_of_one_record(self) -> bool {
-        matches!(self, Self::Text | Self::Place)
+        matches!(self, Self::Text | Self::Location)
     }
 }
 

@@ -126,8 +126,10 @@ impl<'a> Walk<'a> {
         let mut masked_by = of.masked_by;
         if of.class.stays() {
             match looks_right(of.class, text) {
-                // It may be an id in base64.
-                true if of.class == Class::Word => return scrub(kinds, tokens, text, out),
+                // It may hold an id in base64.
+                true if matches!(of.class, Class::Word | Class::Help) => {
+                    return scrub(kinds, tokens, text, out);
+                }
                 true => return out.extend_from_slice(text.as_bytes()),
                 false => {}
             }
@@ -164,7 +166,7 @@ impl<'a> Walk<'a> {
             Class::Unknown | Class::Public | Class::Person | Class::Id if looks == Looks::Short => true,
             // What is masked by its looks alone: of a place the looks are known.
             class => {
-                let phone = looks == Looks::Long || looks == Looks::Fraction && class != Class::Place;
+                let phone = looks == Looks::Long || looks == Looks::Fraction && class != Class::Location;
                 !(self.kinds.meets(of.masked_by) || phone && self.kinds.has(Masked::Phone))
             }
         };
