@@ -173,6 +173,12 @@ fn plant_in(
             let mut planted = 0;
             for (member, value) in map.iter_mut() {
                 planted += plant_in(value, member, name, canaries, rng, wanted, skip);
+                // What is known stands where nobody knows it.
+                match rng.below(40) {
+                    0 => *value = json!({"novel": value.take()}),
+                    1 => *value = json!([[value.take()]]),
+                    _ => {}
+                }
             }
             if rng.one_in(6) {
                 let canary = rng.pick(canaries);
