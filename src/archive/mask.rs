@@ -6,46 +6,49 @@
 //! token   pseudonyms                       digits  phones however they are written
 //! ```
 //!
-//! Who reads a masked archive and not its key shall find no name, number or word of a user in it. Who writes
-//! back ends shall still be able to join it.
+//! Who reads a masked archive and not its key shall find no name, number or word of a user in it. Who
+//! writes back ends shall still be able to join it.
 //!
 //! # What becomes of a body
 //!
-//! It is read and written anew: white space and escapes are gone, members, their order and their doubles stay.
+//! It is read and written anew: white space and escapes are gone, members, their order and their doubles
+//! stay.
 //!
-//! - A person is `phone:<hex>`, `bsuid:`, `lid:` or `group:`, whichever form the identifier came in (`+49 170 ..`,
-//!   `49170..`, `49170..:7@s.whatsapp.net`), and the same in `events[].user`. An id of a message or a call is `id:` as
-//!   a whole, since it may hold the phone in base64: the status of a message has the message's.
-//! - What a member holds is decided by its name and where it stands (`names`), never by how it looks: a name looks
-//!   like a word. Members that are not known, and so whatever a provider adds one day, are masked (`other:`)
-//!   wherever anything but "phone" and "bsuid" is: only they can be told by their looks. Of these members flags,
-//!   nulls and whole numbers of at most six digits stay. A member's own name is masked where it is not known and users
-//!   may have chosen it.
-//! - What stays is searched for phones and user ids: digits of any script, 7 or more with what people write between
-//!   them, also percent-encoded, as JSON or HTML escapes, and in base64. So "phone" alone masks numbers in
-//!   texts, and dates and amounts that look alike with them. Numbers written as words are not found, nor are names in texts:
-//!   whoever masks "name" wants "text" as well.
-//! - Masked numbers become strings. Times, statuses, types, prices, counts, error codes, and ids and numbers of
-//!   the business stay (`display_phone_number` too: it is on the business's own page). Texts of a provider that may quote
-//!   users, such as an error's details, are masked like texts. A WASenderApi session's id and login code may be
-//!   secrets and are always masked.
-//! - Webhooks about templates and accounts have no user: only what looks like a phone or user id is masked there.
+//! - A person is `phone:<hex>`, `bsuid:`, `lid:` or `group:`, whichever form the identifier came in (`+49 170`,
+//!   `49170`, `49170:7@s.whatsapp.net`), and the same in `events[].user`. An id of a message or a call is
+//!   `id:` as a whole, since it may hold the phone in base64: the status of a message has the message's.
+//! - What a member holds is decided by its name and where it stands (`names`), never by how it looks: a
+//!   name looks like a word. Members that are not known, and so whatever a provider adds one day, are
+//!   masked (`other:`) wherever anything but "phone" and "bsuid" is: only they can be told by their looks.
+//!   Of these members flags, nulls and whole numbers of at most six digits stay. A member's own name is
+//!   masked where it is not known and users may have chosen it.
+//! - What stays is searched for phones and user ids: digits of any script, 7 or more with what people write
+//!   between them, also percent-encoded, as JSON or HTML escapes, and in base64. So "phone" alone masks
+//!   numbers in texts, and dates and amounts that look alike with them. Numbers written as words are not
+//!   found, nor are names in texts: whoever masks "name" wants "text" as well.
+//! - Masked numbers become strings. Times, statuses, types, prices, counts, error codes, and ids and
+//!   numbers of the business stay (`display_phone_number` too: it is on the business's own page). Texts of
+//!   a provider that may quote users, such as an error's details, are masked like texts. A WASenderApi
+//!   session's id and login code may be secrets and are always masked.
+//! - Webhooks about templates and accounts have no user: only what looks like a phone or user id is masked
+//!   there.
 //!
-//! A body that is no JSON cannot be masked, nor can one that [`crate::parse`] does not read (numbers of more than 64
-//! bits, more levels than it takes) or that ended the process before: such a record has `"masked":["all"]`,
-//! the length of the raw body and an empty body.
+//! A body that is no JSON cannot be masked, nor can one that [`crate::parse`] does not read (numbers of
+//! more than 64 bits, more levels than it takes) or that ended the process before: such a record has
+//! `"masked":["all"]`, the length of the raw body and an empty body.
 //!
 //! # What becomes of the rest
 //!
-//! `events[].key` and the signature are digests of what is masked, and could be searched for it like `sha256`: they
-//! are keyed anew. `remote` and `x-forwarded-for` are the provider's addresses and stay. `ranges` are places in the
-//! raw body: they tell the length of what is masked.
+//! `events[].key` and the signature are digests of what is masked, and could be searched for it like
+//! `sha256`: they are keyed anew. `remote` and `x-forwarded-for` are the provider's addresses and stay.
+//! `ranges` are places in the raw body: they tell the length of what is masked.
 //!
 //! # Invariants
 //!
 //! The same entry and key give the same bytes; time is linear in the body; recursion ends at the depth of
-//! [`crate::parse`]. Pseudonyms of texts and places hold for one record alone, so that common ones cannot be
-//! told by their number; all others hold for the archive. Who has the key can prove what was said, and find a phone.
+//! [`crate::parse`]. Pseudonyms of texts and places hold for one record alone, so that common ones cannot
+//! be told by their number; all others hold for the archive. Who has the key can prove what was said, and
+//! find a phone.
 //!
 //! Deliberately absent: a way back. What is masked is in no archive; what a region gets is never masked.
 
@@ -125,7 +128,8 @@ impl Masker {
     pub(super) fn header(&self, name: &[u8], value: &str, out: &mut Vec<u8>) {
         let mut masked = Vec::new();
         match name {
-            // The application's secret made it, which regions have: whoever knows it could search for the body.
+            // The application's secret made it, which regions have: whoever knows it could search for the
+            // body.
             b"x-hub-signature" | b"x-hub-signature-256" => {
                 self.rules.tokens.write(Kind::Signature, &[], value.as_bytes(), &mut masked);
             }
@@ -135,8 +139,8 @@ impl Masker {
         json::escape(&masked, out);
     }
 
-    /// The body as it may be shown in the record of that journal and number, and what is masked in it; none if
-    /// it cannot be read.
+    /// The body as it may be shown in the record of that journal and number, and what is masked in it; none
+    /// if it cannot be read.
     pub(super) fn body(&mut self, body: &[u8], record: (&str, u64)) -> Option<(MaskSet, &[u8])> {
         let Self { rules, scratch, out, .. } = self;
         if out.capacity() > KEEP_BYTES {

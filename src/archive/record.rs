@@ -5,12 +5,13 @@
 //!  "events":[{"key","kind","user"}],"sha256","ranges":[[offset,length]],"body" or "body_base64"}
 //! ```
 //!
-//! Under a mask (see [`super::mask`] for what becomes of each member) `"hmac_sha256"` stands where `"sha256"` does, and
-//! `"masked":["phone",...]` before `"body"`; of a body that cannot be masked `"masked":["all"],"length"` and an empty body.
+//! Under a mask (see [`super::mask`] for what becomes of each member) `"hmac_sha256"` stands where
+//! `"sha256"` does, and `"masked":["phone",...]` before `"body"`; of a body that cannot be masked
+//! `"masked":["all"],"length"` and an empty body.
 //!
 //! Invariants: the same entry gives the same bytes; the decoded `body` is exactly what came, or with
-//! `ranges` exactly those bytes of it, unless there is a mask; `sha256` is always that of the whole body. A record of a part
-//! lists the events of that part alone. Deliberately absent: what messages say.
+//! `ranges` exactly those bytes of it, unless there is a mask; `sha256` is always that of the whole body. A
+//! record of a part lists the events of that part alone. Deliberately absent: what messages say.
 
 // Addresses, not sockets.
 use core::net::{IpAddr, SocketAddr};
@@ -241,7 +242,8 @@ impl Records {
 
     fn write_part(&self, body: &[u8], out: &mut Vec<u8>) {
         write_ranges(&self.ranges, out);
-        // What was taken apart is JSON, and so is the part, both in UTF-8; ranges never end inside of a character.
+        // What was taken apart is JSON, and so is the part, both in UTF-8; ranges never end inside of a
+        // character.
         if self.ranges.of(body).all(|piece| std::str::from_utf8(piece).is_ok()) {
             out.extend_from_slice(b",\"body\":\"");
             self.ranges.of(body).for_each(|piece| json::escape(piece, out));
@@ -268,7 +270,8 @@ fn write_base64(body: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by commas.
+/// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by
+/// commas.
 fn write_headers(lines: &[u8], mask: Option<&Masker>, out: &mut Vec<u8>) {
     let fields: Vec<(&[u8], &[u8])> = Fields { lines }.collect();
     // Headers may hold any byte; JSON may not. Hardly one is not ASCII.

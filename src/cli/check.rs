@@ -112,6 +112,10 @@ impl fmt::Display for Summary<'_> {
             let place = region.archive.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
             writeln!(f, "  archive  {}: {place}", region.name)?;
         }
+        if let Some(mask) = &config.archive.mask {
+            let names: Vec<&str> = mask.kinds.names().collect();
+            writeln!(f, "  masked   {}", names.join(", "))?;
+        }
         if let Some(key) = &config.archive.signing_key {
             writeln!(f, "  chain    signed with key {}", key.public().id())?;
         }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use super::section::{Section, nearest, string};
 use super::{Host, Secret, resolve};
 
-/// Shortest `mask_key`: 128 bits in hexadecimal digits. Phones are few enough to try them all, so the key is all that
-/// stands between a pseudonym and its number.
+/// Shortest `mask_key`: 128 bits in hexadecimal digits. Phones are few enough to try them all, so the key
+/// is all that stands between a pseudonym and its number.
 const KEY_MIN: usize = 32;
 
 /// Something of a person that a masked archive does not show.
@@ -117,7 +117,11 @@ pub(super) fn mask(section: &Section<'_>, host: &Host) -> Option<Mask> {
         ),
         _ => {}
     }
-    Some(Mask { kinds: MaskSet::of(&kinds), key: key? }).filter(|_| masks)
+    let kinds = MaskSet::of(&kinds);
+    if kinds.has(Masked::Name) && !kinds.has(Masked::Text) {
+        section.warn("mask", "has \"name\" without \"text\": names that users write stay readable");
+    }
+    Some(Mask { kinds, key: key? }).filter(|_| masks)
 }
 
 #[cfg(test)]
@@ -129,11 +133,11 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
 
+    const REST: &str = "[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[[region]]\nname = \"eu\"\n\
+                        endpoint = \"http://10.0.0.1/\"\n[routing]\ndefault = \"eu\"\n";
+
     fn resolve(archive: &str) -> Result<Option<Mask>, String> {
-        let text = format!(
-            "[archive]\n{archive}\n[[source]]\nname = \"main\"\nsecrets = [\"s\"]\n[[region]]\nname = \"eu\"\n\
-             endpoint = \"http://10.0.0.1/\"\n[routing]\ndefault = \"eu\"\n"
-        );
+        let text = format!("[archive]\n{archive}\n{REST}");
         let resolved = Config::from_toml(&text, Path::new("/"));
         resolved.map(|(config, _)| config.archive.mask).map_err(|invalid| invalid.to_string())
     }
@@ -148,6 +152,17 @@ mod tests {
         assert!(mask.kinds.has(Masked::Text) && !mask.kinds.has(Masked::Name));
         assert_eq!(resolve("").unwrap(), None);
         assert_eq!(resolve("mask = []\nmask_key = \"\"").unwrap(), None);
+    }
+
+    #[test]
+    fn names_without_texts_are_taken_with_a_warning() {
+        let text = |mask: &str| format!("[archive]\nmask = {mask}\nmask_key = \"{KEY}\"\n{REST}");
+        let warned = |mask: &str| {
+            let (_, warnings) = Config::from_toml(&text(mask), Path::new("/")).unwrap();
+            warnings.iter().any(|warning| warning.key == "archive.mask")
+        };
+        assert!(warned("[\"name\", \"phone\"]"));
+        assert!(!warned("[\"name\", \"text\"]"));
     }
 
     #[test]

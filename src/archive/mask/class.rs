@@ -111,7 +111,8 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Whether names of members are the provider's. Elsewhere users or their applications may have chosen them.
+    /// Whether names of members are the provider's. Elsewhere users or their applications may have chosen
+    /// them.
     pub(super) const fn has_provider_names(self) -> bool {
         matches!(self, Self::Known | Self::Entry | Self::Change | Self::Account | Self::Message | Self::Media)
     }
@@ -185,7 +186,8 @@ pub(super) fn number_looks_right(class: Class, text: &str, short: bool) -> bool 
     }
 }
 
-/// Seconds or milliseconds since 1970, from the year 2001 to that of 2096; fewer than a phone has digits pass too.
+/// Seconds or milliseconds since 1970, from the year 2001 to that of 2096; fewer than a phone has digits
+/// pass too.
 fn is_time(number: u64) -> bool {
     const SECONDS: std::ops::Range<u64> = 1_000_000_000..4_000_000_000;
     number < 1_000_000 || SECONDS.contains(&number) || SECONDS.contains(&(number / 1000))

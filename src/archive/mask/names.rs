@@ -39,7 +39,8 @@ type Row = (Class, Place, &'static str);
 
 /// What a member is as a value, what objects in it are, and its names.
 const ANYWHERE: &[Row] = &[
-    // What holds other things; as a value by itself it would be something else than what is known by that name.
+    // What holds other things; as a value by itself it would be something else than what is known by that
+    // name.
     (Class::Unknown, Place::Entry, "entry"),
     (Class::Unknown, Place::Change, "changes"),
     (Class::Word, Place::Known, "value"),

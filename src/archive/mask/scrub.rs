@@ -1,8 +1,9 @@
-//! Phones and user ids inside of a text that stays, as they are or in another encoding. Pure, linear in the text.
+//! Phones and user ids inside of a text that stays, as they are or in another encoding. Pure, linear in the
+//! text.
 //!
-//! A word (what stands between white space) that hides one in percent signs, in escapes of JSON or HTML or in base64 is
-//! replaced as a whole; what stands there plainly is replaced alone. Rather too much than too little: a
-//! date looks like a phone as well.
+//! A word (what stands between white space) that hides one in percent signs, in escapes of JSON or HTML or
+//! in base64 is replaced as a whole; what stands there plainly is replaced alone. Rather too much than too
+//! little: a date looks like a phone as well.
 
 use std::borrow::Cow;
 

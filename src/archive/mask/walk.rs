@@ -51,7 +51,8 @@ impl<'a> Walk<'a> {
                 self.number(&number.to_string(), number <= NUMBER_MAX, of)
             }
             Node::Static(StaticNode::F64(number)) => {
-                // As JSON has it, and as whole numbers are written where it is one: a phone may come as 4.9e12.
+                // As JSON has it, and as whole numbers are written where it is one: a phone may come as
+                // 4.9e12.
                 let whole = number.fract() == 0.0 && number.abs() < 1e18;
                 let text = match serde_json::Number::from_f64(number) {
                     Some(_) if whole => format!("{}", number as i64),
@@ -235,8 +236,8 @@ fn identity(text: &str) -> Option<(Kind, Vec<u8>)> {
     is_bsuid(text).then(|| (Kind::Bsuid, text.as_bytes().to_vec()))
 }
 
-/// Appends a person's pseudonym, or the identifier itself where neither `masked` nor its kind asks for one. False, and
-/// nothing is appended, if it is nobody's.
+/// Appends a person's pseudonym, or the identifier itself where neither `masked` nor its kind asks for one.
+/// False, and nothing is appended, if it is nobody's.
 pub(super) fn person(kinds: MaskSet, tokens: &Tokens, text: &str, masked: bool, out: &mut Vec<u8>) -> bool {
     if text == "status@broadcast" {
         out.extend_from_slice(text.as_bytes());

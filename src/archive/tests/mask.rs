@@ -386,11 +386,15 @@ fn masking_takes_time_in_proportion_to_the_body() {
         json!({"messages": list}).to_string()
     };
     let mut records = masking(&["phone", "bsuid"]);
+    // The best of some: whatever else runs only adds to it.
     let mut time = |n: usize| {
         let body = body(n);
-        let start = std::time::Instant::now();
-        record(&mut records, Whatsapp, body.as_bytes(), false);
-        start.elapsed()
+        let mut once = || {
+            let start = std::time::Instant::now();
+            record(&mut records, Whatsapp, body.as_bytes(), false);
+            start.elapsed()
+        };
+        (0..3).map(|_| once()).min().unwrap()
     };
     time(1_000);
     let (small, large) = (time(10_000), time(80_000));

@@ -27,9 +27,10 @@ pub struct Args {
 
 const MANUAL: &str = "\
 Prints the body of every record as it came, byte for byte, each with a line
-break behind it; of a record with `ranges` those bytes that this archive has.
-With --id the one body and nothing else. What cannot be read is told, and the
-rest printed. To find records by message id, user or time, use search.
+break behind it; of a record with `ranges` those bytes that this archive has,
+of one with `masked` what it shows. With --id the one body and nothing else.
+What cannot be read is told, and the rest printed. To find records by message
+id, user or time, use search.
 
 Exit codes:
   0  printed

@@ -137,7 +137,8 @@ pub(super) fn is_structure(name: &str) -> bool {
         .any(|known| known == name)
 }
 
-/// Puts canaries in place of all that is not the business's and `wanted`, and into members of their own; how many.
+/// Puts canaries in place of all that is not the business's and `wanted`, and into members of their own;
+/// how many.
 pub(super) fn plant(
     body: &mut Value,
     canaries: &[Canary],
