@@ -35,7 +35,7 @@ const FRAME: usize = 64;
 const SOURCES: usize = 64;
 /// No index is larger, by far: what is, is not read.
 pub const INDEX_MAX: u64 = 64 << 20;
-/// Texts that were seen just now: a power of two.
+/// How many texts are remembered that were seen just now; a power of two.
 const SEEN: usize = 1 << 11;
 
 /// Below an archive: the indexes of its objects.
@@ -56,6 +56,7 @@ pub struct IndexBuilder {
     frame: Frame,
     /// Of the frame's texts, nearly each once.
     hashes: Vec<u64>,
+    /// By their last bits; 0 = none.
     seen: Box<[u64; SEEN]>,
 }
 

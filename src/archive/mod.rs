@@ -24,8 +24,8 @@
 //! - An object is named by its journal and its first record. Whoever was killed before it could note one finds it in the
 //!   spool by that name, sends the same bytes and goes on behind it: no webhook is in two objects of an archive. What
 //!   lies in an archive is never believed.
-//! - Memory is bounded per region and journal: a frame, about a megabyte of lines. So is the spool: a few objects; what
-//!   they do not have is in the journal.
+//! - Memory is bounded per region and journal: a frame, about a megabyte of lines, and the index of the open object, a
+//!   few megabytes at most. So is the spool: a few objects; what they do not have is in the journal.
 //!
 //! # Deliberately absent
 //!

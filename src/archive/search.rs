@@ -228,7 +228,16 @@ fn whole(object: &Object, why: String) -> Told {
 fn index_of(shelf: &dyn Shelf, object: &Object) -> Result<Index, String> {
     let name = name_of(&object.name).ok_or("it has no name of an object")?;
     match shelf.read_at(&name, 0, INDEX_MAX) {
-        Ok(Some(bytes)) => Index::read(&bytes, object.bytes).map_err(|damage| format!("its index: {damage}")),
+        Ok(Some(bytes)) => {
+            let index = Index::read(&bytes, object.bytes).map_err(|damage| format!("its index: {damage}"))?;
+            let first = index.frames().next().map_or(0, |(frame, _)| frame.first_lsn);
+            match object.begins() {
+                Some((_, named)) if first != 0 && first != named => {
+                    Err("its index is another object's".to_owned())
+                }
+                _ => Ok(index),
+            }
+        }
         Ok(None) => Err("it has no index".to_owned()),
         Err(error) => Err(format!("its index cannot be read: {error}")),
     }

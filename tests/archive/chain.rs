@@ -185,7 +185,7 @@ fn a_body_is_printed_as_it_came() {
     assert_eq!((code, said.lines().count()), (Some(0), own.len()));
     let (code, said, _) = run(&["archive", "cat", root, "--id", "0-1"]);
     assert_eq!((code, said.as_str()), (Some(1), ""));
-    let (code, _, told) = run(&["archive", "cat", "s3://bucket"]);
+    let (code, _, told) = run(&["archive", "cat", "ftp://bucket"]);
     assert!(code == Some(64) && told.contains("expected a folder"), "{told}");
 }
 

@@ -15,6 +15,7 @@ mod buckets;
 mod chain;
 mod masked;
 mod residency;
+mod search;
 mod tamper;
 
 use std::fs;
@@ -339,6 +340,27 @@ fn objects_are_read_by_the_tools_that_auditors_have() {
         println!("SKIPPED: DuckDB is not installed; `bash .ci/run tools` installs it");
         return;
     }
+    // The records of one user, as README.md has it.
+    let user = records
+        .iter()
+        .filter(|record| record.region == 0)
+        .find_map(|record| record.json["events"][0]["user"].as_str());
+    let user = user.unwrap();
+    let has = |record: &&Record| {
+        let events = record.json["events"].as_array().unwrap();
+        record.region == 0 && events.iter().any(|event| event["user"] == user)
+    };
+    let theirs = records.iter().filter(has).count();
+    let query = "import duckdb, sys\n\
+        rows = duckdb.sql(f\"SELECT received_at, id, body FROM read_json('{sys.argv[1]}/*/*/*.jsonl.zst', hive_partitioning = true) \
+        WHERE dt >= '2026-01-01' AND list_contains(list_transform(events, lambda e: e.user), '{sys.argv[2]}') \
+        ORDER BY received_at\")\n\
+        print(len(rows.fetchall()))\n";
+    let read =
+        Command::new("python3").args(["-c", query, root, user]).env("PYTHONPATH", packages).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), theirs.to_string());
+
     let start = Instant::now();
     let read =
         Command::new("python3").args(["-c", script, root]).env("PYTHONPATH", packages).output().unwrap();
