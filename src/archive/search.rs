@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use super::index::line::{Line, Lines};
 use super::index::{Filter, Frame, INDEX_MAX, Index, Text, name_of};
 use super::read::RECORD_MAX;
-use super::shelf::{EntryKind, Shelf};
+use super::shelf::{Entry, EntryKind, Shelf};
 use crate::parse::phone::Digits;
 use crate::stamp::{self, Hour};
 
@@ -128,29 +128,23 @@ pub enum Told {
 /// The objects that may hold what is looked for, the oldest hour first; for one record the likeliest object first.
 pub fn objects(shelf: &dyn Shelf, query: &Query, told: &mut impl FnMut(Told)) -> io::Result<Vec<Object>> {
     let mut found = Vec::new();
-    for day in shelf.names("")? {
-        if !day.name.starts_with("dt=") {
-            continue;
-        }
+    for day in shelf.names("")?.into_iter().filter(|day| day.name.starts_with("dt=")) {
         if day.kind != EntryKind::Folder {
-            told(Told::Stray(day.name));
+            told(odd(day.name, day.kind));
             continue;
         }
-        for hour in shelf.names(&day.name)? {
+        for hour in names(shelf, &day.name, told) {
             let below = format!("{}/{}", day.name, hour.name);
             if hour.kind != EntryKind::Folder || !hour.name.starts_with("hour=") {
-                told(Told::Stray(below));
-                continue;
-            }
-            if !may_be_in(query, &day.name, &hour.name) {
-                continue;
-            }
-            for file in shelf.names(&below)? {
-                let name = format!("{below}/{}", file.name);
-                if file.kind == EntryKind::File && file.name.ends_with(".jsonl.zst") {
-                    found.push(Object { name, bytes: file.bytes });
-                } else {
-                    told(Told::Stray(name));
+                told(odd(below, hour.kind));
+            } else if may_be_in(query, &day.name, &hour.name) {
+                for file in names(shelf, &below, told) {
+                    let name = format!("{below}/{}", file.name);
+                    if file.kind == EntryKind::File && file.name.ends_with(".jsonl.zst") {
+                        found.push(Object { name, bytes: file.bytes });
+                    } else {
+                        told(odd(name, file.kind));
+                    }
                 }
             }
         }
@@ -161,6 +155,24 @@ pub fn objects(shelf: &dyn Shelf, query: &Query, told: &mut impl FnMut(Told)) ->
         found.sort_by_key(|object| std::cmp::Reverse(object.begins().map_or(0, |(_, first)| first)));
     }
     Ok(found)
+}
+
+/// A folder that cannot be read must not hide the others.
+fn names(shelf: &dyn Shelf, below: &str, told: &mut impl FnMut(Told)) -> Vec<Entry> {
+    shelf.names(below).unwrap_or_else(|error| {
+        told(Told::Unread { name: below.to_owned(), error });
+        Vec::new()
+    })
+}
+
+/// What stands where no gateway leaves such a thing. Records may be where a link leads.
+fn odd(name: String, kind: EntryKind) -> Told {
+    if kind != EntryKind::Other {
+        return Told::Stray(name);
+    }
+    let error =
+        io::Error::new(io::ErrorKind::InvalidData, "a link, a pipe or a name that is no UTF-8; not opened");
+    Told::Unread { name, error }
 }
 
 /// Folders have the hour in which their records were received.

@@ -145,6 +145,9 @@ fn found(shelf: &Memory, query: &Query) -> (Vec<String>, usize) {
     (ids, whole)
 }
 
+/// Whether a query is to find it.
+type Is<'a> = &'a dyn Fn(&Known) -> bool;
+
 fn assert_finds(shelf: &Memory, known: &[Known], rng: &mut Rng) {
     for one in known {
         let near = Known {
@@ -157,7 +160,7 @@ fn assert_finds(shelf: &Memory, known: &[Known], rng: &mut Rng) {
                 ..*one
             }
         };
-        let queries: [(Query, &dyn Fn(&Known) -> bool); 6] = [
+        let queries: [(Query, Is<'_>); 6] = [
             (Query { record: record_id(&one.id), ..Query::default() }, &|other| other.id == one.id),
             (Query { id: Some(one.wamid.clone()), ..Query::default() }, &|other| other.wamid == one.wamid),
             (

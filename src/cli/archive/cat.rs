@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::bar::Bar;
 use super::search::Trouble;
-use crate::archive::search::{Object, Query, objects, record_id, search};
+use crate::archive::search::{Object, Query, objects, search};
 use crate::archive::shelf::{EntryKind, Shelf};
 use crate::cli::{FAILED, Failure, USAGE};
 
@@ -43,12 +43,7 @@ Examples:
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let (shelf, only) = place(&args.archive)?;
-    let record = args.id.as_ref().map(|id| {
-        record_id(id).ok_or_else(|| {
-            let told = format!("--id is {id:?}, expected a record's id: 32 hex digits, - and a number");
-            Failure::new(USAGE, told)
-        })
-    });
+    let record = args.id.as_deref().map(record);
     // Bodies are on their way to somebody who wants all of them: nothing is left to an index.
     let query = Query { record: record.transpose()?, whole: args.id.is_none(), ..Query::default() };
     let (mut trouble, mut bar) = (Trouble::default(), Bar::new());
@@ -76,6 +71,16 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     bar.clear();
     out.flush()?;
     Ok(trouble.code(if printed || args.id.is_none() { 0 } else { FAILED }, printed && args.id.is_some()))
+}
+
+/// Journal and LSN.
+fn record(id: &str) -> Result<(String, u64), Failure> {
+    let parts = id.rsplit_once('-').and_then(|(journal, lsn)| Some((journal.to_owned(), lsn.parse().ok()?)));
+    parts.ok_or_else(|| {
+        let told =
+            format!("--id is {id:?}, expected a record's, <journal>-<lsn>; search finds it by other ids");
+        Failure::new(USAGE, told)
+    })
 }
 
 /// The archive, and the object if it is one that was named.
