@@ -1,12 +1,12 @@
 //! Whether a text may be among those of a frame: a Bloom filter of blocks of 32 bytes, one bit in each of a block's
-//! eight words. Says yes to about one in a thousand that is not there, and never no to one that is.
+//! eight words. Says yes to a few in a hundred that are not there, and never no to one that is.
 //!
 //! Filters are stored: hash and bits must never change without another version of the index.
 
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 32;
-/// Texts for a block: 16 bits each.
-const PER_BLOCK: usize = 16;
+/// Texts for a block: 8 bits each. Twice as many would make the index 5.5 % of its object instead of 3 %.
+const PER_BLOCK: usize = 32;
 /// Odd numbers that choose the bit of each word.
 const SALTS: [u32; 8] =
     [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
@@ -81,7 +81,7 @@ mod tests {
             assert!(hashes.iter().all(|hash| may_have(&filter, *hash)));
             let others =
                 (0..100_000).filter(|at| may_have(&filter, hash(format!("other {at}").as_bytes()))).count();
-            assert!(count < 700 || others < 400, "{others} of 100000 others pass a filter of {count}");
+            assert!(count < 700 || others < 6000, "{others} of 100000 others pass a filter of {count}");
         }
         assert!(may_have(&[], 7) && may_have(&[1, 2, 3], 7));
     }
