@@ -12,11 +12,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use penstock::archive::disk::Os;
+use penstock::archive::folder::Folder;
 use penstock::archive::index::{IndexBuilder, name_of};
 use penstock::archive::pack::{Frames, Name, Pack, Rules};
 use penstock::archive::record::{BodyDigest, Records, Webhook};
 use penstock::archive::search::{self, Query, objects, search};
-use penstock::archive::shelf::FolderShelf;
 use penstock::config::{Config, SourceKind};
 use penstock::entry::{EventRow, Meta, Verdict, name_id};
 use penstock::journal::buffer::AlignedBuf;
@@ -258,7 +259,7 @@ fn close(
 }
 
 fn search_day(folder: &Path, wanted: &[(String, String)]) -> Result<(), Box<dyn Error>> {
-    let shelf = FolderShelf::new(folder);
+    let shelf = Folder::new(Os, folder.into(), String::new());
     let find = |query: &Query| -> Result<u64, Box<dyn Error>> {
         let (mut found, mut told) = (0, |told| panic!("{told:?}"));
         for object in objects(&shelf, query, &mut told)? {
