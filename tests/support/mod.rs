@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod letters;
 pub mod metrics;
 pub mod ports;
+pub mod proxy;
 pub mod region;
 pub mod s3;
 pub mod sender;
