@@ -110,12 +110,13 @@ fn lock(section: &Section<'_>) -> Option<Lock> {
     let mode = section.choice("mode", &modes);
     let days = section.count("days", 0, LOCK_DAYS) as u32;
     match mode {
-        None if days > 0 => {
+        // What could not be understood has been reported already.
+        None if days > 0 && section.is_default("mode") => {
             let expected = "\"governance\" or \"compliance\" where archive.lock.days is set";
             section.problem("mode", expected, "Choose one, or set archive.lock.days = 0 for no lock.");
             None
         }
-        Some(_) if days == 0 => {
+        Some(_) if section.is_default("days") => {
             let hint = "Say for how many days each object is to be kept, or set archive.lock.mode = \"\".";
             section.problem("days", "at least 1 where archive.lock.mode is set", hint);
             None

@@ -224,9 +224,8 @@ impl<'a> Section<'a> {
 
     /// Refuses any value but the default: the feature is not built yet, and a setting is never ignored.
     pub(super) fn only_default(&self, key: &str, feature: &str) {
-        let shown = self.shown.get(key);
-        if self.given(key).is_some_and(|given| shown.is_none_or(|shown| !same(given, shown))) {
-            let default = shown.map_or_else(String::new, Value::to_string);
+        if !self.is_default(key) {
+            let default = self.shown.get(key).map_or_else(String::new, Value::to_string);
             self.problem(key, &format!("{default}, its default"), &not_built(feature));
         }
     }
@@ -237,6 +236,12 @@ impl<'a> Section<'a> {
         if self.given(key).is_some() {
             self.problem(key, "nothing", &not_built(feature));
         }
+    }
+
+    /// True if `key` is left out or means what the manual shows.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        let shown = self.shown.get(key);
+        self.given(key).is_none_or(|given| shown.is_some_and(|shown| same(given, shown)))
     }
 
     /// True if the operator wrote `key`.

@@ -48,8 +48,7 @@ fn check(case: &Case, bytes: usize) {
             put(&mut direct, &spooled).unwrap_or_else(|fault| panic!("{told}, again: {fault}"));
         }
         scene.holds_once(NAME, &spooled.bytes);
-        let stored = scene.stored(NAME);
-        assert_eq!(stored.header("x-amz-object-lock-mode"), Some("GOVERNANCE"), "{told}");
+        assert_eq!(scene.mode(NAME).as_deref(), Some("GOVERNANCE"), "{told}");
     }
 }
 

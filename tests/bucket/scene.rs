@@ -65,6 +65,11 @@ impl Scene {
         self.server.ask("GET", &path(name), "", &[]).unwrap()
     }
 
+    /// In which mode a name is locked.
+    pub(crate) fn mode(&self, name: &str) -> Option<String> {
+        self.server.head(&path(name), "x-amz-object-lock-mode")
+    }
+
     #[track_caller]
     pub(crate) fn holds_once(&self, name: &str, bytes: &[u8]) {
         let stored = self.stored(name);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::http::{Connection, Message};
+use super::http::{Connection, Message, find};
 use super::loopback;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ struct State {
     fired: AtomicUsize,
     requests: Mutex<Vec<String>>,
     ending: AtomicBool,
+    /// What is put behind the targets of requests that put something.
+    query: &'static str,
 }
 
 pub struct Proxy {
@@ -59,9 +61,15 @@ pub struct Proxy {
 impl Proxy {
     /// To a server on this port of loopback.
     pub fn start(server: u16) -> Self {
+        Self::with_query(server, "")
+    }
+
+    /// To a server that takes what is put only with a query of its own, knows only its own address and
+    /// gives no ETag for it.
+    pub fn with_query(server: u16, query: &'static str) -> Self {
         let listener = TcpListener::bind(loopback(0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { query, ..State::default() });
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -132,10 +140,19 @@ impl State {
 fn serve(client: TcpStream, server: SocketAddr, state: &State) {
     let mut raw = client.try_clone().unwrap();
     let mut connection = Connection::over(client).unwrap();
-    while let Ok(Some(request)) = connection.read() {
-        let fault = state.due(&request.first);
-        let answer = match fault {
-            None => exchange(server, &request, request.body.len()),
+    while let Ok(Some(mut request)) = connection.read() {
+        if !state.query.is_empty() {
+            renamed(&mut request, server, state.query);
+        }
+        let answer = match state.due(&request.first) {
+            None => {
+                let mut answer = exchange(server, &request, request.body.len());
+                if !state.query.is_empty() && request.first.starts_with("PUT ") {
+                    let end = find(&answer, b"\r\n").unwrap() + 2;
+                    answer.splice(end..end, *b"etag: \"any\"\r\n");
+                }
+                answer
+            }
             Some(Fault::Error(status, code)) => told(status, code, ""),
             Some(Fault::ErrorIn200) => told(200, "InternalError", ""),
             Some(Fault::ErrorIn200AfterSuccess) => {
@@ -168,6 +185,21 @@ fn serve(client: TcpStream, server: SocketAddr, state: &State) {
         raw.write_all(&answer).ok();
         raw.shutdown(std::net::Shutdown::Write).ok();
         return;
+    }
+}
+
+/// As if it had been sent to the server itself, and without escapes where none are needed.
+fn renamed(request: &mut Message, server: SocketAddr, query: &str) {
+    for (escape, plain) in [("%2D", "-"), ("%2E", "."), ("%2F", "/"), ("%3D", "="), ("%5F", "_")] {
+        let (target, rest) = request.first.split_once('?').unwrap_or((&request.first, ""));
+        let mark = if rest.is_empty() { "" } else { "?" };
+        request.first = format!("{}{mark}{rest}", target.replace(escape, plain));
+    }
+    if request.first.starts_with("PUT ") {
+        request.first = request.first.replace(" HTTP/", &format!("{query} HTTP/"));
+    }
+    for (_, value) in request.headers.iter_mut().filter(|(name, _)| name == "host") {
+        *value = server.to_string();
     }
 }
 

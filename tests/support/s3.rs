@@ -61,7 +61,7 @@ impl Server {
                 std::env::var_os("PENSTOCK_STORES").is_none(),
                 "{kind:?} is not installed: .ci/run tools"
             );
-            eprintln!("SKIPPED: {kind:?} is not installed here; archives in it are NOT checked");
+            println!("SKIPPED: {kind:?} is not installed here; archives in it are NOT checked");
             return None;
         };
         let child = command

@@ -68,6 +68,7 @@ fn reason(status: StatusCode, code: &str, said: &str) -> Reason {
         | "TokenRefreshRequired"
         | "RequestTimeTooSkewed"
         | "InvalidAccessKeyId"
+        | "XAdminUserNotFound"
         | "SignatureDoesNotMatch"
         | "AccessDenied" => return Reason::Denied,
         "SlowDown"

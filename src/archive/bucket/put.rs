@@ -3,7 +3,7 @@
 //! Whatever an answer says or however it was lost: what stands there decides.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 
@@ -11,9 +11,14 @@ use super::content::{Content, blocking};
 use super::notes::{Upload, What, forget};
 use super::request::{Request, S3, crc_text};
 use super::standing::{CRC, LOCK_MODE, LOCK_UNTIL, SHA256, Standing, days, judge, mode_name};
+use super::state::is_versioned;
 use crate::archive::store::{Reason, StoreFault};
 use crate::config::Lock;
 use crate::fault;
+
+/// Ways to put an object: as if nothing were there, the same again, over what versions keep.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// One object on its way.
 #[derive(Debug, Clone)]
@@ -59,36 +64,44 @@ impl Put {
             Standing::Same => return self.rest(notes.as_deref(), noted).await,
             found => self.over(found)?,
         };
-        // Once more if the upload that was to be gone on with is no more, or somebody was quicker.
-        let mut again = true;
+        let mut left = TRIES;
         loop {
+            left -= 1;
             let sent = self.send(notes.as_deref(), over, &mut asked).await;
             let found = self.look(asked.as_deref()).await.map_err(|fault| match &sent {
                 // What kept it from being put says more.
                 Err(Miss::Fault(first)) => first.clone(),
                 _ => fault,
             })?;
-            match (found, sent) {
+            let fault = match (&found, sent) {
                 (Standing::Same, _) => return self.rest(notes.as_deref(), None).await,
-                (Standing::Absent { .. }, Err(Miss::Gone)) if again => again = false,
-                (Standing::Absent { .. }, Err(Miss::Gone) | Ok(())) => {
-                    return Err(StoreFault::new(Reason::Other, "the store took it and does not have it"));
+                (Standing::Absent { .. }, Ok(())) => {
+                    StoreFault::new(Reason::Other, "the store took it and does not have it")
                 }
-                (Standing::Absent { .. }, Err(Miss::Fault(fault))) => return Err(fault),
-                (found, Err(Miss::Fault(fault)))
-                    if over == Over::Version || fault.reason != Reason::Taken =>
-                {
-                    self.over(found)?;
-                    return Err(fault);
+                (Standing::Weak { what, .. }, Ok(())) => {
+                    return Err(StoreFault::new(Reason::Unlocked, what));
                 }
-                (Standing::Weak { what, .. }, Ok(())) => return Err(StoreFault::new(Reason::Unlocked, what)),
                 (Standing::Other { what, .. }, Ok(())) => return Err(StoreFault::new(Reason::Taken, what)),
-                (found, Err(_)) if again => {
-                    again = false;
-                    over = self.over(found)?;
-                }
-                (_, Err(_)) => return Err(StoreFault::new(Reason::Taken, "others write there")),
+                (_, Err(Miss::Gone)) => StoreFault::new(Reason::Other, "the store has forgotten the upload"),
+                (_, Err(Miss::Fault(fault))) if fault.reason != Reason::Taken => return Err(fault),
+                // A condition was not met, or somebody else is at it at this moment.
+                (_, Err(Miss::Fault(fault))) => fault,
+            };
+            if left == 0 {
+                return Err(fault);
             }
+            over = match found {
+                Standing::Absent { .. } if fault.reason == Reason::Taken && left == 1 => {
+                    // Nothing is there and something is: what was removed where versions are kept, in some stores.
+                    is_versioned(&self.s3).await.map_err(|_| fault)?;
+                    Over::Version
+                }
+                Standing::Absent { .. } => {
+                    tokio::time::sleep(PAUSE).await;
+                    over
+                }
+                found => self.over(found)?,
+            };
         }
     }
 

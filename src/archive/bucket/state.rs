@@ -53,7 +53,7 @@ async fn in_region(s3: &S3, region: &str) -> Result<(), StoreFault> {
     Err(StoreFault::new(Reason::Unlocked, what))
 }
 
-async fn is_versioned(s3: &S3) -> Result<(), StoreFault> {
+pub(super) async fn is_versioned(s3: &S3) -> Result<(), StoreFault> {
     let text = ask(s3, "versioning=", "s3:GetBucketVersioning").await?;
     match element(&text, "Status").map(str::trim) {
         Some("Enabled") => Ok(()),
