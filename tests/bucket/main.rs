@@ -1,6 +1,9 @@
 //! An archive in a bucket: what is put is there once, as it was, locked as asked, whatever the store, the network and
 //! the process do meanwhile. Against real stores on loopback.
+#![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "plain threads that may wait")]
 
 #[path = "../support/mod.rs"]
 mod support;

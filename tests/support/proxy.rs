@@ -140,52 +140,50 @@ impl State {
 fn serve(client: TcpStream, server: SocketAddr, state: &State) {
     let mut raw = client.try_clone().unwrap();
     let mut connection = Connection::over(client).unwrap();
-    while let Ok(Some(mut request)) = connection.read() {
-        if !state.query.is_empty() {
-            renamed(&mut request, server, state.query);
-        }
-        let answer = match state.due(&request.first) {
-            None => {
-                let mut answer = exchange(server, &request, request.body.len());
-                if !state.query.is_empty() && request.first.starts_with("PUT ") {
-                    let end = find(&answer, b"\r\n").unwrap() + 2;
-                    answer.splice(end..end, *b"etag: \"any\"\r\n");
-                }
-                answer
-            }
-            Some(Fault::Error(status, code)) => told(status, code, ""),
-            Some(Fault::ErrorIn200) => told(200, "InternalError", ""),
-            Some(Fault::ErrorIn200AfterSuccess) => {
-                exchange(server, &request, request.body.len());
-                told(200, "InternalError", "")
-            }
-            Some(Fault::Cut) => {
-                exchange(server, &request, request.body.len() / 2);
-                return connection.reset();
-            }
-            Some(Fault::Lost) => {
-                exchange(server, &request, request.body.len());
-                return connection.reset();
-            }
-            Some(hole @ (Fault::Late | Fault::BlackHole)) => {
-                if hole == Fault::Late {
-                    exchange(server, &request, request.body.len());
-                }
-                while !state.ending.load(SeqCst) {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                return;
-            }
-            Some(Fault::Redirect(port)) => {
-                let target = request.first.split(' ').nth(1).unwrap();
-                told(307, "TemporaryRedirect", &format!("location: http://127.0.0.1:{port}{target}\r\n"))
-            }
-        };
-        // The client may be gone; each answer ends its connection.
-        raw.write_all(&answer).ok();
-        raw.shutdown(std::net::Shutdown::Write).ok();
-        return;
+    let Ok(Some(mut request)) = connection.read() else { return };
+    if !state.query.is_empty() {
+        renamed(&mut request, server, state.query);
     }
+    let answer = match state.due(&request.first) {
+        None => {
+            let mut answer = exchange(server, &request, request.body.len());
+            if !state.query.is_empty() && request.first.starts_with("PUT ") {
+                let end = find(&answer, b"\r\n").unwrap() + 2;
+                answer.splice(end..end, *b"etag: \"any\"\r\n");
+            }
+            answer
+        }
+        Some(Fault::Error(status, code)) => told(status, code, ""),
+        Some(Fault::ErrorIn200) => told(200, "InternalError", ""),
+        Some(Fault::ErrorIn200AfterSuccess) => {
+            exchange(server, &request, request.body.len());
+            told(200, "InternalError", "")
+        }
+        Some(Fault::Cut) => {
+            exchange(server, &request, request.body.len() / 2);
+            return connection.reset();
+        }
+        Some(Fault::Lost) => {
+            exchange(server, &request, request.body.len());
+            return connection.reset();
+        }
+        Some(hole @ (Fault::Late | Fault::BlackHole)) => {
+            if hole == Fault::Late {
+                exchange(server, &request, request.body.len());
+            }
+            while !state.ending.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            return;
+        }
+        Some(Fault::Redirect(port)) => {
+            let target = request.first.split(' ').nth(1).unwrap();
+            told(307, "TemporaryRedirect", &format!("location: http://127.0.0.1:{port}{target}\r\n"))
+        }
+    };
+    // The client may be gone; each answer ends its connection.
+    raw.write_all(&answer).ok();
+    raw.shutdown(std::net::Shutdown::Write).ok();
 }
 
 /// As if it had been sent to the server itself, and without escapes where none are needed.
