@@ -97,6 +97,8 @@ const PURE: &[&str] = &[
     "src/forward/told.rs",
     "src/cut/",
     "src/stamp.rs",
+    "src/archive/bucket/answer.rs",
+    "src/archive/bucket/standing.rs",
     "src/archive/json.rs",
     "src/archive/json/",
     "src/archive/mask.rs",

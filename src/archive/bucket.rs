@@ -89,7 +89,8 @@ impl Bucket {
     /// Takes what the configuration and the environment say; asks nobody yet.
     pub fn open(place: &BucketPlace, options: Options, driver: &Driver) -> Result<Self, StoreFault> {
         let _context = driver.enter();
-        let client = open::open(place, options.patience).map_err(|fault| about(fault, place, ""))?;
+        let client =
+            open::open(place, options.patience, options.part).map_err(|fault| about(fault, place, ""))?;
         let (place, driver) = (place.clone(), driver.clone());
         Ok(Self { place, options, driver, store: client.store, s3: client.s3 })
     }

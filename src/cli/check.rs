@@ -23,8 +23,8 @@ pub struct Args {
 const HELP: &str = "\
 Reads the file as `penstock serve` would, secrets included.
 With --online every region's endpoint is connected to, from its source_address,
-and nothing is sent, and a file is made in every archive folder and removed;
-otherwise no socket is opened and nothing is written.
+and nothing is sent, a file is made in every archive folder and removed, and
+every archive bucket is asked whether it can keep what is put; otherwise no socket is opened and nothing is written.
 Each problem names the key,
 what stands there, what was expected, and what to do. Warnings are settings that
 work and are probably not meant. Both go to standard error, the summary goes to
@@ -191,6 +191,9 @@ ok
         let (config, _) = Config::resolve(&archiving, &host).unwrap();
         let archives = "  archive  eu: file:///srv/eu\n  archive  rest: none\n";
         assert_eq!(Summary(&config).to_string(), format!("{expected}{archives}"));
+        let (config, _) =
+            Config::resolve(&archiving.replace("file:///srv/eu/", "s3://audit/eu"), &host).unwrap();
+        assert!(Summary(&config).to_string().contains("  archive  eu: s3://audit/eu\n"));
     }
 
     #[test]

@@ -79,6 +79,7 @@ fn a_small_object_is_told_to_be_missing_if_what_happens_lasts() {
     small(Fault::Error(403, "ExpiredToken"), 1, Some(Reason::Denied));
     small(Fault::ErrorIn200, 1, Some(Reason::Other));
     small(Fault::BlackHole, 1, Some(Reason::Timeout));
+    small(Fault::Flip, 1, Some(Reason::Other));
 }
 
 #[test]
@@ -102,6 +103,7 @@ fn parts_survive_what_passes_and_are_sent_again_later() {
     part(Fault::Error(503, "SlowDown"), 100, Some(Reason::Throttled));
     part(Fault::Error(403, "ExpiredToken"), 1, Some(Reason::Denied));
     part(Fault::Error(404, "NoSuchUpload"), 1, None);
+    part(Fault::Flip, 1, Some(Reason::Other));
 }
 
 fn completion(fault: Fault, times: usize, said: Option<Reason>) {

@@ -65,12 +65,10 @@ fn google_keeps_what_is_put() {
     // It takes what is put by the interface for XML only if the URL seems signed.
     let proxy = Proxy::with_query(server.port, "?X-Goog-Algorithm=any");
     let mut place = BucketPlace::parse(&format!("gs://audit-eu/{PREFIX}")).unwrap();
-    let account = format!(
-        "{{\"gcs_base_url\":\"{}\",\"disable_oauth\":true,\"client_email\":\"\",\"private_key\":\"\",\"private_key_id\":\"\"}}",
-        proxy.url()
-    );
+    let account =
+        "{\"disable_oauth\":true,\"client_email\":\"\",\"private_key\":\"\",\"private_key_id\":\"\"}";
     let keys = Keys { access: Secret::new(""), secret: Secret::new(account) };
-    place.access = Access { keys: Some(keys), ..Access::default() };
+    place.access = Access { endpoint: Some(proxy.url()), keys: Some(keys), ..Access::default() };
     // It understands no uploads in parts as object_store makes them.
     puts_and_reads(&place, 1000);
 }

@@ -21,6 +21,8 @@ pub enum Fault {
     ErrorIn200AfterSuccess,
     /// The server gets half of the request.
     Cut,
+    /// The server gets it with one other byte.
+    Flip,
     /// The server does what was asked, and its answer is a reset.
     Lost,
     /// The server does what was asked, and nobody is told.
@@ -162,6 +164,11 @@ fn serve(client: TcpStream, server: SocketAddr, state: &State) {
         Some(Fault::Cut) => {
             exchange(server, &request, request.body.len() / 2);
             return connection.reset();
+        }
+        Some(Fault::Flip) => {
+            let middle = request.body.len() / 2;
+            request.body[middle] ^= 1;
+            exchange(server, &request, request.body.len())
         }
         Some(Fault::Lost) => {
             exchange(server, &request, request.body.len());

@@ -76,3 +76,28 @@ impl Driver {
 fn ended() -> StoreFault {
     StoreFault::new(Reason::Other, "this process is ending")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Instant;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(10);
+
+    #[test]
+    fn a_call_ends_with_its_task_with_its_limit_or_with_the_driver() {
+        let driver = Driver::start().unwrap();
+        assert_eq!(driver.wait(LONG, ready(Ok(7))), Ok(7));
+        let since = Instant::now();
+        let late = driver.wait(Duration::from_millis(20), pending::<Result<(), _>>()).unwrap_err();
+        assert_eq!(late.reason, Reason::Timeout);
+        let waits = driver.clone();
+        let waiting = thread::spawn(move || waits.wait(LONG, pending::<Result<(), _>>()));
+        driver.stop();
+        assert!(waiting.join().unwrap().unwrap_err().what.contains("ending"));
+        assert!(driver.wait(LONG, pending::<Result<(), _>>()).is_err(), "nothing begins any more");
+        assert!(since.elapsed() < LONG / 10);
+    }
+}

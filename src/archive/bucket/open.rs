@@ -11,17 +11,17 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{BackoffConfig, ClientOptions, DynObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, DynObjectStore, RetryConfig};
 
 use super::plain::fault;
-use super::request::S3;
+use super::request::{S3, sending};
 use crate::archive::store::{Reason, StoreFault};
 use crate::config::{BucketPlace, Secret, StoreKind};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Whole requests that object_store makes: parts too, over a slow network.
-const REQUEST: Duration = Duration::from_mins(3);
+/// After it no request is tried again.
+const RETRIES: Duration = Duration::from_mins(3);
 /// object_store's own choice, and AWS's.
 const DEFAULT_REGION: &str = "us-east-1";
 
@@ -33,33 +33,36 @@ pub(super) struct Client {
 
 /// Makes connections that are never led elsewhere: a redirect may leave the region.
 #[derive(Debug, Clone)]
-struct Connector(HttpClient);
+struct Connector {
+    /// Longest wait for an answer, from when its request is begun.
+    silence: Duration,
+}
 
 impl Connector {
-    fn new(patience: Duration) -> Result<Self, StoreFault> {
+    fn client(&self, allow_http: bool) -> reqwest::Result<HttpClient> {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT.min(patience))
-            .read_timeout(patience)
-            .timeout(REQUEST)
+            .https_only(!allow_http)
+            .connect_timeout(CONNECT.min(self.silence))
+            // None for a whole answer: one who reads a large object may take as long as he likes.
+            .read_timeout(self.silence)
             .http1_only()
-            .build()
-            .map_err(|error| {
-                StoreFault::new(Reason::Other, format!("no HTTPS client can be made: {error}"))
-            })?;
-        Ok(Self(HttpClient::new(client)))
+            .build()?;
+        Ok(HttpClient::new(client))
     }
 }
 
 impl HttpConnector for Connector {
-    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(self.0.clone())
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let allow_http = options.get_config_value(&ClientConfigKey::AllowHttp);
+        self.client(allow_http.as_deref() == Some("true"))
+            .map_err(|error| object_store::Error::Generic { store: "HTTPS", source: Box::new(error) })
     }
 }
 
-/// `patience`: the longest silence of a store.
-pub(super) fn open(place: &BucketPlace, patience: Duration) -> Result<Client, StoreFault> {
-    let connector = Connector::new(patience)?;
+/// `patience`: the longest silence of a store; `part`: what it may be sent before it says anything.
+pub(super) fn open(place: &BucketPlace, patience: Duration, part: u64) -> Result<Client, StoreFault> {
+    let connector = Connector { silence: patience + sending(part) };
     match place.kind {
         StoreKind::S3 => s3(place, connector, patience),
         StoreKind::Google => google(place, connector),
@@ -72,7 +75,7 @@ fn retry() -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig { init_backoff: Duration::from_millis(200), ..BackoffConfig::default() },
         max_retries: 2,
-        retry_timeout: REQUEST,
+        retry_timeout: RETRIES,
     }
 }
 
@@ -97,10 +100,13 @@ fn s3(place: &BucketPlace, connector: Connector, patience: Duration) -> Result<C
         }
     }
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let allow_http = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+    let client = connector.client(allow_http.as_deref() == Some("true"));
     let store = builder.build().map_err(fault)?;
     let s3 = S3 {
         store: store.clone(),
-        client: connector.0,
+        client: client
+            .map_err(|error| StoreFault::new(Reason::Other, format!("no HTTPS client: {error}")))?,
         region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
         patience,
     };
@@ -126,7 +132,9 @@ fn google(place: &BucketPlace, connector: Connector) -> Result<Client, StoreFaul
         .with_retry(retry())
         .with_http_connector(connector);
     if let Some(endpoint) = &access.endpoint {
-        builder = builder.with_base_url(endpoint);
+        builder = builder
+            .with_base_url(endpoint)
+            .with_client_options(ClientOptions::default().with_allow_http(endpoint.starts_with("http://")));
     }
     if let Some(keys) = &access.keys {
         builder = builder.with_service_account_key(text(&keys.secret)?);

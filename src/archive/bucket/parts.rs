@@ -21,7 +21,7 @@ use crate::fault;
 /// Parts on their way at once, each of them in memory.
 pub const PARALLEL: usize = 3;
 /// Object stores take so many parts of an object.
-const PARTS_MAX: u64 = 10_000;
+pub(super) const PARTS_MAX: u64 = 10_000;
 
 impl Put {
     pub(super) async fn in_parts(

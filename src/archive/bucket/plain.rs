@@ -11,7 +11,7 @@ use object_store::{
 };
 
 use super::content::Content;
-use super::parts::PARALLEL;
+use super::parts::{PARALLEL, PARTS_MAX};
 use super::request::causes;
 use crate::archive::store::{Reason, StoreFault};
 
@@ -61,6 +61,7 @@ async fn send_parts(
     content: &Content,
     part: u64,
 ) -> Result<(), StoreFault> {
+    let part = part.max(content.bytes.div_ceil(PARTS_MAX));
     let mut sent = FuturesUnordered::new();
     for offset in (0..content.bytes).step_by(part as usize) {
         if sent.len() == PARALLEL {

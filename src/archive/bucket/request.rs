@@ -84,7 +84,7 @@ impl S3 {
     }
 
     async fn once(&self, request: &Request) -> Result<Answer, StoreFault> {
-        let limit = self.patience + Duration::from_secs(request.body.len() as u64 / SLOWEST);
+        let limit = self.patience + sending(request.body.len() as u64);
         let asked = async {
             let signed = self.signed(request).await?;
             let (parts, body) = self.client.execute(signed).await.map_err(broken)?.into_parts();
@@ -127,6 +127,11 @@ impl S3 {
         let url = if request.key.is_empty() { url.trim_end_matches('/') } else { url };
         Ok(if request.query.is_empty() { url.to_owned() } else { format!("{url}?{}", request.query) })
     }
+}
+
+/// What so many bytes may take on their way.
+pub(super) fn sending(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOWEST)
 }
 
 /// Credentials come from another service, which may be away: nothing was asked of the store.

@@ -49,7 +49,7 @@ pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
             ArchivePlace::Folder(folder) => (
                 Folder::new(Os, folder.clone(), "check".to_owned())
                     .check()
-                    .map_err(|fault| fault.to_string()),
+                    .map_err(|fault| format!("{place}: {fault}")),
                 "a folder that this user may write to",
                 "Make the folder, mount its disk, or correct its owner or the path; run this as the gateway's user.",
             ),
@@ -66,7 +66,7 @@ pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
                 code = FAILED;
                 writeln!(
                     stderr(),
-                    "region \"{name}\".archive\n  found     {place}: {error}\n  expected  {expected}\n  to do     {todo}"
+                    "region \"{name}\".archive\n  found     {error}\n  expected  {expected}\n  to do     {todo}"
                 )?;
             }
         }
@@ -106,6 +106,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::{Keys, Secret};
 
     fn config(port: u16) -> Config {
         let text = format!(
@@ -126,6 +127,12 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         config.regions[0].archive = Some(ArchivePlace::Folder(folder.path().join("not mounted")));
         assert_eq!(try_archives(&config).unwrap(), FAILED);
+        let mut bucket = BucketPlace::parse("s3://audit-eu/whatsapp").unwrap();
+        bucket.access.endpoint = Some("http://127.0.0.1:1".to_owned());
+        bucket.access.keys = Some(Keys { access: Secret::new("key"), secret: Secret::new("hush") });
+        config.regions[0].archive = Some(ArchivePlace::Bucket(bucket.clone()));
+        assert_eq!(try_archives(&config).unwrap(), FAILED);
+        assert_eq!(ask(&config, &bucket).unwrap_err().reason, Reason::Unreachable);
     }
 
     #[test]
