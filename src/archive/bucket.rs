@@ -45,7 +45,7 @@ pub use parts::PARALLEL;
 use super::store::{Body, Store, StoreFault};
 use crate::config::{Archive, BucketPlace, Lock};
 use content::Content;
-use put::Put;
+use put::{Outcome, Put};
 use request::S3;
 
 /// Longest silence of a store.
@@ -83,6 +83,8 @@ pub struct Bucket {
     driver: Driver,
     store: Arc<DynObjectStore>,
     s3: Option<S3>,
+    /// What the store took last and did not show as asked.
+    doubted: Option<String>,
 }
 
 impl Bucket {
@@ -92,7 +94,7 @@ impl Bucket {
         let client =
             open::open(place, options.patience, options.part).map_err(|fault| about(fault, place, ""))?;
         let (place, driver) = (place.clone(), driver.clone());
-        Ok(Self { place, options, driver, store: client.store, s3: client.s3 })
+        Ok(Self { place, options, driver, store: client.store, s3: client.s3, doubted: None })
     }
 
     fn path(&self, name: &str) -> Path {
@@ -138,7 +140,16 @@ impl Store for Bucket {
         let put = match self.s3.clone() {
             Some(s3) => {
                 let (place, key, lock) = (self.place.to_string(), self.key(name), self.options.lock);
-                self.driver.wait(limit, Put { s3, place, key, content, part, lock }.run())
+                let doubted = self.doubted.as_deref() == Some(name);
+                let put = Put { s3, place, key, content, part, lock, doubted };
+                match self.driver.wait(limit, put.run()) {
+                    Ok(Outcome::Kept) => Ok(()),
+                    Ok(Outcome::Doubted(fault)) => {
+                        self.doubted = Some(name.to_owned());
+                        Err(fault)
+                    }
+                    Err(fault) => Err(fault),
+                }
             }
             None => {
                 let (store, path) = (self.store.clone(), self.path(name));

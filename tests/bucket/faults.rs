@@ -131,3 +131,22 @@ fn a_lost_beginning_leaves_no_upload_behind() {
     begin(Fault::Late, 1, Some(Reason::Timeout));
     begin(Fault::Error(503, "SlowDown"), 2, None);
 }
+
+#[test]
+fn what_is_not_shown_as_asked_is_not_put_again_and_again() {
+    for kind in Kind::S3 {
+        let Some(scene) = Scene::locked(kind) else { continue };
+        let proxy = Proxy::start(scene.server.port);
+        let (mut bucket, spooled) = (scene.bucket_at(&proxy.url(), Some(LOCK)), scene.file(SMALL, 1));
+        // Twice in the first put, before and after, and once in each of the others.
+        proxy.rule("HEAD", KEY, "", Fault::Without("x-amz-object-lock-mode"), 4);
+        for _ in 0..3 {
+            let fault = put(&mut bucket, &spooled).unwrap_err();
+            assert_eq!(fault.reason, Reason::Unlocked, "{kind:?}: {fault}");
+            scene.holds_once(NAME, &spooled.bytes);
+        }
+        put(&mut bucket, &spooled).unwrap();
+        scene.holds_once(NAME, &spooled.bytes);
+        assert_eq!(proxy.fired(), 4, "{kind:?}");
+    }
+}

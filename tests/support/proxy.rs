@@ -21,6 +21,8 @@ pub enum Fault {
     ErrorIn200AfterSuccess,
     /// The server gets half of the request.
     Cut,
+    /// The answer comes without this header.
+    Without(&'static str),
     /// The server gets it with one other byte.
     Flip,
     /// The server does what was asked, and its answer is a reset.
@@ -164,6 +166,14 @@ fn serve(client: TcpStream, server: SocketAddr, state: &State) {
         Some(Fault::Cut) => {
             exchange(server, &request, request.body.len() / 2);
             return connection.reset();
+        }
+        Some(Fault::Without(name)) => {
+            let answer = exchange(server, &request, request.body.len());
+            let head = find(&answer, b"\r\n\r\n").unwrap() + 2;
+            let lines = String::from_utf8_lossy(&answer[..head]).into_owned();
+            let other = |line: &&str| !line.to_ascii_lowercase().starts_with(&format!("{name}:"));
+            let lines: String = lines.split_inclusive("\r\n").filter(other).collect();
+            [lines.as_bytes(), &answer[head..]].concat()
         }
         Some(Fault::Flip) => {
             let middle = request.body.len() / 2;

@@ -31,6 +31,16 @@ pub(super) struct Put {
     /// What is larger goes in parts of so many bytes.
     pub(super) part: u64,
     pub(super) lock: Option<Lock>,
+    /// The store took it before and does not show it as asked: it is looked at and not put once more.
+    pub(super) doubted: bool,
+}
+
+/// What came of it, if not a fault on the way.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Kept,
+    /// The store took it and does not show it as asked. Each further try would add a version, perhaps for years.
+    Doubted(StoreFault),
 }
 
 /// Why nothing was put.
@@ -56,12 +66,15 @@ pub(super) enum Over {
 }
 
 impl Put {
-    pub(super) async fn run(self) -> Result<(), StoreFault> {
+    pub(super) async fn run(self) -> Result<Outcome, StoreFault> {
         let notes = self.content.notes();
         let noted = self.noted(notes.as_deref()).await?;
-        let mut asked = noted.as_ref().and_then(|upload| upload.until.clone());
+        let ours = noted.as_ref().filter(|upload| upload.what == self.what());
+        let mut asked = ours.and_then(|upload| upload.until.clone());
         let mut over = match self.look(asked.as_deref()).await? {
             Standing::Same => return self.rest(notes.as_deref(), noted).await,
+            Standing::Weak { what, .. } if self.doubted => return Ok(doubted(Reason::Unlocked, what)),
+            Standing::Other { what, .. } if self.doubted => return Ok(doubted(Reason::Taken, what)),
             found => self.over(found)?,
         };
         let mut left = TRIES;
@@ -73,19 +86,19 @@ impl Put {
                 Err(Miss::Fault(first)) => first.clone(),
                 _ => fault,
             })?;
-            let fault = match (&found, sent) {
+            let (found, fault) = match (found, sent) {
                 (Standing::Same, _) => return self.rest(notes.as_deref(), None).await,
-                (Standing::Absent { .. }, Ok(())) => {
-                    StoreFault::new(Reason::Other, "the store took it and does not have it")
+                (Standing::Weak { what, .. }, Ok(())) => return Ok(doubted(Reason::Unlocked, what)),
+                (Standing::Other { what, .. }, Ok(())) => return Ok(doubted(Reason::Taken, what)),
+                (found, Ok(())) => {
+                    (found, StoreFault::new(Reason::Other, "the store took it and does not have it"))
                 }
-                (Standing::Weak { what, .. }, Ok(())) => {
-                    return Err(StoreFault::new(Reason::Unlocked, what));
+                (found, Err(Miss::Gone)) => {
+                    (found, StoreFault::new(Reason::Other, "the store has forgotten the upload"))
                 }
-                (Standing::Other { what, .. }, Ok(())) => return Err(StoreFault::new(Reason::Taken, what)),
-                (_, Err(Miss::Gone)) => StoreFault::new(Reason::Other, "the store has forgotten the upload"),
                 (_, Err(Miss::Fault(fault))) if fault.reason != Reason::Taken => return Err(fault),
                 // A condition was not met, or somebody else is at it at this moment.
-                (_, Err(Miss::Fault(fault))) => fault,
+                (found, Err(Miss::Fault(fault))) => (found, fault),
             };
             if left == 0 {
                 return Err(fault);
@@ -184,7 +197,7 @@ impl Put {
     }
 
     /// It is there: nothing is left of the way there.
-    async fn rest(&self, notes: Option<&Path>, noted: Option<Upload>) -> Result<(), StoreFault> {
+    async fn rest(&self, notes: Option<&Path>, noted: Option<Upload>) -> Result<Outcome, StoreFault> {
         if let Some(upload) =
             noted.filter(|upload| upload.what.key == self.key && upload.what.place == self.place)
         {
@@ -198,8 +211,12 @@ impl Put {
             })
             .await?;
         }
-        Ok(())
+        Ok(Outcome::Kept)
     }
+}
+
+fn doubted(reason: Reason, what: String) -> Outcome {
+    Outcome::Doubted(StoreFault::new(reason, what))
 }
 
 /// Lets a request succeed only as is meant.
