@@ -109,7 +109,7 @@ fn what_is_one_regions_rests_in_that_region_alone() {
     let records = stage.stop_and_read();
     assert_eq!(records.len(), 3 * webhooks.len());
     let log = stage.gateway.said();
-    for region in 0..3 {
+    for (region, name) in NAMES.iter().enumerate() {
         let delivered = stage.regions[region].parcels();
         let delivered: String =
             delivered.iter().map(|parcel| String::from_utf8_lossy(parcel.body()).into_owned()).collect();

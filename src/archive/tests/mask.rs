@@ -39,7 +39,7 @@ fn records_of(
         assert!(text.ends_with("}\n") && text.matches('\n').count() == 1, "one line: {text}");
         text
     };
-    verdict.regions.iter().map(|region| write(region)).collect()
+    verdict.regions.iter().map(write).collect()
 }
 
 fn record(records: &mut Records, kind: SourceKind, body: &[u8], raw: bool) -> String {
