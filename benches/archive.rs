@@ -277,10 +277,10 @@ fn search_day(folder: &Path, wanted: &[(String, String)]) -> Result<(), Box<dyn 
         Ok(())
     };
     for (id, user) in wanted {
-        show("by message id", Query { id: Some(id.clone()), ..Query::default() })?;
+        show("by message id", Query { ids: vec![id.clone()], ..Query::default() })?;
         show("by user", Query { users: vec![search::user(user)], ..Query::default() })?;
     }
-    show("by an id that is not there", Query { id: Some("wamid.none".to_owned()), ..Query::default() })?;
+    show("by an id that is not there", Query { ids: vec!["wamid.none".to_owned()], ..Query::default() })?;
     let lsn = 4_711;
     show("by record id", Query { record: Some((JOURNAL.to_owned(), lsn)), ..Query::default() })
 }

@@ -29,6 +29,8 @@ pub trait Disk {
     /// What is in a folder, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// One that has nothing in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 }
 
 /// The machine's. Calls may wait for the disk: for the archiver's own thread only.
@@ -111,6 +113,10 @@ impl Disk for Os {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 }
 

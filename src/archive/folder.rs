@@ -46,6 +46,18 @@ impl<D: Disk> Folder<D> {
         Self { disk, root, own, rooted: HashSet::new() }
     }
 
+    /// As [`Store::check`], and leaves the folder as it was.
+    pub fn try_once(&mut self) -> Result<(), StoreFault> {
+        let folder = self.root.join(UNFINISHED);
+        let was_there = self.disk.exists(&folder)?;
+        let checked = self.check();
+        if !was_there {
+            // It may be missing, or a gateway that started just now may use it.
+            self.disk.remove_dir(&folder).ok();
+        }
+        checked
+    }
+
     fn write(&mut self, name: &str, body: &Body<'_>) -> io::Result<()> {
         let path = self.root.join(name);
         let folder = path.parent().unwrap_or(&self.root).to_owned();

@@ -86,6 +86,38 @@ pub(super) struct Masker {
     out: Vec<u8>,
 }
 
+/// What stands in a masked archive for what somebody looks for, and has the key of.
+pub struct Pseudonyms(Tokens);
+
+impl Pseudonyms {
+    pub fn new(mask_key: &[u8]) -> Self {
+        Self(Tokens::new(mask_key))
+    }
+
+    /// Of a phone, a user id, or whatever else an event has for its user.
+    pub fn user(&self, user: &str) -> String {
+        let mut out = Vec::new();
+        if !walk::person(IDS, &self.0, user, true, &mut out) {
+            self.0.write(Kind::Id, &[], user.as_bytes(), &mut out);
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Of the id of a message, a call and the like.
+    pub fn id(&self, id: &str) -> String {
+        let mut out = Vec::new();
+        self.0.write(Kind::Id, &[], id.as_bytes(), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// Of an event's key, in hex.
+    pub fn key(&self, key: &[u8]) -> String {
+        let mut out = Vec::new();
+        json::hex(&self.0.sign(Kind::Key, &[], key), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+}
+
 /// What masks how and where.
 struct Rules {
     kinds: MaskSet,

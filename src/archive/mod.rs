@@ -41,7 +41,7 @@ pub mod disk;
 pub mod folder;
 pub mod index;
 mod json;
-mod mask;
+pub mod mask;
 mod note;
 pub mod pack;
 mod progress;

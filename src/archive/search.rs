@@ -22,12 +22,12 @@ const HOUR_MS: u64 = 3_600_000;
 pub struct Query {
     /// Journal and LSN.
     pub record: Option<(String, u64)>,
-    /// An `id` in the body, or one like it: of a message, a status, a call.
-    pub id: Option<String>,
+    /// Texts that stand for the same `id` in the body, or one like it, any of them: of a message, a status, a call.
+    pub ids: Vec<String>,
     /// Texts that stand for the same user, any of them.
     pub users: Vec<String>,
-    /// Of an event, in hex.
-    pub key: Option<String>,
+    /// Of an event, in hex, any of them.
+    pub keys: Vec<String>,
     pub source: Option<String>,
     /// Unix milliseconds; the first one that counts.
     pub from_ms: Option<u64>,
@@ -56,14 +56,13 @@ pub fn user(text: &str) -> String {
 
 impl Query {
     fn may_hold(&self, frame: &Frame, filter: &Filter<'_>) -> bool {
-        let may_have = |text: &String| filter.may_have(Text::of(text));
+        let may_have =
+            |any: &[String]| any.is_empty() || any.iter().any(|text| filter.may_have(Text::of(text)));
         self.record.as_ref().is_none_or(|(_, lsn)| (frame.first_lsn..=frame.last_lsn).contains(lsn))
             && self.from_ms.is_none_or(|from| frame.last_ms >= from)
             && self.until_ms.is_none_or(|until| frame.first_ms < until)
             && self.source.as_ref().is_none_or(|source| filter.may_be_from(source))
-            && self.id.as_ref().is_none_or(may_have)
-            && self.key.as_ref().is_none_or(may_have)
-            && (self.users.is_empty() || self.users.iter().any(may_have))
+            && [&self.ids, &self.keys, &self.users].into_iter().all(|any| may_have(any))
     }
 
     fn matches(&self, line: &Line<'_>, lines: &mut Lines) -> bool {
@@ -76,21 +75,16 @@ impl Query {
         if !plain {
             return false;
         }
-        let is = |wanted: &Option<String>, text: &[u8]| {
-            wanted.as_ref().is_some_and(|wanted| wanted.as_bytes() == text)
-        };
-        let is_user = |text: &[u8]| self.users.iter().any(|user| user.as_bytes() == text);
-        let mut user = self.users.is_empty();
-        let mut key = self.key.is_none();
+        let is = |any: &[String], text: &[u8]| any.iter().any(|wanted| wanted.as_bytes() == text);
+        let (mut id, mut key, mut user) = (self.ids.is_empty(), self.keys.is_empty(), self.users.is_empty());
         for event in line.events() {
-            key |= is(&self.key, event.key());
-            user |= event.user().is_some_and(|text| is_user(&text));
+            key |= is(&self.keys, event.key());
+            user |= event.user().is_some_and(|text| is(&self.users, &text));
         }
-        let mut id = self.id.is_none();
         if key && !(id && user) {
             lines.ids(line, |text| {
-                id |= is(&self.id, text);
-                user |= is_user(text);
+                id |= is(&self.ids, text);
+                user |= is(&self.users, text);
             });
         }
         id && user && key

@@ -24,11 +24,11 @@ const HELP: &str = "\
 Reads the file as `penstock serve` would, secrets included.
 With --online every region's endpoint is connected to, from its source_address,
 and nothing is sent, a file is made in every archive folder and removed, and
-every archive bucket is asked whether it can keep what is put; otherwise no socket is opened and nothing is written.
-Each problem names the key,
-what stands there, what was expected, and what to do. Warnings are settings that
-work and are probably not meant. Both go to standard error, the summary goes to
-standard output.
+every archive bucket is asked whether it can keep what is put; otherwise no
+socket is opened and nothing is written.
+Each problem names the key, what stands there, what was expected, and what to
+do. Warnings are settings that work and are probably not meant. Both go to
+standard error, the summary goes to standard output.
 
 Exit codes:
   0   the configuration can be used (there may be warnings)

@@ -100,17 +100,32 @@ fn regions(regions: &[Region], report: &Report) {
         identity: region.name.clone(),
     });
     unique("a name", names, report);
-    let archives = regions.iter().enumerate().filter_map(|(index, region)| {
-        let place = region.archive.as_ref()?;
-        // Buckets of different stores may have one name.
-        let store = match place {
-            ArchivePlace::Bucket(bucket) => bucket.access.endpoint.as_deref().unwrap_or_default(),
-            ArchivePlace::Folder(_) => "",
-        };
-        let identity = format!("{place} {store}");
-        Some(Claim { key: key_of(index, region, "archive"), found: place.to_string(), identity })
-    });
-    unique("an archive", archives, report);
+    let archives = || {
+        regions.iter().enumerate().filter_map(|(index, region)| {
+            let place = region.archive.as_ref()?;
+            // Buckets of different stores may have one name.
+            let store = match place {
+                ArchivePlace::Bucket(bucket) => bucket.access.endpoint.as_deref().unwrap_or_default(),
+                ArchivePlace::Folder(_) => "",
+            };
+            let identity = format!("{store} {place}");
+            Some(Claim { key: key_of(index, region, "archive"), found: place.to_string(), identity })
+        })
+    };
+    unique("an archive", archives(), report);
+    // What lies in an archive and is not its own counts as added by a stranger.
+    for outer in archives() {
+        let within = format!("{}/", outer.identity);
+        for inner in archives().filter(|inner| inner.identity.starts_with(&within)) {
+            let hint = format!("Choose a place beside it, not in it: {} has that one.", outer.key);
+            report.problem(
+                inner.key,
+                inner.found,
+                format!("an archive that is not within {}", outer.found),
+                hint,
+            );
+        }
+    }
     let claims = |key: &'static str, of: fn(&Region) -> &Vec<String>, identity: fn(&str) -> String| {
         regions.iter().enumerate().flat_map(move |(index, region)| {
             of(region).iter().map(move |found| Claim {

@@ -1,15 +1,16 @@
 //! A masked archive of a real gateway, read as somebody would who looks for a name or a number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::Value;
 
-use super::{SECRET, Stage, WASENDER_SECRET, alone, fs, send};
+use super::{SECRET, Stage, WASENDER_SECRET, alone, fs, run, send};
 
-const MASK: &str = "mask = [\"phone\", \"name\", \"text\", \"media\", \"location\", \"contact\", \"bsuid\"]\n\
-                    mask_key = \"a-key-of-pseudonyms-that-is-long-enough\"";
+const KEY: &str = "a-key-of-pseudonyms-that-is-long-enough";
+const MASK: &str = "mask = [\"phone\", \"name\", \"text\", \"media\", \"location\", \"contact\", \"bsuid\"]";
 /// Numbers of the business in the samples: they are on its own page.
 const BUSINESS: [&str; 2] = ["15550783100", "442071830100"];
 /// Members of the samples that are about users.
@@ -87,7 +88,7 @@ fn readable(value: &Value, out: &mut String) {
 #[test]
 fn nobody_finds_a_user_in_a_masked_archive_and_everybody_can_still_join_it() {
     let _alone = alone();
-    let mut stage = Stage::start(MASK, |_| ());
+    let mut stage = Stage::start(&format!("{MASK}\nmask_key = \"{KEY}\""), |_| ());
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/payloads");
     let mut users = BTreeSet::new();
     let mut sent = 0;
@@ -141,4 +142,23 @@ fn nobody_finds_a_user_in_a_masked_archive_and_everybody_can_still_join_it() {
     }
     assert!(senders.values().any(|messages| *messages > 1), "nobody wrote twice: {senders:?}");
     println!("{} records, {} values of users, {} senders", records.len(), users.len(), senders.len());
+
+    // And who has the key finds the records of a number, in the forms that people have it in.
+    let key = stage.gateway.data().parent().unwrap().join("mask.key");
+    fs::write(&key, format!("{KEY}\n")).unwrap();
+    let phones = users.iter().filter(|user| user.len() > 9 && user.bytes().all(|byte| byte.is_ascii_digit()));
+    let mut found = 0;
+    for phone in phones.take(40) {
+        let search = |root: &Path, more: &[&str]| {
+            let user = format!("+{phone}");
+            let (code, said, _) =
+                run(&[&["archive", "search", root.to_str().unwrap(), "--user", &user], more].concat());
+            (code, said.lines().count())
+        };
+        for root in &stage.roots {
+            assert_eq!(search(root, &[]), (Some(1), 0), "{phone} without the key");
+            found += search(root, &["--mask-key", key.to_str().unwrap()]).1;
+        }
+    }
+    assert!(found > 20, "{found} records found by phone");
 }

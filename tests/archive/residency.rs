@@ -117,12 +117,7 @@ fn what_is_one_regions_rests_in_that_region_alone() {
             for (owner, canary) in canaries.iter().enumerate() {
                 for value in canary.all() {
                     let (found, whose) = (text.contains(value), NAMES[owner]);
-                    assert_eq!(
-                        found,
-                        owner == region,
-                        "{} has {value} of {whose} in its {what}",
-                        NAMES[region]
-                    );
+                    assert_eq!(found, owner == region, "{name} has {value} of {whose} in its {what}");
                 }
             }
         }

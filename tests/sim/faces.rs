@@ -286,6 +286,10 @@ impl archive::disk::Disk for MemoryDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         Disk::remove(self, path)
     }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Disk::remove(self, path)
+    }
 }
 
 impl dead::disk::Disk for MemoryDisk {

@@ -59,7 +59,7 @@ pub struct ObjectLink {
     pub bytes: u64,
     /// Of the object as it lies there.
     pub sha256: String,
-    /// Of the Merkle tree (RFC 6962) over the SHA-256 of each record's line; empty where there is no chain.
+    /// Of the Merkle tree (RFC 6962) over the records, see `merkle`; empty where there is no chain.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub merkle_root: String,
     /// What is beside it for whoever searches.

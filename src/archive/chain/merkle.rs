@@ -1,10 +1,11 @@
 //! The Merkle tree over an object's records, as RFC 6962 (2.1) defines it. Pure.
 //!
 //! One digest stands for all records in their order; that a record is among them can be proven with as many digests as
-//! the tree is high, without the others. What the tree has of a record is the SHA-256 of its line: all that is put
-//! together to be digested is short, and nothing is allocated for it.
+//! the tree is high, without the others. What the tree has of a record is the SHA-256 of its line up to the body, if what
+//! stands there last is the body's own `sha256`, and else of the whole line: a body is not digested twice.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use memchr::memmem;
 
 pub(in crate::archive) type Hash = [u8; 32];
 
@@ -19,7 +20,7 @@ pub(in crate::archive) struct Tree {
 impl Tree {
     /// `record`: its line without the line break.
     pub(in crate::archive) fn push_record(&mut self, record: &[u8]) {
-        self.push(&sha256(record));
+        self.push(&sha256(proven(record)));
     }
 
     fn push(&mut self, leaf: &Hash) {
@@ -42,6 +43,16 @@ impl Tree {
             None => sha256(b""),
         }
     }
+}
+
+/// What of a record stands for all of it.
+fn proven(record: &[u8]) -> &[u8] {
+    const DIGEST: &[u8] = b",\"sha256\":\"";
+    // Quotes stand in no text of a line without a backslash before them.
+    let Some(body) = memmem::find(record, b",\"body") else { return record };
+    let (head, _) = record.split_at(body);
+    let digest = head.len().checked_sub(DIGEST.len() + 2 * 32 + 1).and_then(|at| head.get(at..));
+    if digest.is_some_and(|member| member.starts_with(DIGEST)) { head } else { record }
 }
 
 /// The first byte keeps leaves and nodes apart.
@@ -109,6 +120,25 @@ mod tests {
             assert_eq!(tree.root(), defined(&records), "{number} records");
             records.push(number.to_string().into_bytes());
             tree.push_record(&records[number as usize]);
+        }
+    }
+
+    #[test]
+    fn what_stands_for_a_record_has_the_digest_of_its_body_or_the_body() {
+        let digest = "5".repeat(64);
+        let whole = format!(r#"{{"v":1,"sha256":"{digest}","body":"text \",\"body"}}"#);
+        assert_eq!(proven(whole.as_bytes()), whole.split(",\"body\"").next().unwrap().as_bytes());
+        let odd = whole.replace("body\":", "body_base64\":");
+        assert_eq!(proven(odd.as_bytes()), whole.split(",\"body\"").next().unwrap().as_bytes());
+        for other in [
+            format!(r#"{{"v":1,"sha256":"{digest}","ranges":[[0,2]],"body":"te"}}"#),
+            format!(r#"{{"v":1,"hmac_sha256":"{digest}","masked":["text"],"body":"te"}}"#),
+            format!(r#"{{"v":1,"hmac_sha256":"{digest}","body":"te"}}"#),
+            format!(r#"{{"headers":{{"x":"y","body":"z"}},"sha256":"{digest}","body":"te"}}"#),
+            "no record".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(proven(other.as_bytes()), other.as_bytes());
         }
     }
 }

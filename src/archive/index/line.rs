@@ -48,6 +48,18 @@ pub struct Lines {
     body: Finder<'static>,
     id: Finder<'static>,
     text: Vec<u8>,
+    last: Last,
+}
+
+/// Of the line before: most of them begin alike.
+#[derive(Default)]
+struct Last {
+    /// From behind the id to the moment, and where the source stands in it.
+    middle: Vec<u8>,
+    source: std::ops::Range<usize>,
+    /// The moment up to its second, and that in unix milliseconds.
+    second: [u8; 20],
+    ms: u64,
 }
 
 /// How frequent bytes are where JSON stands in JSON: none as much as these two.
@@ -68,22 +80,25 @@ impl Default for Lines {
             body: Finder::new(b",\"body"),
             id: FinderBuilder::new().build_forward_with_ranker(Rank, b"id\\\""),
             text: Vec::new(),
+            last: Last::default(),
         }
     }
 }
 
 impl Lines {
     /// `None` if it is not a record as gateways write them. `line` is without its line break.
-    pub fn read<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
+    pub fn read<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
         let rest = line.strip_prefix(b"{\"v\":1,\"id\":\"")?;
         let (id, rest) = string(rest)?;
         let id = std::str::from_utf8(id).ok()?;
         let lsn = id.rsplit_once('-')?.1.parse().ok()?;
-        let (_, rest) = string(rest.strip_prefix(b",\"gateway\":\"")?)?;
-        let (source, rest) = string(rest.strip_prefix(b",\"source\":\"")?)?;
-        let rest = behind(&self.received, rest)?;
+        if self.last.middle.is_empty() || !rest.starts_with(&self.last.middle) {
+            self.read_middle(rest)?;
+        }
+        let (middle, rest) = rest.split_at_checked(self.last.middle.len())?;
+        let source = middle.get(self.last.source.clone())?;
         let (moment, rest) = rest.split_first_chunk::<24>()?;
-        let received_ms = stamp::unix_ms(moment)?;
+        let received_ms = self.moment(moment)?;
         let events = behind(&self.events, rest)?;
         let mut cursor = events;
         while let Some((_, rest)) = event(cursor)? {
@@ -96,6 +111,32 @@ impl Lines {
         };
         let body = body.strip_suffix(b"\"}")?;
         Some(Line { id, lsn, source, received_ms, events, body, encoded })
+    }
+
+    /// What stands between the id and the moment, to be compared with from now on.
+    fn read_middle(&mut self, line: &[u8]) -> Option<()> {
+        let (_, rest) = string(line.strip_prefix(b",\"gateway\":\"")?)?;
+        let (source, rest) = string(rest.strip_prefix(b",\"source\":\"")?)?;
+        let end = line.len() - rest.len() - 1;
+        let rest = behind(&self.received, rest)?;
+        self.last.source = end - source.len()..end;
+        self.last.middle.clear();
+        self.last.middle.extend_from_slice(line.get(..line.len() - rest.len())?);
+        Some(())
+    }
+
+    fn moment(&mut self, moment: &[u8; 24]) -> Option<u64> {
+        let (second, rest) = moment.split_first_chunk::<20>()?;
+        if *second != self.last.second {
+            self.last.ms = stamp::unix_ms(moment)? / 1000 * 1000;
+            self.last.second = *second;
+        }
+        match rest {
+            [digits @ .., b'Z'] if digits.iter().all(u8::is_ascii_digit) => {
+                Some(self.last.ms + digits.iter().fold(0, |ms, digit| 10 * ms + u64::from(digit - b'0')))
+            }
+            _ => None,
+        }
     }
 
     /// Every searchable text of the record; a text may come several times.

@@ -279,4 +279,8 @@ impl Disk for Fake {
         self.step()?;
         self.0.borrow_mut().live.remove(path).map(|_| ()).ok_or_else(|| Error::from(io::ErrorKind::NotFound))
     }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.remove(path)
+    }
 }

@@ -162,7 +162,7 @@ fn assert_finds(shelf: &Memory, known: &[Known], rng: &mut Rng) {
         };
         let queries: [(Query, Is<'_>); 6] = [
             (Query { record: record_id(&one.id), ..Query::default() }, &|other| other.id == one.id),
-            (Query { id: Some(one.wamid.clone()), ..Query::default() }, &|other| other.wamid == one.wamid),
+            (Query { ids: vec![one.wamid.clone()], ..Query::default() }, &|other| other.wamid == one.wamid),
             (
                 Query { users: vec![search::user(&format!(" 00{} ", one.user))], ..Query::default() },
                 &|other| other.user == one.user,
@@ -203,7 +203,7 @@ fn a_search_finds_exactly_the_records_there_are() {
     for _ in 0..20 {
         let (shelf, known) = archive(&mut rng);
         assert_finds(&shelf, &known, &mut rng);
-        let none = Query { id: Some("wamid.none".to_owned()), ..Query::default() };
+        let none = Query { ids: vec!["wamid.none".to_owned()], ..Query::default() };
         assert_eq!(found(&shelf, &none), (Vec::new(), 0));
     }
 }
@@ -293,7 +293,7 @@ fn a_line_that_is_no_record_makes_its_frame_one_that_is_always_read() {
     let first = known
         .iter()
         .find(|one| name.ends_with(&format!("-{}.jsonl.zst", one.id.rsplit('-').next().unwrap())));
-    let query = Query { id: Some(first.unwrap().wamid.clone()), ..Query::default() };
+    let query = Query { ids: vec![first.unwrap().wamid.clone()], ..Query::default() };
     let (mut unread, mut lines) = (0, 0);
     let object = Object { name: name.clone(), bytes: object.len() as u64 };
     let mut told = |told: Told| unread += u32::from(matches!(told, Told::Unread { .. }));

@@ -31,7 +31,7 @@ fn records_of(
     verdict.headers.extend_from_slice(b"x-hub-signature-256: sha256=5eed\r\n");
     let meta = meta_of(&verdict);
     let sha256 = BodyDigest::default();
-    let mut write = |region: &u32| {
+    let write = |region: &u32| {
         let mut out = Vec::new();
         let region = records.region(*region);
         records.write(&Webhook { raw, ..webhook(7, &meta, body, &sha256) }, region, &mut out).unwrap();

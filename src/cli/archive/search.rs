@@ -1,12 +1,17 @@
 //! `penstock archive search`: finds records by message id, user, time and source.
 
+use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::SystemTime;
+
+use anyhow::Context;
 
 use super::bar::Bar;
 use super::cat;
 use super::verify::visible;
 use crate::archive::index::line::Lines;
+use crate::archive::mask::Pseudonyms;
 use crate::archive::search::{self as find, Query, Told, objects, record_id};
 use crate::cli::{FAILED, Failure, IO, USAGE};
 use crate::stamp;
@@ -35,6 +40,9 @@ pub struct Args {
     /// Key of an event, 32 hex digits
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Key of the pseudonyms of a masked archive (archive.mask_key), in a file
+    #[arg(long, value_name = "FILE")]
+    pub mask_key: Option<PathBuf>,
     /// Print whole records, one JSON a line
     #[arg(long, conflicts_with = "body")]
     pub json: bool,
@@ -59,6 +67,9 @@ message itself, each of its statuses, and answers to it. --user finds it there
 (wa_id, user_id, recipient_id ...) and as the user of an event. A phone number
 may be written with +, 00, blanks and dashes.
 
+In a masked archive give the key of its pseudonyms, and look for what you know:
+the pseudonyms are looked for, too.
+
 An index beside each object says which parts of it to read, and --from and
 --until which hours. An object whose index is missing or damaged is read whole,
 which is told on stderr. Where someone may have changed indexes, verify the
@@ -71,11 +82,15 @@ Exit codes:
 
 Examples:
   penstock archive search file:///srv/archive/eu --id wamid.HBgLMTY1...
-  penstock archive search /mnt/copy --user '+49 170 1234567' --from 2026-09-14 --until 2026-09-15
+  penstock archive search /mnt/copy --user '+49 170 1234567' --from 2026-09-14
   penstock archive search /mnt/copy --user 491701234567 --json | jq .received_at";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
-    let query = query(args, SystemTime::now())?;
+    let mut query = query(args, SystemTime::now())?;
+    if let Some(path) = &args.mask_key {
+        let key = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        masked(&mut query, &Pseudonyms::new(without_line_break(&key)));
+    }
     let shelf = super::shelf(&args.archive)?;
     let (mut trouble, mut bar) = (Trouble::default(), Bar::new());
     let all = objects(shelf.as_ref(), &query, &mut |told| trouble.tell(&told))?;
@@ -127,16 +142,36 @@ fn query(args: &Args, now: SystemTime) -> Result<Query, Failure> {
     }
     let record = args.id.as_deref().and_then(record_id);
     Ok(Query {
-        id: args.id.clone().filter(|_| record.is_none()),
+        ids: args.id.iter().filter(|_| record.is_none()).cloned().collect(),
         record,
-        // Where an archive is masked, what stands for the user there goes here.
         users: args.user.iter().map(|user| find::user(user)).collect(),
-        key,
+        keys: key.into_iter().collect(),
         source: args.source.clone(),
         from_ms: args.from.as_deref().map(|text| moment("--from", text, now)).transpose()?,
         until_ms: args.until.as_deref().map(|text| moment("--until", text, now)).transpose()?,
         whole: args.no_index,
     })
+}
+
+/// As the configuration reads a key from a file.
+fn without_line_break(key: &[u8]) -> &[u8] {
+    key.strip_suffix(b"\n").map_or(key, |key| key.strip_suffix(b"\r").unwrap_or(key))
+}
+
+/// As a masked archive has it, too: records of before the mask are as they came.
+fn masked(query: &mut Query, pseudonyms: &Pseudonyms) {
+    let also = |any: &mut Vec<String>, masked: &dyn Fn(&str) -> String| {
+        let more: Vec<String> = any.iter().map(|text| masked(text)).collect();
+        any.extend(more);
+    };
+    also(&mut query.ids, &|id| pseudonyms.id(id));
+    also(&mut query.users, &|user| pseudonyms.user(user));
+    let bytes = |key: &str| {
+        (0..key.len() / 2)
+            .filter_map(|at| u8::from_str_radix(key.get(2 * at..2 * at + 2)?, 16).ok())
+            .collect::<Vec<u8>>()
+    };
+    also(&mut query.keys, &|key| pseudonyms.key(&bytes(key)));
 }
 
 /// Unix milliseconds.

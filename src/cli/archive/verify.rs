@@ -63,7 +63,7 @@ Exit codes:
 Examples:
   penstock archive verify file:///srv/archive/eu --key archive.pem.pub
   penstock archive verify /mnt/copy --key old.pub --key new.pub --head 5c31...
-  penstock archive verify s3://audit-eu/whatsapp --key edge-1=1.pub --key edge-2=2.pub";
+  penstock archive verify s3://audit/eu --key edge-1=1.pub --key edge-2=2.pub";
 
 pub fn run(args: &Args) -> anyhow::Result<u8> {
     let shelf = super::shelf(&args.archive)?;

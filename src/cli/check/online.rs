@@ -48,7 +48,7 @@ pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
         let (found, expected, todo) = match place {
             ArchivePlace::Folder(folder) => (
                 Folder::new(Os, folder.clone(), "check".to_owned())
-                    .check()
+                    .try_once()
                     .map_err(|fault| format!("{place}: {fault}")),
                 "a folder that this user may write to",
                 "Make the folder, mount its disk, or correct its owner or the path; run this as the gateway's user.",

@@ -97,7 +97,7 @@ fn each_line(folder: &Path, told: &mut dyn FnMut(&Members<'_>) -> anyhow::Result
         }
         if path.is_dir() {
             each_line(&path, told)?;
-        } else {
+        } else if path.extension().is_some_and(|ending| ending == "zst") {
             each_line_of(&path, told).with_context(|| format!("read {}", path.display()))?;
         }
     }

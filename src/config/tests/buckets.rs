@@ -155,3 +155,17 @@ fn no_two_regions_archive_to_one_place() {
     resolve(&two("s3://audit/a", "s3://audit/b")).unwrap();
     resolve(&two("s3://audit/a", "gs://audit/a")).unwrap();
 }
+
+#[test]
+fn no_archive_lies_within_another() {
+    let other = |url: &str| {
+        format!(
+            "[[region]]\nname = \"br\"\nendpoint = \"http://10.0.0.9/\"\nprefixes = [\"55\"]\narchive = \"{url}\"\n"
+        )
+    };
+    let key = "region \"br\".archive";
+    wrong("s3://audit", "", &other("s3://audit/us"), key, "not within s3://audit");
+    wrong("file:///srv/archive", "", &other("file:///srv/archive/us"), key, "not within file:///srv/archive");
+    let beside = archiving("s3://audit/eu", "", &other("s3://audit/eu-2"));
+    assert!(resolve(&beside).is_ok());
+}
