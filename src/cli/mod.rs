@@ -163,7 +163,7 @@ mod tests {
             let wide: Vec<_> = manual.lines().filter(|line| line.chars().count() > 80).collect();
             assert!(wide.is_empty(), "{path} --help is wider than a terminal: {wide:?}");
         });
-        assert_eq!(seen, 16);
+        assert_eq!(seen, 17);
     }
 
     #[test]

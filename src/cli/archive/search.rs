@@ -22,7 +22,7 @@ pub struct Args {
     /// The archive, as region.archive names it
     #[arg(value_name = "URL")]
     pub archive: String,
-    /// Id of a message, status, call or the like (wamid...), or of a record (<journal>-<lsn>)
+    /// Id of a message, status, call or the like (wamid...), or of a record (JOURNAL-LSN)
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
     /// Phone number or business-scoped id
