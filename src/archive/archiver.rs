@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crossbeam_channel::TryRecvError;
+
 use super::chain;
 use super::disk::Disk;
 use super::pack::{Frames, Rules};
@@ -69,7 +71,6 @@ pub struct Archiver<D: Disk> {
     cells: Arc<Vec<ArchiveCells>>,
     /// By region: the last try failed, and that was said.
     failing: Vec<bool>,
-    save_failed: bool,
     /// A shipper has ended, which none does by itself.
     forsaken: bool,
     unarchived: Unarchived<D>,
@@ -92,6 +93,8 @@ struct Journal<F> {
     archived: Arc<Archived>,
     saved: Position,
     save_at_ms: u64,
+    /// The last try to note its progress failed.
+    save_failed: bool,
 }
 
 impl<D: Disk + Clone> Archiver<D> {
@@ -121,7 +124,7 @@ impl<D: Disk + Clone> Archiver<D> {
         let open = |(region, dock): (&config::Region, Option<Dock>)| {
             let (place, dock) = (region.archive.as_ref()?, dock?);
             let linked = match config.archive.signing_key {
-                Some(_) => chain::linked(disk, data_dir, &region.name, &place.to_string()),
+                Some(_) => chain::linked(disk, data_dir, &region.name, &place.identity()),
                 None => BTreeMap::new(),
             };
             let mut noted = BTreeMap::new();
@@ -158,13 +161,12 @@ impl<D: Disk + Clone> Archiver<D> {
             }
             let saved = strands.iter().map(|strand| strand.row().0).min().unwrap_or_default();
             archived.set(saved);
-            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0 }
+            Journal { id, strands, others: rows, archived, saved, save_at_ms: 0, save_failed: false }
         };
         let journals = journals.into_iter().map(open).collect();
         let mut archiver = Self {
             journals,
             failing: vec![false; names.len()],
-            save_failed: false,
             forsaken: false,
             watch: Watch::default(),
             unarchived: Unarchived::new(disk.clone(), &config.gateway.data_dir),
@@ -176,19 +178,20 @@ impl<D: Disk + Clone> Archiver<D> {
             progress,
             cells,
         };
-        archiver.look();
+        archiver.begin(0);
         Ok(archiver)
     }
 }
 
 impl<D: Disk> Archiver<D> {
-    /// Finds out early that nothing can be spooled.
-    fn look(&mut self) {
-        for region in 0..self.routes.len() {
-            if let Some(route) = &mut self.routes[region]
-                && let Err(error) = route.spool.look().map(|_| ())
-            {
-                self.report(region, &error.into());
+    /// Lets strands begin that do not know yet what an earlier process closed.
+    fn begin(&mut self, now_ms: u64) {
+        for journal in 0..self.journals.len() {
+            for at in 0..self.journals[journal].strands.len() {
+                let strand = &self.journals[journal].strands[at];
+                if strand.is_to_begin(now_ms) {
+                    self.work(journal, strand.region, now_ms, |strand, _, tools| strand.start(tools));
+                }
             }
         }
     }
@@ -304,6 +307,7 @@ impl<D: Disk> Archiver<D> {
     /// is durable of each journal.
     pub fn tick(&mut self, ends: &[Position], now_ms: u64) {
         self.hear();
+        self.begin(now_ms);
         for journal in 0..self.journals.len() {
             for at in 0..self.journals[journal].strands.len() {
                 let region = self.journals[journal].strands[at].region;
@@ -318,7 +322,15 @@ impl<D: Disk> Archiver<D> {
     fn hear(&mut self) {
         for (region, route) in self.routes.iter_mut().enumerate() {
             let Some(Route { spool, dock }) = route else { continue };
-            for told in dock.told.try_iter() {
+            loop {
+                let told = match dock.told.try_recv() {
+                    Ok(told) => told,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        self.forsaken = true;
+                        break;
+                    }
+                };
                 let (Told::Shipped { journal, .. } | Told::Damaged { journal, .. }) = &told;
                 let Some(journal) = self.journals.iter_mut().find(|other| other.id == *journal) else {
                     continue;
@@ -366,7 +378,7 @@ impl<D: Disk> Archiver<D> {
             journal.archived.set(Position::from_bits(u64::MAX));
         }
         let closed = journal.strands.iter().any(|strand| !strand.done.is_empty());
-        let pause = self.save_failed && now_ms < journal.save_at_ms;
+        let pause = journal.save_failed && now_ms < journal.save_at_ms;
         if pause || !closed && (upto == journal.saved || now_ms < journal.save_at_ms) {
             return;
         }
@@ -387,12 +399,17 @@ impl<D: Disk> Archiver<D> {
                 }
                 journal.saved = upto;
                 journal.archived.set(upto);
-                if std::mem::replace(&mut self.save_failed, false) {
+                if std::mem::replace(&mut journal.save_failed, false) {
                     tracing::info!("the archive's progress can be noted again");
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.save_failed, true) {
+                for strand in &journal.strands {
+                    self.cells[strand.region].failures.add(1);
+                    self.cells[strand.region].failing.set(1);
+                    self.failing[strand.region] = true;
+                }
+                if !std::mem::replace(&mut journal.save_failed, true) {
                     tracing::error!(
                         %error,
                         "cannot note the archive's progress in the data folder; the journal is kept, and trying goes on"
@@ -411,7 +428,8 @@ impl<D: Disk> Archiver<D> {
                 let journals = self.journals.iter().zip(ends);
                 let of = move |(journal, end): (&Journal<D::File>, &Position)| {
                     let strand = journal.strands.iter().find(|strand| strand.region == region)?;
-                    Some((strand.oldest_ms(*end), strand.failing(), strand.waiting_bytes()))
+                    let failing = strand.failing() || journal.save_failed;
+                    Some((strand.oldest_ms(*end), failing, strand.waiting_bytes()))
                 };
                 journals.filter_map(of)
             };
@@ -419,8 +437,7 @@ impl<D: Disk> Archiver<D> {
             self.cells[region].oldest_ms.set(oldest.unwrap_or(0));
             self.cells[region].spool_bytes.set(all().map(|(.., bytes)| bytes).sum());
             let failing = all().any(|(_, failing, _)| failing);
-            let mut looked = || self.routes[region].as_mut().is_some_and(|route| route.spool.look().is_ok());
-            if self.failing[region] && !failing && looked() {
+            if self.failing[region] && !failing {
                 self.failing[region] = false;
                 self.cells[region].failing.set(0);
                 tracing::info!(region = %self.names[region], "archive objects can be made again");

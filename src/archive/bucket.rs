@@ -98,7 +98,9 @@ impl Bucket {
     }
 
     fn path(&self, name: &str) -> Path {
-        Path::from(self.key(name))
+        // As it is: what stands in a listing is to be asked for by the same name.
+        let key = self.key(name);
+        Path::parse(&key).unwrap_or_else(|_| Path::from(key))
     }
 
     fn key(&self, name: &str) -> String {

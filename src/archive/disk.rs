@@ -14,7 +14,7 @@ use super::shelf::{Entry, EntryKind};
 /// [`Disk::sync_dir`] of their folder.
 pub trait Disk {
     type File;
-    /// A new, empty file; one of that name is emptied.
+    /// A new, empty file; one of that name is removed, and never emptied: it may have another name, too.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
     fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
     fn sync(&self, file: &Self::File) -> io::Result<()>;
@@ -41,8 +41,13 @@ impl Disk for Os {
     type File = File;
 
     fn create(&self, path: &Path) -> io::Result<File> {
-        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        OpenOptions::new().write(true).create(true).truncate(true).custom_flags(flags.bits()).open(path)
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(path)?;
+                OpenOptions::new().write(true).create_new(true).open(path)
+            }
+            made => made,
+        }
     }
 
     fn append(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {

@@ -73,14 +73,20 @@ impl<D: Disk> Folder<D> {
         let mut file = self.disk.create(&unfinished)?;
         match body {
             Body::Bytes(bytes) => self.disk.append(&mut file, bytes)?,
-            Body::File { path, .. } => {
-                let mut from = self.disk.read(path, 0)?;
+            Body::File { path, sha256, .. } => {
+                let (mut from, mut context) = (self.disk.read(path, 0)?, Context::new(&SHA256));
                 let mut chunk = vec![0; CHUNK];
                 loop {
                     match from.read(&mut chunk)? {
                         0 => break,
-                        read => self.disk.append(&mut file, &chunk[..read])?,
+                        read => {
+                            context.update(&chunk[..read]);
+                            self.disk.append(&mut file, &chunk[..read])?;
+                        }
                     }
+                }
+                if context.finish().as_ref() != sha256 {
+                    return Err(io::Error::other(format!("{} is not what it was just now", path.display())));
                 }
             }
         }
@@ -159,7 +165,18 @@ impl<D: Disk> Folder<D> {
             return Ok(());
         }
         let below: Vec<&Path> = folder.ancestors().take_while(|path| *path != self.root).collect();
-        below.into_iter().rev().try_for_each(|path| self.disk.make_dir(path))
+        below.into_iter().rev().try_for_each(|path| self.make_folder(path))
+    }
+
+    /// What is no folder is put aside.
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        match self.disk.make_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.put_aside(path)?;
+                self.disk.make_dir(path)
+            }
+            made => made,
+        }
     }
 
     /// Makes the names in a folder durable, and those of its own folders, which may have been made for it.
@@ -182,8 +199,7 @@ impl<D: Disk> Folder<D> {
 impl<D: Disk> Store for Folder<D> {
     /// Makes a file where unfinished ones are and removes it again.
     fn check(&mut self) -> Result<(), StoreFault> {
-        let folder = self.root.join(UNFINISHED);
-        self.disk.make_dir(&folder)?;
+        self.make_folder(&self.root.join(UNFINISHED))?;
         let path = self.unfinished();
         let mut file = self.disk.create(&path)?;
         let written = self.disk.append(&mut file, b"check\n").and_then(|()| self.disk.sync(&file));

@@ -25,7 +25,8 @@
 //!   spool by that name, sends the same bytes and goes on behind it: no webhook is in two objects of an archive. What
 //!   lies in an archive is never believed.
 //! - Memory is bounded per region and journal: a frame, about a megabyte of lines, and the index of the open object, a
-//!   few megabytes at most. So is the spool: a few objects; what they do not have is in the journal.
+//!   few megabytes at most. So is the spool: a few objects, and
+//!   their indexes in memory; what they do not have is in the journal.
 //!
 //! # Deliberately absent
 //!

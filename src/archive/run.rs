@@ -118,7 +118,7 @@ fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Resul
         let Some(place) = &region.archive else { return Ok(None) };
         let chain = config.archive.signing_key.clone().map(|key| {
             let (gateway, region) = (config.gateway.id.clone(), region.name.clone());
-            let signer = Signer { key, gateway, region, place: place.to_string(), clock: unix_ms };
+            let signer = Signer { key, gateway, region, place: place.identity(), clock: unix_ms };
             Chain::new(Os, &config.gateway.data_dir, signer)
         });
         let (dock, pier) = dock();

@@ -26,6 +26,8 @@ use crate::metrics::archive::ArchiveCells;
 
 /// Pauses after a failure: doubled each time, up to the second.
 const AGAIN_MS: (u64, u64) = (1_000, 30_000);
+/// Failures after which a closed object that cannot be read is given up: the journal has it, too.
+const UNREAD_MAX: u32 = 6;
 /// How often a store is asked whether it still is as configured.
 const CHECK_MS: u64 = 3_600_000;
 /// How often it is looked whether an hour is over.
@@ -78,6 +80,8 @@ pub struct Shipper<S, D> {
     check_ms: u64,
     /// When to try again, and after how many failures.
     pause: Option<(u64, u32)>,
+    /// How often in a row the first of the queue could not be read.
+    unread: u32,
 }
 
 impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
@@ -91,14 +95,28 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
         name: String,
     ) -> Self {
         let (queue, epochs) = (VecDeque::new(), BTreeMap::new());
-        Self { store, disk, chain, pier, cells, region, name, queue, epochs, check_ms: 0, pause: None }
+        Self {
+            store,
+            disk,
+            chain,
+            pier,
+            cells,
+            region,
+            name,
+            queue,
+            epochs,
+            check_ms: 0,
+            pause: None,
+            unread: 0,
+        }
     }
 
     /// Until the archiver is gone.
     pub fn run(mut self) {
         let start = Instant::now();
         loop {
-            match self.pier.orders.recv_timeout(LOOK) {
+            let wait = if self.queue.is_empty() || self.pause.is_some() { LOOK } else { Duration::ZERO };
+            match self.pier.orders.recv_timeout(wait) {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -117,7 +135,7 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
         }
     }
 
-    /// Does what is to be done. `now_ms`: of any clock that only goes on.
+    /// Does what is due, and ships an object if there is one. `now_ms`: of any clock that only goes on.
     pub fn turn(&mut self, now_ms: u64) {
         while let Ok(order) = self.pier.orders.try_recv() {
             self.take(order);
@@ -142,13 +160,16 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
             self.store.check()?;
             self.check_ms = now_ms + CHECK_MS;
         }
-        while let Some(ticket) = self.queue.front().cloned() {
+        self.prove()?;
+        if let Some(ticket) = self.queue.front().cloned() {
             self.ship(&ticket)?;
             self.queue.pop_front();
-            while let Ok(order) = self.pier.orders.try_recv() {
-                self.take(order);
-            }
         }
+        Ok(())
+    }
+
+    /// Adds the digest of the hours that are over, also while there is always something to ship.
+    fn prove(&mut self) -> Result<(), StoreFault> {
         match &mut self.chain {
             Some(chain) => chain.tick(&mut self.store).map(|_| ()),
             None => Ok(()),
@@ -158,10 +179,25 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
     fn ship(&mut self, ticket: &Ticket) -> Result<(), StoreFault> {
         let object = &ticket.object;
         let (journal, first_lsn) = (object.journal.clone(), object.first_lsn);
-        let Some(sha256) = self.read(ticket)? else {
+        let read = match self.read(ticket) {
+            // Its disk may have lost it for good; what the machine lacks for a while is not that.
+            Err(error) if self.unread >= UNREAD_MAX => {
+                tracing::error!(region = %self.name, file = %ticket.file.display(), %error, "a closed object cannot be read");
+                None
+            }
+            Err(error) => {
+                self.unread += 1;
+                return Err(error.into());
+            }
+            Ok(read) => read,
+        };
+        self.unread = 0;
+        // Without its tree it was closed before links were signed, and no link could be held to it.
+        let is_proven = self.chain.is_none() || object.is_proven();
+        let Some(sha256) = read.filter(|_| is_proven) else {
             tracing::error!(
                 region = %self.name, file = %ticket.file.display(),
-                "a closed object is not what was written, so its disk lost it; it is made anew from the journal"
+                "a closed object is not what is to be archived; it is made anew from the journal"
             );
             *self.epochs.entry(journal.clone()).or_default() += 1;
             self.queue.retain(|other| other.object.journal != journal);

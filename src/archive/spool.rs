@@ -69,7 +69,7 @@ impl<D: Disk> Spool<D> {
         Ok(self.found.insert(found))
     }
 
-    /// The object of that journal that begins with that entry, if an earlier process closed it.
+    /// The object of that journal that begins with that entry, if it was closed.
     pub(super) fn take(&mut self, journal: &str, first_lsn: u64) -> io::Result<Option<Ticket>> {
         let found = self.look()?;
         let is_it =
@@ -77,14 +77,29 @@ impl<D: Disk> Spool<D> {
         Ok(found.iter().position(is_it).map(|at| found.swap_remove(at)))
     }
 
-    /// All of that journal before that LSN is noted as archived: what an earlier process closed of it is not asked for.
-    pub(super) fn forget(&mut self, journal: &str, next_lsn: u64) {
-        let is_done =
-            |ticket: &mut Ticket| ticket.object.journal == journal && ticket.object.last_lsn < next_lsn;
-        let Some(found) = &mut self.found else { return };
-        let done: Vec<Ticket> = found.extract_if(.., is_done).collect();
+    /// That entry is in an object that is made now: one that was closed and has it, too, is not asked for any more.
+    pub(super) fn supersede(&mut self, journal: &str, lsn: u64) {
+        let Some(found) = self.found.as_mut().filter(|found| !found.is_empty()) else { return };
+        let has = |ticket: &mut Ticket| {
+            ticket.object.journal == journal
+                && (ticket.object.first_lsn..=ticket.object.last_lsn).contains(&lsn)
+        };
+        let others: Vec<Ticket> = found.extract_if(.., has).collect();
         // Otherwise the next process does it.
-        done.iter().for_each(|ticket| self.remove(ticket).unwrap_or_default());
+        others.iter().for_each(|ticket| self.remove(ticket).unwrap_or_default());
+    }
+
+    /// All of that journal before that LSN is noted as archived.
+    pub(super) fn forget(&mut self, journal: &str, next_lsn: u64) {
+        let Some(found) = self.found.as_mut().filter(|found| !found.is_empty()) else { return };
+        let is_over =
+            |ticket: &mut Ticket| ticket.object.journal == journal && ticket.object.last_lsn < next_lsn;
+        for ticket in found.extract_if(.., is_over) {
+            tracing::error!(
+                file = %ticket.file.display(), records = ticket.object.records,
+                "a closed object is in no archive, and its journal has nothing of it any more; it is kept here"
+            );
+        }
     }
 
     /// They are asked for once more.

@@ -71,6 +71,8 @@ pub(super) struct Strand<F> {
     pause: Option<(u64, u32)>,
     /// It has the frame that is being read.
     takes: bool,
+    /// It knows what an earlier process closed.
+    begun: bool,
 }
 
 struct Object<F> {
@@ -112,13 +114,30 @@ impl<F> Strand<F> {
             oldest_ms,
             pause: None,
             takes: false,
+            begun: false,
         }
     }
 
     /// The frame to read next, unless the strand waits: after a failure, or for the archive.
     pub(super) fn ready(&self, now_ms: u64) -> Option<Position> {
-        let paused = self.pause.is_some_and(|(until, _)| now_ms < until);
-        (!paused && self.waiting.len() < WAITING_MAX).then_some(self.at)
+        let full = self.waiting.len() + self.done.len() >= WAITING_MAX;
+        (self.begun && !self.paused(now_ms) && !full).then_some(self.at)
+    }
+
+    fn paused(&self, now_ms: u64) -> bool {
+        self.pause.is_some_and(|(until, _)| now_ms < until)
+    }
+
+    /// Whether it does not know yet what an earlier process closed, and may ask now.
+    pub(super) fn is_to_begin(&self, now_ms: u64) -> bool {
+        !self.begun && !self.paused(now_ms)
+    }
+
+    /// Finds out what an earlier process closed. Before any object is made.
+    pub(super) fn start<D: Disk<File = F>>(&mut self, tools: &mut Tools<'_, D>) -> Result<(), Fault> {
+        tools.spool.look()?;
+        (self.begun, self.pause) = (true, None);
+        Ok(())
     }
 
     /// Position and LSN before which all of the region's entries are in the archive.
@@ -147,12 +166,13 @@ impl<F> Strand<F> {
         }
     }
 
-    /// Of the closed objects that are not in the archive yet.
+    /// Of the closed objects that are not in the archive yet, or not noted.
     pub(super) fn waiting_bytes(&self) -> u64 {
-        self.waiting.iter().map(|waiting| waiting.ticket.object.bytes).sum()
+        let waiting = self.waiting.iter().map(|waiting| &waiting.ticket);
+        waiting.chain(&self.done).map(|ticket| ticket.object.bytes).sum()
     }
 
-    /// Whether there are such.
+    /// Whether closed objects are not in the archive yet.
     pub(super) fn waits(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -198,6 +218,7 @@ impl<F> Strand<F> {
             self.at = next;
             if self.object.is_none() {
                 self.oldest_ms = written_ms;
+                self.pause = None;
             }
         }
     }
@@ -259,6 +280,7 @@ impl<F> Strand<F> {
         })?;
         self.pack.added(webhook.lsn);
         self.next_lsn = webhook.lsn + 1;
+        tools.spool.supersede(webhook.journal, webhook.lsn);
         self.write_frame(false, tools)?;
         if self.pack.is_full() {
             self.close(tools)?;

@@ -272,6 +272,18 @@ pub enum ArchivePlace {
     Bucket(BucketPlace),
 }
 
+impl ArchivePlace {
+    /// As no other place: buckets of different stores may have one name.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Bucket(bucket) => {
+                format!("{self} {}", bucket.access.endpoint.as_deref().unwrap_or_default())
+            }
+            Self::Folder(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for ArchivePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -225,6 +225,9 @@ impl archive::disk::Disk for MemoryDisk {
         let mut state = self.0.borrow_mut();
         state.step()?;
         state.number(path.parent().unwrap())?;
+        if state.number(path).is_ok() {
+            state.change(Change::Remove(name(path)));
+        }
         state.create(path);
         Ok(path.to_owned())
     }

@@ -235,7 +235,9 @@ impl Life {
         if finish {
             archiver.finish(&ends, now_ms);
         }
-        shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        for _ in 0..if finish { 16 } else { 1 } {
+            shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        }
         archiver.tick(&ends, now_ms);
         !self.machine.disk.has_ended()
     }

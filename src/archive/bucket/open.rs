@@ -43,6 +43,8 @@ impl Connector {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .https_only(!allow_http)
+            // Whoever sets one for other programs on this machine does not mean the archive.
+            .no_proxy()
             .connect_timeout(CONNECT.min(self.silence))
             // None for a whole answer: one who reads a large object may take as long as he likes.
             .read_timeout(self.silence)

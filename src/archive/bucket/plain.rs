@@ -97,7 +97,12 @@ async fn is_there(store: &DynObjectStore, path: &Path, content: &Content) -> Res
 
 /// Puts a tiny object and removes it again: whether the bucket is there and can be written.
 pub(super) async fn probe(store: &DynObjectStore, path: &Path) -> Result<(), StoreFault> {
-    store.put(path, PutPayload::from_static(b"penstock\n")).await.map_err(fault)?;
+    // One of before may rest there, locked by the storage's own means.
+    let create = PutOptions::from(PutMode::Create);
+    match store.put_opts(path, PutPayload::from_static(b"penstock\n"), create).await {
+        Ok(_) | Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {}
+        Err(error) => return Err(fault(error)),
+    }
     match store.delete(path).await {
         // Whoever may not remove anything makes the better archive.
         Ok(()) | Err(Error::NotFound { .. } | Error::PermissionDenied { .. }) => Ok(()),

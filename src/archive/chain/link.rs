@@ -205,6 +205,11 @@ impl ObjectLink {
         self.sha256 == hex(sha256)
     }
 
+    /// Whether a link of it can be verified.
+    pub(in crate::archive) fn is_proven(&self) -> bool {
+        !self.merkle_root.is_empty()
+    }
+
     pub(super) fn named(&self) -> Named {
         Named { name: self.name.clone(), sha256: self.sha256.clone() }
     }

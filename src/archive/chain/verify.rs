@@ -179,13 +179,13 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
     }
 
     fn list_day(&mut self, below: String, day: &str, kind: EntryKind) -> io::Result<()> {
-        if !day.starts_with("dt=") || kind != EntryKind::Folder {
+        if !is_like(day, b"dt=0000-00-00") || kind != EntryKind::Folder {
             self.tell(Kind::Added, below, STRANGE);
             return Ok(());
         }
         for Entry { name: hour, kind, .. } in self.shelf.names(&below)? {
             let below = format!("{below}/{hour}");
-            if !hour.starts_with("hour=") || kind != EntryKind::Folder {
+            if !is_like(&hour, b"hour=00") || kind != EntryKind::Folder {
                 self.tell(Kind::Added, below, STRANGE);
                 continue;
             }
@@ -250,4 +250,10 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
         self.report.problems.dedup();
         Ok(self.report)
     }
+}
+
+/// Whether a name has the bytes of a pattern, and digits where that has zeros.
+fn is_like(name: &str, pattern: &[u8]) -> bool {
+    let like = |(byte, like): (u8, &u8)| if *like == b'0' { byte.is_ascii_digit() } else { byte == *like };
+    name.len() == pattern.len() && name.bytes().zip(pattern).all(like)
 }

@@ -1,7 +1,7 @@
 //! The chain of one gateway in one archive, at its end.
 //!
 //! ```text
-//! <data_dir>/archive/chain/<region>    where its end is, and the link that is under way
+//! <data_dir>/archive/chain/<region>-<place>    where its end is, and the link that is under way
 //! ```
 //!
 //! A link is noted here, whole and signed, before it is put into the archive: so no number is ever signed twice, and
@@ -75,19 +75,36 @@ struct End {
     next: Option<String>,
 }
 
-/// By journal: the last LSN that is in the archive with a link, as the gateway noted it; nothing is not an error.
+/// By journal: the last LSN that is in the archive and has a link, or one that is under way, as the gateway noted it;
+/// that there is no note is no error.
 pub fn linked<D: Disk>(disk: &D, data_dir: &Path, region: &str, place: &str) -> BTreeMap<String, u64> {
-    let end = note::load::<_, End>(disk, &note_of(data_dir, region)).ok().flatten().map(|(end, _)| end);
-    end.filter(|end| end.place == place).map(|end| end.linked).unwrap_or_default()
+    let end =
+        note::load::<_, End>(disk, &note_of(data_dir, region, place)).ok().flatten().map(|(end, _)| end);
+    let Some(mut end) = end.filter(|end| end.place == place) else { return BTreeMap::new() };
+    // A link is made once its object is in the archive.
+    let next = end.next.take();
+    let next = next.and_then(|next| Sealed::split(next.as_bytes()).ok()?.link().ok()?.object);
+    next.into_iter().for_each(|object| end.count(&object));
+    end.linked
 }
 
-fn note_of(data_dir: &Path, region: &str) -> PathBuf {
-    data_dir.join("archive").join(FOLDER).join(region)
+/// Of each place its own: whoever comes back to an archive knows where its chain ended.
+fn note_of(data_dir: &Path, region: &str, place: &str) -> PathBuf {
+    let place: String = hash(place.as_bytes()).chars().take(16).collect();
+    data_dir.join("archive").join(FOLDER).join(format!("{region}-{place}"))
+}
+
+impl End {
+    /// The object has a link.
+    fn count(&mut self, object: &ObjectLink) {
+        let last = self.linked.entry(object.journal.clone()).or_default();
+        *last = object.last_lsn.max(*last);
+    }
 }
 
 impl<D: Disk> Chain<D> {
     pub fn new(disk: D, data_dir: &Path, signer: Signer) -> Self {
-        let note = note_of(data_dir, &signer.region);
+        let note = note_of(data_dir, &signer.region, &signer.place);
         Self {
             disk,
             note,
@@ -108,7 +125,9 @@ impl<D: Disk> Chain<D> {
     /// Links an object, unless it has a link. Once this returns its link is there whatever happens.
     pub fn add(&mut self, store: &mut (impl Store + Shelf), object: &ObjectLink) -> Result<(), StoreFault> {
         let end = self.settled(store)?;
-        if end.linked.get(&object.journal).is_some_and(|last| object.last_lsn <= *last) {
+        let is_counted = end.linked.get(&object.journal).is_some_and(|last| object.last_lsn <= *last);
+        let is_named = |since: &Vec<Named>| since.contains(&object.named());
+        if is_counted || self.since.as_ref().is_some_and(is_named) {
             return Ok(());
         }
         self.append(store, Some(object.clone()), None)
@@ -181,8 +200,7 @@ impl<D: Disk> Chain<D> {
         let Ok(link) = Sealed::split(bytes.as_bytes()).and_then(|sealed| sealed.link()) else { return };
         end.head = Some(Head { number: link.number, hash: hash(bytes.as_bytes()) });
         if let Some(object) = &link.object {
-            let last = end.linked.entry(object.journal.clone()).or_default();
-            *last = object.last_lsn.max(*last);
+            end.count(object);
             self.since.iter_mut().for_each(|since| since.push(object.named()));
         }
         if let Some(digest) = &link.digest {
@@ -204,6 +222,10 @@ impl<D: Disk> Chain<D> {
             None => self.adopt(store)?,
         };
         self.end = Some(end);
+        if !is_noted {
+            // What has a link since the last digest is all that is known of what has one.
+            self.since(store)?;
+        }
         if is_noted && let Some(head) = self.head().cloned() {
             let found = self.read(store, head.number)?.map(|bytes| hash(&bytes));
             if found.as_ref() != Some(&head.hash) {
@@ -228,13 +250,19 @@ impl<D: Disk> Chain<D> {
             if link.previous != previous {
                 return Ok(());
             }
-            if end.next.as_ref().is_none_or(|next| next.as_bytes() != bytes) {
+            let is_next = end.next.as_ref().is_some_and(|next| next.as_bytes() == bytes);
+            let linked = end.linked.clone();
+            if !is_next {
                 tracing::error!(
                     region = %self.signer.region, link = number,
                     "the archive has a link that this data folder does not know: it is one of before; going on behind it"
                 );
             }
             self.added(&String::from_utf8_lossy(&bytes));
+            if let Some(end) = self.end.as_mut().filter(|_| !is_next) {
+                // What came after that folder is not in its journals: their numbers are given again, to others.
+                end.linked = linked;
+            }
         }
     }
 
@@ -274,10 +302,6 @@ impl<D: Disk> Chain<D> {
             if let Some(digest) = link.digest {
                 end.from = digest.until;
                 break;
-            }
-            if let Some(object) = link.object {
-                let last = end.linked.entry(object.journal).or_default();
-                *last = object.last_lsn.max(*last);
             }
             // Without a digest before it the chain began here.
             end.from = hour_of(&link.at).map_or(end.from, moment);

@@ -1,7 +1,7 @@
 //! A chain on its own: what clocks and strangers do to it.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::chain::verify::{Expected, Key, Kind, Problem, verify};
 use super::super::chain::{Chain, ObjectLink, Signer};
@@ -59,6 +59,14 @@ impl Scene {
         chain.add(&mut self.store(), &object).unwrap();
     }
 
+    /// Where the gateway notes the chain's end.
+    fn note(&self) -> PathBuf {
+        let notes = self.disk.files().into_keys().filter(|path| path.starts_with("/data/archive/chain"));
+        let notes: Vec<PathBuf> = notes.collect();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        notes[0].clone()
+    }
+
     /// Files of the chain.
     fn links(&self) -> usize {
         self.store().names("chain/edge").unwrap().len()
@@ -110,7 +118,7 @@ fn what_strangers_put_among_the_links_is_named_and_stops_nobody() {
             assert!(scene.at(&mut chain, NOON_MS + HOUR_MS));
             scene.write(name, b"{\"v\":1}\n{}\n");
             if !noted {
-                scene.disk.remove(Path::new("/data/archive/chain/us")).unwrap();
+                scene.disk.remove(&scene.note()).unwrap();
             }
             let mut chain = scene.chain();
             assert!(scene.at(&mut chain, NOON_MS + 2 * HOUR_MS), "{name}");
@@ -132,7 +140,7 @@ fn a_gateway_without_its_note_goes_on_behind_its_newest_link() {
     scene.add(&mut chain, 1);
     assert!(scene.at(&mut chain, NOON_MS + HOUR_MS));
     scene.add(&mut chain, 5);
-    scene.disk.remove(Path::new("/data/archive/chain/us")).unwrap();
+    scene.disk.remove(&scene.note()).unwrap();
     let mut chain = scene.chain();
     // It knows what has a link since the last digest.
     scene.add(&mut chain, 5);
@@ -154,11 +162,11 @@ fn a_data_folder_of_before_goes_on_behind_what_came_after_it() {
     let mut chain = scene.chain();
     scene.at(&mut chain, NOON_MS);
     assert!(scene.at(&mut chain, NOON_MS + HOUR_MS));
-    let note = Path::new("/data/archive/chain/us");
-    let before = scene.disk.files()[note].clone();
+    let note = scene.note();
+    let before = scene.disk.files()[&note].clone();
     assert!(scene.at(&mut chain, NOON_MS + 2 * HOUR_MS));
     assert!(scene.at(&mut chain, NOON_MS + 3 * HOUR_MS));
-    let mut file = scene.disk.create(note).unwrap();
+    let mut file = scene.disk.create(&note).unwrap();
     scene.disk.append(&mut file, &before).unwrap();
     let mut chain = scene.chain();
     assert!(scene.at(&mut chain, NOON_MS + 4 * HOUR_MS));
@@ -172,7 +180,7 @@ fn a_chain_that_the_key_did_not_sign_is_not_gone_on_with() {
     let mut chain = scene.chain();
     scene.at(&mut chain, NOON_MS);
     assert!(scene.at(&mut chain, NOON_MS + HOUR_MS));
-    scene.disk.remove(Path::new("/data/archive/chain/us")).unwrap();
+    scene.disk.remove(&scene.note()).unwrap();
     scene.key = SigningKey::generate().unwrap().0;
     let told = scene.chain().tick(&mut scene.store()).unwrap_err().to_string();
     assert!(told.contains("none that this key signed"), "{told}");

@@ -2,7 +2,7 @@
 //! or also some of the rest, as disks do.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Error, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -45,6 +45,8 @@ struct State {
     /// One of so many steps fails, without an end of everything; 0 = none does.
     faulty: usize,
     rng: u64,
+    /// Files whose sectors cannot be read any more.
+    broken: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -71,6 +73,11 @@ impl Fake {
     pub(super) fn fail_one_in(&self, faulty: usize, seed: u64) {
         let mut state = self.0.borrow_mut();
         (state.faulty, state.rng) = (faulty, seed);
+    }
+
+    /// It cannot be read any more, until it is written anew.
+    pub(super) fn break_file(&self, path: &Path) {
+        self.0.borrow_mut().broken.insert(path.to_owned());
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -180,6 +187,7 @@ impl Disk for Fake {
         self.step()?;
         self.has_folder(path)?;
         let mut state = self.0.borrow_mut();
+        state.broken.remove(path);
         state.inodes.push(Inode::default());
         let inode = state.inodes.len() - 1;
         state.live.insert(path.to_owned(), Node::File(inode));
@@ -248,6 +256,9 @@ impl Disk for Fake {
 
     fn read(&self, path: &Path, offset: u64) -> io::Result<Box<dyn Read>> {
         self.step()?;
+        if self.0.borrow().broken.contains(path) {
+            return Err(Error::other("input/output error"));
+        }
         match self.node(path)? {
             Node::File(inode) => {
                 let mut file = Cursor::new(self.0.borrow().inodes[inode].bytes.clone());

@@ -178,7 +178,9 @@ impl World {
             }
         }
         archiver.finish(&ends, now_ms);
-        shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        for _ in 0..8 {
+            shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
+        }
         archiver.tick(&ends, now_ms);
         for (gone, archived) in gone.iter_mut().zip(&archived) {
             *gone = (*gone).max(archived.upto());
@@ -365,7 +367,7 @@ fn a_disk_that_fails_now_and_then_costs_time_alone() {
         let world = World::new(&mut rng, 24);
         let world = if rng.one_in(4) { world.signed() } else { world };
         let (found, mut gone) = (disk(), nothing());
-        found.fail_one_in(8 + rng.below(40), rng.next());
+        found.fail_one_in(12 + rng.below(40), rng.next());
         world.run(&found, &mut rng, &mut gone);
         world.assert_safe(&found.after(Crash::Strict, &mut rng), gone);
         found.fail_one_in(0, 0);

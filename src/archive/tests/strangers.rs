@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::chain::verify::Kind;
+use super::super::chain::verify::{Kind, Problem};
 use super::super::disk::Disk;
 use super::super::folder::Folder;
 use super::super::shelf::Shelf as _;
@@ -99,6 +99,11 @@ fn a_spooled_object_that_its_disk_lost_is_made_anew() {
             }
         }
         let found = found.after(Crash::Process, &mut rng);
+        for path in found.files().keys().filter(|path| path.starts_with("/data/archive/spool/us")) {
+            if path.extension().is_none_or(|ending| ending != "ticket") && rng.one_in(4) {
+                found.break_file(path);
+            }
+        }
         found.make_dir(Path::new("/us")).unwrap();
         world.run(&found, &mut rng, &mut gone);
         world.assert_done(&found);
@@ -136,4 +141,57 @@ fn a_folder_that_is_there_twice_has_the_same_bytes_once() {
     assert_eq!(names, ["x", "x.aside-1", "x.aside-2"]);
     assert_eq!(store.read_at("dt=1/hour=2/x", 2, 2).unwrap().unwrap(), b"ir");
     assert!(store.read_at("dt=1/hour=2/y", 0, 2).unwrap().is_none());
+}
+
+#[test]
+fn what_was_closed_is_kept_although_the_journal_has_it_no_more() {
+    let mut rng = Rng::from_env();
+    let world = World::new(&mut rng, 24).signed();
+    let (found, mut gone) = (disk(), nothing());
+    found.remove(Path::new("/us")).unwrap();
+    world.run(&found, &mut rng, &mut gone);
+    let spooled = |disk: &Fake| -> Vec<PathBuf> {
+        disk.files().into_keys().filter(|path| path.starts_with("/data/archive/spool/us")).collect()
+    };
+    let before = spooled(&found);
+    assert!(before.len() > 1, "{before:?}");
+    found.make_dir(Path::new("/us")).unwrap();
+    world.run(&found, &mut rng, &mut [Position::new(u32::MAX.into(), 0); 2]);
+    assert_eq!(spooled(&found), before);
+}
+
+#[test]
+fn objects_from_before_links_were_signed_are_made_anew_to_get_theirs() {
+    let mut rng = Rng::from_env();
+    let world = World::new(&mut rng, 24);
+    let (found, mut gone) = (disk(), nothing());
+    found.remove(Path::new("/us")).unwrap();
+    world.run(&found, &mut rng, &mut gone);
+    found.make_dir(Path::new("/us")).unwrap();
+    let world = world.signed();
+    world.run(&found, &mut rng, &mut gone);
+    assert_eq!(world.verify(&found, "us"), []);
+    assert!(found.files().into_keys().any(|path| path.starts_with("/us/chain")));
+}
+
+/// A folder of its own was removed by a person: webhooks may be there twice, and nothing is without a link.
+#[test]
+fn a_gateway_that_lost_its_notes_links_all_that_it_archives() {
+    let mut rng = Rng::from_env();
+    for _ in 0..20 {
+        let world = World::new(&mut rng, 24).signed();
+        let (found, mut gone) = (disk(), nothing());
+        world.run(&found, &mut rng, &mut gone);
+        for path in found.files().into_keys().filter(|path| path.starts_with("/data/archive")) {
+            found.remove(&path).unwrap();
+        }
+        let mut left = gone.map(|gone| Position::new(gone.segment().saturating_sub(1), 0));
+        world.run(&found, &mut rng, &mut left);
+        for region in ["us", "in"] {
+            let problems = world.verify(&found, region);
+            let is_added =
+                |problem: &Problem| problem.kind == Kind::Added && !problem.place.contains(".aside-");
+            assert!(!problems.iter().any(is_added), "{region}: {problems:#?}");
+        }
+    }
 }

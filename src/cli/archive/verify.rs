@@ -52,8 +52,8 @@ region is taken from the first link; with --region another one's archive put
 there as a whole is named, too.
 
 A gateway may go on writing meanwhile. One that was killed may leave an object
-without a link, which counts as added until it runs again. What lies in .tmp is
-nobody's record and not looked at.
+without a link, which counts as added until it runs again. What lies in .tmp and
+lost+found is nobody's record and not looked at.
 
 Exit codes:
   0  everything is as it was left

@@ -1,5 +1,6 @@
 //! Whether an object is what its link says.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 
 use aws_lc_rs::digest::SHA256;
@@ -10,6 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::super::super::read::contents;
 use super::super::link::{ObjectLink, hex};
+use super::is_like;
 
 /// What a link says of an object.
 pub(super) struct Claim<'a> {
@@ -32,6 +34,18 @@ struct Record {
     body_base64: Option<String>,
 }
 
+/// Tells a fault of reading from one of what was read.
+struct Noticed<'a, R> {
+    object: R,
+    error: &'a Cell<Option<io::ErrorKind>>,
+}
+
+impl<R: Read> Read for Noticed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.object.read(buffer).inspect_err(|error| self.error.set(Some(error.kind())))
+    }
+}
+
 impl Claim<'_> {
     /// Whether the object is called what this gateway would call it, and so lies within the archive.
     pub(super) fn is_named(&self) -> bool {
@@ -39,22 +53,26 @@ impl Claim<'_> {
         let is_id = journal.len() == 32 && journal.bytes().all(|byte| byte.is_ascii_hexdigit());
         let file = format!("{}-{journal}-{first_lsn}.jsonl.zst", self.gateway);
         let Some((hour, named)) = name.split_at_checked("dt=2026-09-14/hour=12".len()) else { return false };
-        let pattern = b"dt=0000-00-00/hour=00";
-        let is_like =
-            |(byte, like): (u8, &u8)| if *like == b'0' { byte.is_ascii_digit() } else { byte == *like };
-        is_id && hour.bytes().zip(pattern).all(is_like) && named.strip_prefix('/') == Some(&file)
+        is_id && is_like(hour, b"dt=0000-00-00/hour=00") && named.strip_prefix('/') == Some(&file)
     }
 
     /// `Err`: what is different.
-    pub(super) fn compare(&self, object: impl Read) -> Result<(), String> {
+    pub(super) fn compare(&self, object: impl Read) -> io::Result<Result<(), String>> {
         let link = self.object;
+        let unread = Cell::new(None);
+        let object = Noticed { object, error: &unread };
         let found =
-            contents(&link.journal, object, (link.bytes, link.raw_bytes), |record| self.record(record))
-                .map_err(|fault| fault.to_string())?;
+            contents(&link.journal, object, (link.bytes, link.raw_bytes), |record| self.record(record));
+        let found = match (found, unread.take()) {
+            // It could not be read, which says nothing about what is there.
+            (Err(error), Some(kind)) => return Err(io::Error::new(kind, error)),
+            (Err(fault), None) => return Ok(Err(fault.to_string())),
+            (Ok(found), _) => found,
+        };
         let now = ObjectLink::new(link.name.clone(), link.journal.clone(), &found);
         let now = ObjectLink { index: link.index.clone(), ..now };
         if now == *link {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let mut what = Vec::new();
         for (name, was, is) in [
@@ -73,7 +91,7 @@ impl Claim<'_> {
         } else if link.sha256 != now.sha256 {
             what.push("the same records, compressed in another way".to_owned());
         }
-        Err(what.join("; "))
+        Ok(Err(what.join("; ")))
     }
 
     fn record(&self, record: &[u8]) -> io::Result<()> {

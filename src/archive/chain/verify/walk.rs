@@ -1,6 +1,6 @@
 //! Follows one gateway's chain, from link to link.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -15,6 +15,9 @@ use super::{Kind, Proven, STRANGE, Verifier};
 /// A link that nobody signed is looked into, to say what it is, if it is no longer.
 const UNSIGNED_MAX: usize = 1 << 20;
 
+/// No object is larger than a configuration may say, but for its last frame; one that is was changed.
+const OBJECT_MAX: u64 = 65 << 30;
+
 /// What must hold from one link to the next.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
@@ -26,8 +29,8 @@ pub(super) struct Walk {
     previous: Option<String>,
     /// Keys that signed, in the order of their first links.
     keys: Vec<String>,
-    /// Objects that have a link.
-    linked: HashSet<String>,
+    /// Objects that have a link, and their digests.
+    linked: HashMap<String, String>,
     /// Objects since the last digest, and up to when that was.
     since: Vec<Named>,
     until: Option<String>,
@@ -91,7 +94,11 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
         self.heads.remove(hash.as_str());
         let previous = walk.previous.replace(hash.clone());
         let link = match self.believed(&place, &bytes, walk) {
-            Ok(link) => link,
+            Ok(Some(link)) => link,
+            Ok(None) => {
+                walk.gap = true;
+                return Ok(());
+            }
             Err(what) => {
                 self.tell(Kind::Changed, place, what.to_string());
                 walk.gap = true;
@@ -119,8 +126,8 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
         }
     }
 
-    /// What a link says, and whether somebody signed it who may.
-    fn believed(&mut self, place: &str, bytes: &[u8], walk: &mut Walk) -> Result<Link, LinkFault> {
+    /// What a link says if somebody signed it who may; `None` if nobody did, which is told.
+    fn believed(&mut self, place: &str, bytes: &[u8], walk: &mut Walk) -> Result<Option<Link>, LinkFault> {
         let sealed = Sealed::split(bytes)?;
         let may =
             |key: &&super::Key| key.gateway.as_ref().is_none_or(|gateway| *gateway == walk.proven.gateway);
@@ -136,7 +143,7 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
                 format!("its key {:.40} is none of those given for {}", link.key, walk.proven.gateway)
             };
             self.tell(Kind::Forged, place, what);
-            return Ok(link);
+            return Ok(None);
         };
         let link = sealed.link()?;
         if link.key != signer {
@@ -153,14 +160,17 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
             }
             Some(_) => {}
         }
-        Ok(link)
+        Ok(Some(link))
     }
 
     fn object(&mut self, link: &str, object: &ObjectLink, walk: &mut Walk) -> io::Result<()> {
-        if !walk.linked.insert(object.name.clone()) {
-            self.tell(Kind::Wrong, link, format!("{} has a link already", object.name));
-        }
         walk.since.push(object.named());
+        match walk.linked.insert(object.name.clone(), object.sha256.clone()) {
+            // A gateway that lost its notes says the same once more.
+            Some(before) if before == object.sha256 => return Ok(()),
+            Some(_) => self.tell(Kind::Wrong, link, format!("{} has another link already", object.name)),
+            None => {}
+        }
         let claim = Claim { gateway: &walk.proven.gateway, region: walk.region.as_deref(), object };
         if !claim.is_named() {
             self.tell(Kind::Wrong, link, format!("{:?} is no name of an object of it", object.name));
@@ -172,7 +182,7 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
             self.tell(Kind::Removed, &object.name, format!("{} records of {link}", object.records));
             return Ok(());
         };
-        if let Err(what) = claim.compare(file) {
+        if let Err(what) = claim.compare(file)? {
             self.tell(Kind::Changed, &object.name, format!("{what} ({link})"));
         }
         walk.proven.objects += 1;
@@ -224,7 +234,7 @@ impl<S: Shelf + ?Sized> Verifier<'_, S> {
                 name_of(&object.name).inspect(|index| {
                     self.unlinked.remove(index);
                 });
-                match self.sha256(&object.name, u64::MAX)? {
+                match self.sha256(&object.name, OBJECT_MAX)? {
                     Some(found) if found == object.sha256 => {}
                     Some(_) => {
                         self.tell(Kind::Changed, &object.name, format!("its digest is another one ({place})"))
