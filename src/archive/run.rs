@@ -25,6 +25,8 @@ use crate::metrics::archive::ArchiveCells;
 
 /// How often it is looked whether there is something to do.
 const LOOK: Duration = Duration::from_millis(100);
+/// And whether an object has arrived in its archive.
+const ARRIVED: Duration = Duration::from_millis(20);
 /// A journal with less than this unread waits, up to [`IDLE`]: a read is 256 KiB however little is new.
 const WORTH: u64 = 1 << 20;
 const IDLE: Duration = Duration::from_millis(500);
@@ -105,7 +107,8 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         }
         looked(&config, &cells);
         if !read {
-            monoio::time::sleep(LOOK).await;
+            // A strand that has as many objects on their way as it may goes on when one has arrived.
+            monoio::time::sleep(if archiver.waits() { ARRIVED } else { LOOK }).await;
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use penstock::archive::index;
 use penstock::fault::LINKED;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -127,6 +128,7 @@ fn what_was_cut_off_stays_missing_although_the_gateway_goes_on() {
         let link_says: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         let object = link_says["object"]["name"].as_str().unwrap().to_owned();
         fs::remove_file(stage.roots[0].join(&object)).unwrap();
+        fs::remove_file(stage.roots[0].join(index::name_of(&object).unwrap())).unwrap();
         fs::remove_file(&link).unwrap();
         cut.push((link.file_name().unwrap().to_str().unwrap().to_owned(), object));
     }

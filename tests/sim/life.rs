@@ -212,8 +212,13 @@ impl Life {
         self.views.iter().map(|view| view.published.as_ref().map_or(view.end, |p| p.durable())).collect()
     }
 
-    /// The archiver reads on in every journal; as `archive::run` does. False if the world ended.
+    /// The archiver reads on in every journal; as `archive::run` does, and with `finish` until it has all. False if the
+    /// world ended.
     pub(crate) fn archive(&self, finish: bool) -> bool {
+        (0..if finish { 40 } else { 1 }).all(|_| self.archive_on(finish))
+    }
+
+    fn archive_on(&self, finish: bool) -> bool {
         let Some(archiver) = &self.archive else { return true };
         let (archiver, shippers) = &mut *archiver.borrow_mut();
         let (ends, now_ms) = (self.ends(), exec::elapsed().as_millis() as u64);
@@ -235,7 +240,8 @@ impl Life {
         if finish {
             archiver.finish(&ends, now_ms);
         }
-        for _ in 0..if finish { 16 } else { 1 } {
+        // They have threads of their own, and ship one after the other.
+        for _ in 0..8 {
             shippers.iter_mut().for_each(|shipper| shipper.turn(now_ms));
         }
         archiver.tick(&ends, now_ms);
