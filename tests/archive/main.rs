@@ -76,6 +76,12 @@ impl Stage {
 
     /// Stops the gateway in good order: that closes every object. What is in the archives then.
     fn stop_and_read(&mut self) -> Vec<Record> {
+        // Of many small ones some may still be on their way; a stop waits only so long.
+        if self.gateway.settings.archive.contains(TINY) {
+            eventually("all is archived", PATIENCE * 2, || {
+                (0..3).all(|region| self.metric("lag_seconds", region) == 0.0)
+            });
+        }
         let (code, took) = self.gateway.terminate();
         assert_eq!(code, Some(0), "{}", self.gateway.said());
         println!("stopped after {took:.1?}");

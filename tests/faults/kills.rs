@@ -62,7 +62,7 @@ fn kill_at(stage: &mut Stage, point: &'static str, random: &mut Random) {
     while stage.fired(point) == before {
         tries += 1;
         assert!(tries <= TRIES, "{point} was not reached");
-        prepare(stage, point);
+        prepare(stage, point, tries);
         stage.arm(&format!("{point}={how}@{passing}"));
         stage.shipped(point.starts_with("stop-") || point.starts_with("clean-"));
         stage.gateway.start_again();
@@ -99,9 +99,9 @@ fn outage(stage: &mut Stage) {
 }
 
 /// Leaves what a start must find to come to `point`.
-fn prepare(stage: &mut Stage, point: &str) {
+fn prepare(stage: &mut Stage, point: &str, tries: usize) {
     match point {
-        "clean-mark-taken" => leave_clean(stage),
+        "clean-mark-taken" => leave_clean(stage, tries),
         "folder-emptied" | "folder-removed" => {
             // Journals of cores that the next start has not.
             start(stage, (3, 2));
@@ -114,11 +114,12 @@ fn prepare(stage: &mut Stage, point: &str) {
 }
 
 /// A start and a stop in good order.
-fn leave_clean(stage: &mut Stage) {
+/// As well as a stop can: see where the mark is left.
+fn leave_clean(stage: &mut Stage, tries: usize) {
     stage.shipped(true);
     stage.disarm();
     stage.gateway.restart();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500) * (tries * tries) as u32);
     assert_eq!(stage.gateway.terminate().0, Some(0), "{}", stage.gateway.said());
 }
 
