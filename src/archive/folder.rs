@@ -20,7 +20,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use super::chain;
 use super::disk::{Disk, is_no_file, is_nothing};
 use super::note::Stage;
-use super::shelf::{Entry, Shelf};
+use super::shelf::{Entry, EntryKind, Shelf};
 use super::store::{Body, Store, StoreFault};
 use crate::fault;
 
@@ -44,6 +44,21 @@ impl<D: Disk> Folder<D> {
     /// `own`: a name that no other gateway's is.
     pub fn new(disk: D, root: PathBuf, own: String) -> Self {
         Self { disk, root, own, rooted: HashSet::new() }
+    }
+
+    /// Removes what processes of this gateway left unfinished that wrote under the id of another journal.
+    fn tidy(&self) -> io::Result<()> {
+        let Some((gateway, id)) = self.own.rsplit_once('-') else { return Ok(()) };
+        let folder = self.root.join(UNFINISHED);
+        for entry in self.disk.list(&folder)?.into_iter().filter(|entry| entry.kind == EntryKind::File) {
+            let other = entry.name.strip_prefix(gateway).and_then(|rest| rest.strip_prefix('-'));
+            let is_id =
+                |other: &str| other.len() == id.len() && other.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if other.is_some_and(is_id) {
+                self.disk.remove(&folder.join(&entry.name))?;
+            }
+        }
+        Ok(())
     }
 
     /// As [`Store::check`], and leaves the folder as it was.
@@ -200,6 +215,7 @@ impl<D: Disk> Store for Folder<D> {
     /// Makes a file where unfinished ones are and removes it again.
     fn check(&mut self) -> Result<(), StoreFault> {
         self.make_folder(&self.root.join(UNFINISHED))?;
+        self.tidy()?;
         let path = self.unfinished();
         let mut file = self.disk.create(&path)?;
         let written = self.disk.append(&mut file, b"check\n").and_then(|()| self.disk.sync(&file));

@@ -195,3 +195,14 @@ fn a_gateway_that_lost_its_notes_links_all_that_it_archives() {
         }
     }
 }
+
+#[test]
+fn what_a_process_with_other_journals_left_unfinished_is_removed() {
+    let disk = disk();
+    let [one, other] = [IDS[0], IDS[1]].map(|id| hex(&id));
+    put(&disk, Path::new(&format!("/us/.tmp/edge-{one}")), b"half");
+    put(&disk, Path::new(&format!("/us/.tmp/edge-2-{one}")), b"another gateway's");
+    Folder::new(disk.clone(), "/us".into(), format!("edge-{other}")).check().unwrap();
+    let left: Vec<PathBuf> = disk.files().into_keys().collect();
+    assert_eq!(left, [PathBuf::from(format!("/us/.tmp/edge-2-{one}"))]);
+}
