@@ -103,12 +103,7 @@ fn regions(regions: &[Region], report: &Report) {
     let archives = || {
         regions.iter().enumerate().filter_map(|(index, region)| {
             let place = region.archive.as_ref()?;
-            // Buckets of different stores may have one name.
-            let store = match place {
-                ArchivePlace::Bucket(bucket) => bucket.access.endpoint.as_deref().unwrap_or_default(),
-                ArchivePlace::Folder(_) => "",
-            };
-            let identity = format!("{store} {place}");
+            let identity = place.identity();
             Some(Claim { key: key_of(index, region, "archive"), found: place.to_string(), identity })
         })
     };

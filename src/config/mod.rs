@@ -277,7 +277,7 @@ impl ArchivePlace {
     pub fn identity(&self) -> String {
         match self {
             Self::Bucket(bucket) => {
-                format!("{self} {}", bucket.access.endpoint.as_deref().unwrap_or_default())
+                format!("{} {self}", bucket.access.endpoint.as_deref().unwrap_or_default())
             }
             Self::Folder(_) => self.to_string(),
         }
