@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::TryRecvError;
 
-use super::chain;
+use super::chain::{self, Linked};
 use super::disk::Disk;
 use super::pack::{Frames, Rules};
 use super::progress::{Progress, Row};
@@ -125,11 +125,11 @@ impl<D: Disk + Clone> Archiver<D> {
             let (place, dock) = (region.archive.as_ref()?, dock?);
             let linked = match config.archive.signing_key {
                 Some(_) => chain::linked(disk, data_dir, &region.name, &place.identity()),
-                None => BTreeMap::new(),
+                None => Linked::default(),
             };
             let mut noted = BTreeMap::new();
             for (id, _, rows) in &mut journals {
-                let linked = linked.get(id).map_or(0, |last| last.saturating_add(1));
+                let linked = linked.last.get(id).map_or(0, |last| last.saturating_add(1));
                 let row = match rows.iter_mut().find(|row| row.region == region.name) {
                     Some(row) => row,
                     None => {
@@ -141,7 +141,7 @@ impl<D: Disk + Clone> Archiver<D> {
                 row.next_lsn = row.next_lsn.max(linked);
                 noted.insert(id.clone(), row.next_lsn);
             }
-            Some(Route { spool: Spool::new(disk.clone(), data_dir, &region.name, noted), dock })
+            Some(Route { spool: Spool::new(disk.clone(), data_dir, &region.name, noted, linked.next), dock })
         };
         let routes: Vec<Option<Route<D>>> = config.regions.iter().zip(docks).map(open).collect();
         let packs = routes.iter().flatten().count() * journals.len();

@@ -43,6 +43,8 @@ pub(super) struct Spool<D> {
     dir: PathBuf,
     /// By journal: what is below is noted as archived.
     noted: BTreeMap<String, u64>,
+    /// An object that is in the archive, and its link may be missing.
+    linking: Option<ObjectLink>,
     /// What an earlier process closed, once that is known.
     found: Option<Vec<Ticket>>,
 }
@@ -54,10 +56,16 @@ struct Page {
 }
 
 impl<D: Disk> Spool<D> {
-    /// `noted`: by journal, the LSN before which all is noted as archived.
-    pub(super) fn new(disk: D, data_dir: &Path, region: &str, noted: BTreeMap<String, u64>) -> Self {
+    /// `noted`: by journal, the LSN before which all is noted as archived. `linking`: the object whose link is under way.
+    pub(super) fn new(
+        disk: D,
+        data_dir: &Path,
+        region: &str,
+        noted: BTreeMap<String, u64>,
+        linking: Option<ObjectLink>,
+    ) -> Self {
         let dir = data_dir.join("archive").join("spool").join(region);
-        Self { disk, data_dir: data_dir.to_owned(), dir, noted, found: None }
+        Self { disk, data_dir: data_dir.to_owned(), dir, noted, linking, found: None }
     }
 
     /// Finds out what an earlier process closed, and removes what is not needed any more. Before any object is made.
@@ -67,6 +75,15 @@ impl<D: Disk> Spool<D> {
             None => self.read()?,
         };
         Ok(self.found.insert(found))
+    }
+
+    /// The LSN before which all of that journal is in the archive, since a link that is under way says so of an object
+    /// that is not here any more. One that is here waits for its link like any other.
+    pub(super) fn lost(&mut self, journal: &str) -> io::Result<u64> {
+        let linking = self.linking.clone().filter(|object| object.journal == journal);
+        let found = self.look()?;
+        let is_lost = |object: &ObjectLink| found.iter().all(|ticket| ticket.object != *object);
+        Ok(linking.filter(is_lost).map_or(0, |object| object.last_lsn.saturating_add(1)))
     }
 
     /// The object of that journal that begins with that entry, if it was closed.

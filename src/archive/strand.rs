@@ -135,7 +135,7 @@ impl<F> Strand<F> {
 
     /// Finds out what an earlier process closed. Before any object is made.
     pub(super) fn start<D: Disk<File = F>>(&mut self, tools: &mut Tools<'_, D>) -> Result<(), Fault> {
-        tools.spool.look()?;
+        self.next_lsn = self.next_lsn.max(tools.spool.lost(tools.journal_id)?);
         (self.begun, self.pause) = (true, None);
         Ok(())
     }

@@ -113,7 +113,6 @@ fn prepare(stage: &mut Stage, point: &str, tries: usize) {
     }
 }
 
-/// A start and a stop in good order.
 /// As well as a stop can: see where the mark is left.
 fn leave_clean(stage: &mut Stage, tries: usize) {
     stage.shipped(true);

@@ -75,17 +75,22 @@ struct End {
     next: Option<String>,
 }
 
-/// By journal: the last LSN that is in the archive and has a link, or one that is under way, as the gateway noted it;
-/// that there is no note is no error.
-pub fn linked<D: Disk>(disk: &D, data_dir: &Path, region: &str, place: &str) -> BTreeMap<String, u64> {
+/// What a gateway noted of the objects that are in an archive.
+#[derive(Debug, Default)]
+pub struct Linked {
+    /// By journal: the last LSN that has a link, durably.
+    pub last: BTreeMap<String, u64>,
+    /// The object whose link is under way: it may have it or not, and is in the archive.
+    pub next: Option<ObjectLink>,
+}
+
+/// As the gateway noted it; that there is no note is no error.
+pub fn linked<D: Disk>(disk: &D, data_dir: &Path, region: &str, place: &str) -> Linked {
     let end =
         note::load::<_, End>(disk, &note_of(data_dir, region, place)).ok().flatten().map(|(end, _)| end);
-    let Some(mut end) = end.filter(|end| end.place == place) else { return BTreeMap::new() };
-    // A link is made once its object is in the archive.
-    let next = end.next.take();
-    let next = next.and_then(|next| Sealed::split(next.as_bytes()).ok()?.link().ok()?.object);
-    next.into_iter().for_each(|object| end.count(&object));
-    end.linked
+    let Some(end) = end.filter(|end| end.place == place) else { return Linked::default() };
+    let next = end.next.and_then(|next| Sealed::split(next.as_bytes()).ok()?.link().ok()?.object);
+    Linked { last: end.linked, next }
 }
 
 /// Of each place its own: whoever comes back to an archive knows where its chain ended.

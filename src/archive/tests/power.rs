@@ -147,9 +147,9 @@ impl World {
         let mut archiver = Archiver::new(disk, &self.config, known, Arc::clone(&cells), docks).unwrap();
         let ends = [0, 1].map(|at: usize| self.journals[at].end());
         let mut now_ms = 0;
-        let mut idle = 0;
-        // Long enough for every pause after a failure.
-        while idle < 100 && !disk.is_dead() {
+        let (mut idle, mut waited) = (0, false);
+        // Long enough for every pause after a failure, and for many in a row while objects wait.
+        while (idle < 100 || archiver.waits() && idle < 1_000) && !disk.is_dead() {
             now_ms += rng.below(1_500) as u64;
             CLOCK.set(NOON_NS / 1_000_000 + now_ms * FAST);
             idle += 1;
@@ -175,6 +175,9 @@ impl World {
             }
             if rng.one_in(2) {
                 archiver.tick(&ends, now_ms);
+            }
+            if std::mem::replace(&mut waited, archiver.waits()) != archiver.waits() {
+                idle = 0;
             }
         }
         archiver.finish(&ends, now_ms);
