@@ -27,8 +27,8 @@ pub const RARE: usize = 2;
 /// For all that was acked to arrive after the last start.
 const SETTLE: Duration = Duration::from_secs(90);
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Objects as small as they may be, so that many are closed within a second.
-const TINY: &str = "roll_bytes = \"4KiB\"\nroll_after = \"1s\"";
+/// Objects so small that some are closed within a second, and large enough for a loaded machine to keep up.
+const TINY: &str = "roll_bytes = \"32KiB\"\nroll_after = \"1s\"";
 
 pub struct Stage {
     pub gateway: Gateway,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::body::ids;
-use super::eventually;
+use super::patience;
 use super::sender::Sent;
 
 /// One record of one archive.
@@ -66,7 +66,7 @@ fn lines(object: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Waits until closed objects have every acked webhook, and nothing is open.
+/// Waits until closed objects have every acked webhook, and nothing is open. `limit`: without anything new.
 pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
     let acked = sent.iter().filter(|sent| sent.acked().is_some());
     let places = acked.flat_map(|sent| {
@@ -75,7 +75,9 @@ pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
     });
     let mut missing: BTreeSet<(String, usize)> = places.collect();
     let mut seen = BTreeSet::new();
-    eventually("everything is archived, and every object closed", limit, || {
+    let limit = patience(limit);
+    let mut deadline = Instant::now() + limit;
+    loop {
         let all = roots
             .iter()
             .enumerate()
@@ -84,13 +86,23 @@ pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
             all.partition(|(_, path)| path.components().any(|part| part.as_os_str() == ".tmp"));
         for (region, object) in closed {
             if seen.insert(object.clone()) {
+                deadline = Instant::now() + limit;
                 for record in lines(&object) {
                     missing.remove(&(record["sha256"].as_str().unwrap().to_owned(), region));
                 }
             }
         }
-        missing.is_empty() && open.is_empty()
-    });
+        if missing.is_empty() && open.is_empty() {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no object came within {limit:?}; {} hold some, {} acked webhooks are in none, and unfinished are {open:?}",
+            seen.len(),
+            missing.len()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Every record of the archives, region by region; checks the layout on the way, and that nothing unfinished
