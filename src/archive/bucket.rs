@@ -44,6 +44,7 @@ pub use parts::PARALLEL;
 
 use super::store::{Body, Store, StoreFault};
 use crate::config::{Archive, BucketPlace, Lock};
+use crate::metrics::archive::Traffic;
 use content::Content;
 use put::{Outcome, Put};
 use request::S3;
@@ -85,6 +86,7 @@ pub struct Bucket {
     s3: Option<S3>,
     /// What the store took last and did not show as asked.
     doubted: Option<String>,
+    traffic: Arc<Traffic>,
 }
 
 impl Bucket {
@@ -94,7 +96,22 @@ impl Bucket {
         let client =
             open::open(place, options.patience, options.part).map_err(|fault| about(fault, place, ""))?;
         let (place, driver) = (place.clone(), driver.clone());
-        Ok(Self { place, options, driver, store: client.store, s3: client.s3, doubted: None })
+        Ok(Self {
+            place,
+            options,
+            driver,
+            store: client.store,
+            s3: client.s3,
+            doubted: None,
+            traffic: Arc::default(),
+        })
+    }
+
+    /// Counts there what goes to the store.
+    pub fn counted(mut self, traffic: &Arc<Traffic>) -> Self {
+        self.s3.iter_mut().for_each(|s3| s3.traffic = Arc::clone(traffic));
+        self.traffic = Arc::clone(traffic);
+        self
     }
 
     fn path(&self, name: &str) -> Path {
@@ -155,7 +172,9 @@ impl Store for Bucket {
             }
             None => {
                 let (store, path) = (self.store.clone(), self.path(name));
-                self.driver.wait(limit, async move { plain::put(&store, &path, &content, part).await })
+                let traffic = Arc::clone(&self.traffic);
+                self.driver
+                    .wait(limit, async move { plain::put(&store, &path, &content, part, &traffic).await })
             }
         };
         put.map_err(|fault| about(fault, &self.place, name))

@@ -130,6 +130,7 @@ fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Resul
             (ArchivePlace::Bucket(place), Some(driver)) => {
                 let store =
                     Bucket::open(place, Options::of(&config.archive), driver).map_err(io::Error::other)?;
+                let store = store.counted(&cells.0[at].traffic);
                 spawn(&region.name, Shipper::new(store, Os, chain, pier, cells, region.name.clone()))?;
             }
             (ArchivePlace::Folder(root), _) => {

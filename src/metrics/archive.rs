@@ -1,5 +1,7 @@
-//! What the archiver and its shippers count, by region. One writer each: the archiver's thread, the region's shipper.
+//! What the archiver and its shippers count, by region. One writer each: the archiver's thread, the region's shipper, the
+//! thread that speaks to buckets.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -36,6 +38,16 @@ pub struct ArchiveCells {
     pub links: Gauge,
     /// Number and hash of the newest of them.
     pub head: watch::Sender<Option<(u64, String)>>,
+    pub traffic: Arc<Traffic>,
+}
+
+/// What goes to one region's bucket. Of the thread that speaks to buckets alone.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Parts that a store took of objects that go in parts.
+    pub parts: Counter,
+    /// Requests that were sent once more at once, since their answer was none or may pass.
+    pub retries: Counter,
 }
 
 /// Why an archive does not take an object, in the order of `archive::store::Reason`.
@@ -97,6 +109,16 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.raw_bytes.get());
     let family = page.counter("penstock_archive_stored_bytes_total", "Bytes of archive objects.");
     each(family, |cells| cells.stored_bytes.get());
+    let family = page.counter(
+        "penstock_archive_parts_total",
+        "Parts that the region's bucket took of objects that are sent in parts.",
+    );
+    each(family, |cells| cells.traffic.parts.get());
+    let family = page.counter(
+        "penstock_archive_retries_total",
+        "Requests to the region's bucket (s3://) that were sent again at once, because no answer came or one that may pass.",
+    );
+    each(family, |cells| cells.traffic.retries.get());
     let family = page.gauge(
         "penstock_archive_spool_bytes",
         "Bytes of closed archive objects on this machine that are not in their archive yet.",

@@ -18,11 +18,15 @@ use crate::support::archive;
 use crate::support::body::World;
 use crate::support::gateway::Gateway;
 use crate::support::ledger::Ledger;
+use crate::support::metrics::MEMORY;
 use crate::support::region::Region;
 use crate::support::s3::{Kind, PASSWORD, REGION, Server, USER};
 use crate::support::sender::{Load, Sender, Sent};
 use crate::support::settings::{Rule, Settings};
 use crate::support::{Random, alone, eventually, seed, setting};
+
+/// Buffers of connections and cores, three regions' parts on their way, and a million remembered events at 31 bytes.
+const RESIDENT_MIB: f64 = 512.0;
 
 /// A gateway whose regions archive in buckets of one store, locked and signed.
 struct Stage {
@@ -152,6 +156,7 @@ fn trouble(kind: Kind) {
     };
     let Some(mut stage) = Stage::start(kind, lines) else { return };
     let sender = Sender::start(&stage.load(seed, rate));
+    let mut resident: f64 = 0.0;
     let pause = (webhooks / u64::from(rate) * 1000 / kills.max(1)).max(1500);
     for kill in 1..=kills {
         std::thread::sleep(Duration::from_millis(pause / 2 + random.below(pause as usize / 2) as u64));
@@ -160,6 +165,7 @@ fn trouble(kind: Kind) {
             stage.server.signal("STOP");
             std::thread::sleep(Duration::from_millis(random.below(1500) as u64));
         }
+        resident = resident.max(stage.gateway.metrics().total(MEMORY));
         stage.gateway.kill9();
         let (ingest, forward) = LAYOUTS[random.below(LAYOUTS.len())];
         stage.gateway.restart_with(ingest, forward);
@@ -172,6 +178,15 @@ fn trouble(kind: Kind) {
     eventually("as many as were asked for", Duration::from_secs(3600), || sender.acked() >= webhooks);
     std::thread::sleep(Duration::from_millis(300));
     let sent = sender.stop();
+    eventually("no archive lags", PATIENCE * 6, || {
+        resident = resident.max(stage.gateway.metrics().total(MEMORY));
+        NAMES.iter().all(|name| stage.metric("lag_seconds", name) == 0.0)
+    });
+    let cells = |name: &str| NAMES.iter().map(|region| stage.metric(name, region)).sum::<f64>();
+    let (raw, stored) = (cells("raw_bytes_total"), cells("stored_bytes_total"));
+    let mib = resident / f64::from(1 << 20);
+    println!("at most {mib:.0} MiB resident; of this process raw / stored {:.2}", raw / stored);
+    assert!(mib < RESIDENT_MIB, "{mib:.0} MiB resident");
     stage.judge(&sent.iter().collect::<Vec<_>>());
 }
 

@@ -1,9 +1,11 @@
 //! Whatever happens on the way, exactly one right object comes of it, at the latest when it is put again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use penstock::archive::bucket::{Bucket, Options};
 use penstock::archive::store::{Reason, StoreFault};
+use penstock::metrics::archive::Traffic;
 
 use crate::scene::{LOCK, PART, Scene, Spooled};
 use crate::support::proxy::{Fault, Proxy};
@@ -120,6 +122,19 @@ fn completions_are_looked_at_not_believed() {
     completion(Fault::Error(500, "InternalError"), 100, Some(Reason::Other));
     completion(Fault::Error(404, "NoSuchUpload"), 1, None);
     completion(Fault::BlackHole, 1, Some(Reason::Timeout));
+}
+
+#[test]
+fn parts_and_requests_that_are_sent_again_are_counted() {
+    let Some(scene) = Scene::locked(Kind::Versity) else { return };
+    let proxy = Proxy::start(scene.server.port);
+    let traffic = Arc::new(Traffic::default());
+    let mut bucket = scene.bucket_at(&proxy.url(), Some(LOCK)).counted(&traffic);
+    put(&mut bucket, &scene.file(LARGE, 1)).unwrap();
+    assert_eq!((traffic.parts.get(), traffic.retries.get()), (3, 0));
+    proxy.rule("PUT", "partNumber=2", "", Fault::Error(503, "SlowDown"), 2);
+    scene.file(LARGE, 2).put(&mut bucket, &NAME.replace("edge-1", "edge-2")).unwrap();
+    assert_eq!((traffic.parts.get(), traffic.retries.get()), (6, 2));
 }
 
 #[test]

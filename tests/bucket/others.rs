@@ -1,10 +1,12 @@
 //! Stores that do not speak S3.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use penstock::archive::shelf::Shelf;
 use penstock::archive::store::{Body, Reason, Store};
 use penstock::config::{Access, BucketPlace, Keys, Secret};
+use penstock::metrics::archive::Traffic;
 
 use crate::scene::{PART, PREFIX, azure, open, spool};
 use crate::support::http::Connection;
@@ -16,7 +18,8 @@ const NAME: &str = "dt=2026-11-27/hour=09/edge-1-0a0b-1.jsonl.zst";
 
 fn puts_and_reads(place: &BucketPlace, large: usize) {
     let driver = penstock::archive::bucket::Driver::start().unwrap();
-    let mut bucket = open(place, None, &driver).unwrap();
+    let traffic = Arc::new(Traffic::default());
+    let mut bucket = open(place, None, &driver).unwrap().counted(&traffic);
     bucket.check().unwrap();
     assert_eq!(bucket.names("").unwrap(), []);
     let folder = tempfile::tempdir().unwrap();
@@ -25,6 +28,8 @@ fn puts_and_reads(place: &BucketPlace, large: usize) {
         bucket.put("chain/1.json", &Body::Bytes(b"0123456789")).unwrap();
         spooled.put(&mut bucket, NAME).unwrap();
     }
+    let parts = large as u64 / PART;
+    assert_eq!(traffic.parts.get(), if parts == 0 { 0 } else { parts + 1 }, "put twice, sent once");
     let fault = bucket.put("chain/1.json", &Body::Bytes(b"others")).unwrap_err();
     assert_eq!(fault.reason, Reason::Taken, "{fault}");
     let names = |below| bucket.names(below).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();

@@ -111,6 +111,7 @@ fn s3(place: &BucketPlace, connector: Connector, patience: Duration) -> Result<C
             .map_err(|error| StoreFault::new(Reason::Other, format!("no HTTPS client: {error}")))?,
         region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
         patience,
+        traffic: Arc::default(),
     };
     Ok(Client { store: Arc::new(store), s3: Some(s3) })
 }

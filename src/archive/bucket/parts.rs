@@ -99,7 +99,10 @@ impl Put {
         }
         let answer = answer.check()?;
         match answer.header("etag") {
-            Some(etag) => Ok(Part { number, etag: etag.to_owned(), crc }),
+            Some(etag) => {
+                self.s3.traffic.parts.add(1);
+                Ok(Part { number, etag: etag.to_owned(), crc })
+            }
             None => Err(StoreFault::new(Reason::Other, "the store took a part and gave no ETag").into()),
         }
     }

@@ -14,6 +14,7 @@ use super::content::Content;
 use super::parts::{PARALLEL, PARTS_MAX};
 use super::request::causes;
 use crate::archive::store::{Reason, StoreFault};
+use crate::metrics::archive::Traffic;
 
 const SHA256: &str = "sha256";
 
@@ -22,11 +23,12 @@ pub(super) async fn put(
     path: &Path,
     content: &Content,
     part: u64,
+    traffic: &Traffic,
 ) -> Result<(), StoreFault> {
     if is_there(store, path, content).await? {
         return Ok(());
     }
-    let sent = send(store, path, content, part).await;
+    let sent = send(store, path, content, part, traffic).await;
     match is_there(store, path, content).await {
         Ok(true) => Ok(()),
         // What kept it from being put says more.
@@ -36,7 +38,13 @@ pub(super) async fn put(
     }
 }
 
-async fn send(store: &DynObjectStore, path: &Path, content: &Content, part: u64) -> Result<(), StoreFault> {
+async fn send(
+    store: &DynObjectStore,
+    path: &Path,
+    content: &Content,
+    part: u64,
+    traffic: &Traffic,
+) -> Result<(), StoreFault> {
     let mut attributes = Attributes::new();
     attributes.insert(Attribute::Metadata(SHA256.into()), content.sha256_hex().into());
     if content.bytes <= part {
@@ -47,7 +55,7 @@ async fn send(store: &DynObjectStore, path: &Path, content: &Content, part: u64)
     }
     let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
     let mut upload = store.put_multipart_opts(path, options).await.map_err(fault)?;
-    let result = send_parts(upload.as_mut(), content, part).await;
+    let result = send_parts(upload.as_mut(), content, part, traffic).await;
     if let Err(fault) = result {
         // If that fails too the store ends it by its own rules.
         upload.abort().await.ok();
@@ -60,18 +68,23 @@ async fn send_parts(
     upload: &mut dyn MultipartUpload,
     content: &Content,
     part: u64,
+    traffic: &Traffic,
 ) -> Result<(), StoreFault> {
     let part = part.max(content.bytes.div_ceil(PARTS_MAX));
     let mut sent = FuturesUnordered::new();
     for offset in (0..content.bytes).step_by(part as usize) {
         if sent.len() == PARALLEL {
             sent.try_next().await.map_err(fault)?;
+            traffic.parts.add(1);
         }
         let bytes = content.part(offset, part.min(content.bytes - offset)).await?;
         // The order in which parts are announced is theirs in the object.
         sent.push(upload.put_part(PutPayload::from_bytes(bytes)));
     }
-    sent.try_for_each(|()| std::future::ready(Ok(()))).await.map_err(fault)
+    while sent.try_next().await.map_err(fault)?.is_some() {
+        traffic.parts.add(1);
+    }
+    Ok(())
 }
 
 /// Whether our bytes stand there; others are a fault.

@@ -1,6 +1,7 @@
 //! Requests to an S3 store, signed by us: with headers that object_store cannot send (Object Lock, conditions on
 //! completions, checksums of a whole), and with answers that it does not show.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -15,6 +16,7 @@ use object_store::signer::Signer;
 
 use super::answer::Answer;
 use crate::archive::store::{Reason, StoreFault};
+use crate::metrics::archive::Traffic;
 
 /// Tries of a request, first one included. What lasts longer is the shipper's business.
 const TRIES: u32 = 3;
@@ -30,6 +32,7 @@ pub(super) struct S3 {
     /// That requests are signed for.
     pub(super) region: String,
     pub(super) patience: Duration,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -79,6 +82,7 @@ impl S3 {
             if !again || tried == TRIES {
                 return result;
             }
+            self.traffic.retries.add(1);
             tokio::time::sleep(BACK_OFF * 4u32.pow(tried - 1)).await;
         }
     }
