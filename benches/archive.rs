@@ -17,7 +17,7 @@ use penstock::archive::folder::Folder;
 use penstock::archive::index::{IndexBuilder, name_of};
 use penstock::archive::pack::{Frames, Name, Pack, Rules};
 use penstock::archive::record::{BodyDigest, Records, Webhook};
-use penstock::archive::search::{self, Query, objects, search};
+use penstock::archive::search::{self, Ahead, Query, objects, search};
 use penstock::config::{Config, SourceKind};
 use penstock::entry::{EventRow, Meta, Verdict, name_id};
 use penstock::journal::buffer::AlignedBuf;
@@ -262,8 +262,9 @@ fn search_day(folder: &Path, wanted: &[(String, String)]) -> Result<(), Box<dyn 
     let shelf = Folder::new(Os, folder.into(), String::new());
     let find = |query: &Query| -> Result<u64, Box<dyn Error>> {
         let (mut found, mut told) = (0, |told| panic!("{told:?}"));
-        for object in objects(&shelf, query, &mut told)? {
-            search(&shelf, &object, query, &mut told, &mut |_| {
+        let objects = objects(&shelf, query, &mut told)?;
+        for (object, index) in Ahead::new(&shelf, &objects, query) {
+            search(&shelf, (object, index), query, &mut told, &mut |_| {
                 found += 1;
                 Ok(true)
             })?;

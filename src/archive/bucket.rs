@@ -6,7 +6,8 @@
 //! put      S3: one request, or in parts           parts     begun, noted, gone on with, completed
 //! notes    of an upload, beside the local file    standing  what stands there, against what should
 //! request  S3: signed, tried a few times          answer    what a store says and means
-//! plain    other stores than S3                   read      names and bytes
+//! list     S3: what a folder has                  read      names and bytes
+//! plain    other stores than S3
 //! ```
 //!
 //! # Invariants
@@ -29,6 +30,7 @@ use object_store::path::Path;
 mod answer;
 mod content;
 mod driver;
+mod list;
 mod notes;
 mod open;
 mod parts;

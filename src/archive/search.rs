@@ -4,6 +4,7 @@
 //! whole, and that is told. Only the links of a chain can say whether somebody made an index that hides records;
 //! [`Query::whole`] does without.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use super::index::line::{Line, Lines};
@@ -16,6 +17,8 @@ use crate::stamp::{self, Hour};
 /// Larger frames are not read at once. A gateway's are about a megabyte, or one record.
 const FRAME_MAX: u64 = 64 << 20;
 const HOUR_MS: u64 = 3_600_000;
+/// Indexes read before they are needed, at most.
+const AHEAD: usize = 64;
 
 /// What a record must be; all that is given.
 #[derive(Debug, Clone, Default)]
@@ -111,6 +114,8 @@ impl Object {
 /// What a search has to tell besides what it finds.
 #[derive(Debug)]
 pub enum Told {
+    /// There is nothing that a gateway archived.
+    Nothing,
     /// Something that no gateway leaves there.
     Stray(String),
     /// The object has no index, or none that can be used: it is read whole.
@@ -122,7 +127,12 @@ pub enum Told {
 /// The objects that may hold what is looked for, the oldest hour first; for one record the likeliest object first.
 pub fn objects(shelf: &dyn Shelf, query: &Query, told: &mut impl FnMut(Told)) -> io::Result<Vec<Object>> {
     let mut found = Vec::new();
-    for day in shelf.names("")?.into_iter().filter(|day| day.name.starts_with("dt=")) {
+    let mut days = shelf.names("")?;
+    days.retain(|day| day.name.starts_with("dt="));
+    if days.is_empty() {
+        told(Told::Nothing);
+    }
+    for day in days {
         if day.kind != EntryKind::Folder {
             told(odd(day.name, day.kind));
             continue;
@@ -165,7 +175,7 @@ fn odd(name: String, kind: EntryKind) -> Told {
         return Told::Stray(name);
     }
     let error =
-        io::Error::new(io::ErrorKind::InvalidData, "a link, a pipe or a name that is no UTF-8; not opened");
+        io::Error::new(io::ErrorKind::InvalidData, "a link, a pipe or a name that no file has; not opened");
     Told::Unread { name, error }
 }
 
@@ -182,18 +192,52 @@ fn may_be_in(query: &Query, day: &str, hour: &str) -> bool {
         && query.until_ms.is_none_or(|until| start < until)
 }
 
+/// What was read of the index of an object; `None` where none is wanted.
+pub type Found = Option<io::Result<Option<Vec<u8>>>>;
+
+/// Objects one after the other, with their indexes, which are read ahead: in a bucket many take as long as one.
+pub struct Ahead<'a> {
+    shelf: &'a dyn Shelf,
+    objects: std::slice::Iter<'a, Object>,
+    whole: bool,
+    read: VecDeque<io::Result<Option<Vec<u8>>>>,
+    /// How many to read next: the first object is often all that is needed.
+    next: usize,
+}
+
+impl<'a> Ahead<'a> {
+    pub fn new(shelf: &'a dyn Shelf, objects: &'a [Object], query: &Query) -> Self {
+        Self { shelf, objects: objects.iter(), whole: query.whole, read: VecDeque::new(), next: 1 }
+    }
+}
+
+impl<'a> Iterator for Ahead<'a> {
+    type Item = (&'a Object, Found);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty() && !self.whole {
+            let names = self.objects.as_slice().iter().take(self.next);
+            // One that has no name of an object is told when its turn comes.
+            let names = names.map(|object| name_of(&object.name).unwrap_or_default()).collect();
+            self.read = self.shelf.read_each(names, INDEX_MAX).into();
+            self.next = (4 * self.next).min(AHEAD);
+        }
+        Some((self.objects.next()?, self.read.pop_front()))
+    }
+}
+
 /// Reads what of an object is needed. `each` gets the line of every record found, in their order, and says whether to
 /// go on; false if it did not. A record that it calls invalid counts as one that cannot be read.
 pub fn search(
     shelf: &dyn Shelf,
-    object: &Object,
+    (object, index): (&Object, Found),
     query: &Query,
     told: &mut impl FnMut(Told),
     each: &mut impl FnMut(&[u8]) -> io::Result<bool>,
 ) -> io::Result<bool> {
     let mut reader = Reader { query, lines: Lines::default(), given: None, again: None, odd: 0, each };
-    if !query.whole {
-        match index_of(shelf, object) {
+    if let Some(index) = index {
+        match index_of(object, index) {
             Ok(index) => match by_index(shelf, object, &index, &mut reader) {
                 Ok(on) => {
                     reader.tell(object, told);
@@ -231,9 +275,9 @@ fn whole(object: &Object, why: String) -> Told {
     Told::Whole { object: object.name.clone(), why }
 }
 
-fn index_of(shelf: &dyn Shelf, object: &Object) -> Result<Index, String> {
-    let name = name_of(&object.name).ok_or("it has no name of an object")?;
-    match shelf.read_at(&name, 0, INDEX_MAX) {
+fn index_of(object: &Object, index: io::Result<Option<Vec<u8>>>) -> Result<Index, String> {
+    name_of(&object.name).ok_or("it has no name of an object")?;
+    match index {
         Ok(Some(bytes)) => {
             let index = Index::read(&bytes, object.bytes).map_err(|damage| format!("its index: {damage}"))?;
             let first = index.frames().next().map_or(0, |(frame, _)| frame.first_lsn);

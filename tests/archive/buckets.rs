@@ -107,6 +107,9 @@ impl Stage {
                 let answer = self.verify(&url, name);
                 assert_eq!(answer["problems"], Value::Array(Vec::new()), "{url}: {answer:#}");
                 assert_eq!(answer["chains"][0]["records"], own, "{url}");
+                let (code, found, told) = self.run(&["archive", "search", &url, "--source", "main"]);
+                assert_eq!((code, told.as_str()), (Some(0), ""), "{url}");
+                assert_eq!(found.lines().count(), own, "{url}");
             }
             for key in self.server.keys(&bucket(name)) {
                 assert_eq!(self.server.versions(&bucket(name), &key).len(), 1, "{key} was put twice");
@@ -126,8 +129,15 @@ impl Stage {
 
     fn verify(&self, url: &str, region: &str) -> Value {
         let key = self.public.display().to_string();
+        let (_, said, told) =
+            self.run(&["archive", "verify", url, "--json", "--key", &key, "--region", region]);
+        serde_json::from_str(&said).unwrap_or_else(|_| panic!("{url}: {told}"))
+    }
+
+    /// Whoever reads, with the store's keys; exit code, what was printed and told.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_penstock"))
-            .args(["archive", "verify", url, "--json", "--key", &key, "--region", region])
+            .args(arguments)
             .env("AWS_ACCESS_KEY_ID", USER)
             .env("AWS_SECRET_ACCESS_KEY", PASSWORD)
             .env("AWS_REGION", REGION)
@@ -135,8 +145,8 @@ impl Stage {
             .env("AWS_ALLOW_HTTP", "true")
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{url}: {told}"))
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
     }
 }
 

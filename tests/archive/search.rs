@@ -70,6 +70,14 @@ fn with_indexes(root: &Path) -> usize {
 }
 
 #[test]
+fn a_url_below_which_nothing_was_archived_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said, told) = search(folder.path(), &["--id", "wamid.none"]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(told.contains("not one object"), "{told}");
+}
+
+#[test]
 fn records_are_found_by_id_user_time_and_source_whatever_becomes_of_the_indexes() {
     let _alone = alone();
     let mut stage = Stage::start(TINY, |_| ());

@@ -144,6 +144,34 @@ fn thousands_of_names_are_listed_and_any_part_is_read() {
     }
 }
 
+/// Whoever may write to a bucket may put them there: they are told, and hide nothing else.
+#[test]
+fn names_that_no_file_has_are_listed_and_hide_nothing() {
+    let mut told = 0;
+    for kind in Kind::S3 {
+        let Some(scene) = Scene::plain(kind) else { continue };
+        let bucket = scene.bucket(None);
+        for name in ["%0A", "a%1B[2J", "%2B b", "hour=09//x", "./x"] {
+            // Not every store takes every one.
+            let reply = scene.server.send("PUT", &path(name), "", &[], b"x");
+            told += usize::from(reply.is_some_and(|reply| reply.status() == 200));
+        }
+        scene.server.send("PUT", &path("hour=09/right"), "", &[], b"right").unwrap();
+        let names = bucket.names("").unwrap();
+        assert!(names.iter().any(|entry| entry.name == "hour=09" && entry.kind == EntryKind::Folder));
+        let is_plain = |entry: &&Entry| entry.name.chars().all(|c| !c.is_control()) && entry.name != ".";
+        assert!(names.iter().filter(|entry| !is_plain(entry)).all(|entry| entry.kind == EntryKind::Other));
+        assert!(names.iter().filter(is_plain).all(|entry| bucket.open(&entry.name).is_ok()), "{names:?}");
+        let below = bucket.names("hour=09").unwrap();
+        assert!(
+            below.iter().any(|entry| entry.name == "right" && entry.kind == EntryKind::File),
+            "{below:?}"
+        );
+        println!("{kind:?}: {names:?} {below:?}");
+    }
+    assert!(told == 0 || told >= 4, "{told} were taken");
+}
+
 #[test]
 fn a_whole_object_is_read_as_it_was_put() {
     let Some(scene) = Scene::plain(Kind::Minio) else { return };

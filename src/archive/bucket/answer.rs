@@ -121,16 +121,14 @@ pub(super) fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(&text[at..at + end])
 }
 
-/// Without XML's escapes.
+/// Without XML's escapes, and without blanks at its ends.
 pub(super) fn plain(text: &str) -> String {
-    text.trim()
-        .replace("&quot;", "\"")
-        .replace("&#34;", "\"")
-        .replace("&apos;", "'")
-        .replace("&#39;", "'")
-        .replace("&lt;", "<")
-        .replace("&gt;", ">")
-        .replace("&amp;", "&")
+    unescaped(text.trim())
+}
+
+/// Without XML's escapes, if all of them are right.
+pub(super) fn unescaped(text: &str) -> String {
+    quick_xml::escape::unescape(text).map_or_else(|_| text.to_owned(), Into::into)
 }
 
 #[cfg(test)]

@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use object_store::{Error, GetOptions, GetRange, ObjectStore};
 
 use super::plain::fault;
 use super::{Bucket, Driver, PROBE};
-use crate::archive::shelf::{Entry, EntryKind, Shelf};
+use crate::archive::shelf::{Entry, EntryKind, Shelf, too_large};
 use crate::archive::store::{Reason, StoreFault};
+
+/// Files read at once: a store is far, and its answers take longer than what they bring.
+const AT_ONCE: usize = 16;
 
 impl Shelf for Bucket {
     fn names(&self, below: &str) -> io::Result<Vec<Entry>> {
+        if let Some(s3) = self.s3.clone() {
+            let key = self.key(below);
+            let folder = if key.is_empty() { key } else { format!("{key}/") };
+            let listed = self.driver.wait(self.long(), async move { s3.list(&folder).await });
+            return Ok(sorted(listed.map_err(failed)?));
+        }
         let (store, folder) = (self.store.clone(), self.path(below));
         let listed = self
             .driver
@@ -27,9 +36,7 @@ impl Shelf for Bucket {
             let name = object.location.filename()?.to_owned();
             Some(Entry { name, kind: EntryKind::File, bytes: object.size })
         });
-        let mut entries: Vec<Entry> = folders.chain(files).filter(|entry| entry.name != PROBE).collect();
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        Ok(sorted(folders.chain(files).collect()))
     }
 
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
@@ -62,6 +69,45 @@ impl Shelf for Bucket {
         });
         Ok(read.map_err(failed)?.map(Vec::from))
     }
+
+    fn read_each(&self, names: Vec<String>, most: u64) -> Vec<io::Result<Option<Vec<u8>>>> {
+        let count = names.len();
+        let paths: Vec<_> = names.iter().map(|name| self.path(name)).collect();
+        let (store, limit) = (self.store.clone(), self.options.patience * 4);
+        let read = self.driver.wait(self.long(), async move {
+            let read = |path| {
+                let store = store.clone();
+                async move {
+                    let reading = async {
+                        let Some(file) = found(store.get_opts(&path, GetOptions::default()).await)? else {
+                            return Ok(None);
+                        };
+                        if file.meta.size > most {
+                            return Err(StoreFault::new(Reason::Other, too_large(most).to_string()));
+                        }
+                        file.bytes().await.map(Some).map_err(fault)
+                    };
+                    let silent =
+                        |_| Err(StoreFault::new(Reason::Timeout, format!("not read within {limit:?}")));
+                    tokio::time::timeout(limit, reading).await.unwrap_or_else(silent)
+                }
+            };
+            Ok(stream::iter(paths).map(read).buffered(AT_ONCE).collect::<Vec<_>>().await)
+        });
+        match read {
+            Ok(each) => each.into_iter().map(|read| Ok(read.map_err(failed)?.map(Vec::from))).collect(),
+            Err(fault) => {
+                let error = failed(fault);
+                (0..count).map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect()
+            }
+        }
+    }
+}
+
+fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.retain(|entry| entry.name != PROBE);
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    entries
 }
 
 fn head() -> GetOptions {

@@ -7,7 +7,7 @@ use super::super::index::line::Lines;
 use super::super::index::{Damage, Index, name_of, of};
 use super::super::pack::{Frames, Name, Pack, Rules};
 use super::super::record::Records;
-use super::super::search::{self, Object, Query, Told, objects, record_id};
+use super::super::search::{self, Ahead, Object, Query, Told, objects, record_id};
 use super::super::shelf::{Entry, EntryKind, Shelf};
 use super::*;
 use crate::parse::tests::Rng;
@@ -134,12 +134,13 @@ fn found(shelf: &Memory, query: &Query) -> (Vec<String>, usize) {
         Told::Whole { .. } => whole += 1,
         other => panic!("{other:?}"),
     };
-    for object in objects(shelf, query, &mut told).unwrap() {
+    let objects = objects(shelf, query, &mut told).unwrap();
+    for (object, index) in Ahead::new(shelf, &objects, query) {
         let mut each = |line: &[u8]| {
             ids.push(Lines::default().read(line).unwrap().id.to_owned());
             Ok(true)
         };
-        assert!(search::search(shelf, &object, query, &mut told, &mut each).unwrap());
+        assert!(search::search(shelf, (object, index), query, &mut told, &mut each).unwrap());
     }
     ids.sort_unstable();
     (ids, whole)
@@ -297,7 +298,8 @@ fn a_line_that_is_no_record_makes_its_frame_one_that_is_always_read() {
     let (mut unread, mut lines) = (0, 0);
     let object = Object { name: name.clone(), bytes: object.len() as u64 };
     let mut told = |told: Told| unread += u32::from(matches!(told, Told::Unread { .. }));
-    search::search(&other, &object, &query, &mut told, &mut |_| {
+    let index = Ahead::new(&other, std::slice::from_ref(&object), &query).next().unwrap().1;
+    search::search(&other, (&object, index), &query, &mut told, &mut |_| {
         lines += 1;
         Ok(true)
     })

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::bar::Bar;
 use super::search::Trouble;
-use crate::archive::search::{Object, Query, objects, search};
+use crate::archive::search::{Ahead, Object, Query, objects, search};
 use crate::archive::shelf::{EntryKind, Shelf};
 use crate::cli::{FAILED, Failure, USAGE};
 
@@ -53,10 +53,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printed = false;
-    for (at, object) in (0..).zip(&found) {
+    for (at, (object, index)) in (0..).zip(Ahead::new(shelf.as_ref(), &found, &query)) {
         bar.draw(at, found.len() as u64);
         let mut told = |told| trouble.tell(&told);
-        let on = search(shelf.as_ref(), object, &query, &mut told, &mut |line| {
+        let on = search(shelf.as_ref(), (object, index), &query, &mut told, &mut |line| {
             out.write_all(&body(line)?)?;
             printed = true;
             if args.id.is_none() {

@@ -12,7 +12,7 @@ use super::cat;
 use super::verify::visible;
 use crate::archive::index::line::Lines;
 use crate::archive::mask::Pseudonyms;
-use crate::archive::search::{self as find, Query, Told, objects, record_id};
+use crate::archive::search::{self as find, Ahead, Query, Told, objects, record_id};
 use crate::cli::{FAILED, Failure, IO, USAGE};
 use crate::stamp;
 
@@ -98,10 +98,10 @@ pub fn run(args: &Args) -> anyhow::Result<u8> {
     let (mut found, mut lines) = (0u64, Lines::default());
     // Of one record there is one.
     let limit = args.limit.or(query.record.is_some().then_some(1));
-    for (at, object) in (0..).zip(&all) {
+    for (at, (object, index)) in (0..).zip(Ahead::new(shelf.as_ref(), &all, &query)) {
         bar.draw(at, all.len() as u64);
         let mut told = |told| trouble.tell(&told);
-        let on = find::search(shelf.as_ref(), object, &query, &mut told, &mut |line| {
+        let on = find::search(shelf.as_ref(), (object, index), &query, &mut told, &mut |line| {
             bar.clear();
             found += 1;
             if args.json {
@@ -225,6 +225,9 @@ impl Trouble {
 
     pub(super) fn tell(&mut self, told: &Told) {
         let text = match told {
+            Told::Nothing => {
+                "there is not one object; is this what region.archive names, with all its folders?".to_owned()
+            }
             Told::Stray(name) => format!("{name} is nothing that a gateway leaves there; passed over"),
             Told::Whole { object, why } => {
                 self.whole += 1;
