@@ -40,6 +40,7 @@ pub mod bucket;
 pub mod chain;
 pub mod disk;
 pub mod folder;
+mod heads;
 pub mod index;
 mod json;
 pub mod mask;

@@ -11,9 +11,12 @@ use super::bucket::{Bucket, Driver, Options};
 use super::chain::{Chain, Signer};
 use super::disk::Os;
 use super::folder::Folder;
+use super::heads::{self, Published};
 use super::shelf::Shelf;
 use super::shipper::{Dock, Shipper, dock};
-use super::store::Store;
+use super::store::{Store, StoreFault};
+use crossbeam_channel::Sender;
+
 use crate::config::{ArchivePlace, Config, Region};
 use crate::handling::Watch;
 use crate::journal::Position;
@@ -117,6 +120,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
 fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Result<Vec<Option<Dock>>> {
     let is_bucket = |region: &Region| matches!(region.archive, Some(ArchivePlace::Bucket(_)));
     let driver = config.regions.iter().any(is_bucket).then(Driver::start).transpose()?;
+    let heads = config.archive.heads.clone().map(|place| publish(config, place, own, cells)).transpose()?;
     let start = |(at, region): (usize, &Region)| {
         let Some(place) = &region.archive else { return Ok(None) };
         let chain = config.archive.signing_key.clone().map(|key| {
@@ -131,17 +135,43 @@ fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Resul
                 let store =
                     Bucket::open(place, Options::of(&config.archive), driver).map_err(io::Error::other)?;
                 let store = store.counted(&cells.0[at].traffic);
-                spawn(&region.name, Shipper::new(store, Os, chain, pier, cells, region.name.clone()))?;
+                let shipper = Shipper::new(store, Os, chain, pier, cells, region.name.clone());
+                spawn(&region.name, shipper.publishing(heads.clone(), &config.gateway.id))?;
             }
             (ArchivePlace::Folder(root), _) => {
                 let store = Folder::new(Os, root.clone(), format!("{}-{own}", config.gateway.id));
-                spawn(&region.name, Shipper::new(store, Os, chain, pier, cells, region.name.clone()))?;
+                let shipper = Shipper::new(store, Os, chain, pier, cells, region.name.clone());
+                spawn(&region.name, shipper.publishing(heads.clone(), &config.gateway.id))?;
             }
             (ArchivePlace::Bucket(_), None) => return Ok(None),
         }
         Ok(Some(dock))
     };
     config.regions.iter().enumerate().map(start).collect()
+}
+
+/// Starts whoever puts the newest links there.
+fn publish(
+    config: &Config,
+    place: ArchivePlace,
+    own: &str,
+    cells: &Arc<Vec<ArchiveCells>>,
+) -> io::Result<Sender<Published>> {
+    let cells = Arc::clone(cells);
+    match place {
+        ArchivePlace::Bucket(place) => {
+            let options = Options::of(&config.archive);
+            let open = move || {
+                let driver = Driver::start().map_err(StoreFault::from)?;
+                Bucket::open(&place, options, &driver)
+            };
+            heads::start(open, cells)
+        }
+        ArchivePlace::Folder(root) => {
+            let own = format!("{}-{own}", config.gateway.id);
+            heads::start(move || Ok(Folder::new(Os, root, own)), cells)
+        }
+    }
 }
 
 /// It ends when the archiver has, or with the process.

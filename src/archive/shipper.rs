@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::chain::{Chain, Head};
 use super::disk::Disk;
+use super::heads::Published;
 use super::shelf::Shelf;
 use super::spool::Ticket;
 use super::store::{Body, Store, StoreFault};
@@ -68,6 +69,8 @@ pub struct Shipper<S, D> {
     store: S,
     disk: D,
     chain: Option<Chain<D>>,
+    /// Where the newest links go besides, and whose they are.
+    heads: Option<(Sender<Published>, String)>,
     pier: Pier,
     /// All regions', and which is this one.
     cells: Arc<Vec<ArchiveCells>>,
@@ -99,6 +102,7 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
             store,
             disk,
             chain,
+            heads: None,
             pier,
             cells,
             region,
@@ -109,6 +113,12 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
             pause: None,
             unread: 0,
         }
+    }
+
+    /// Publishes the links of `gateway`'s digests there, too.
+    pub(super) fn publishing(mut self, heads: Option<Sender<Published>>, gateway: &str) -> Self {
+        self.heads = heads.map(|heads| (heads, gateway.to_owned()));
+        self
     }
 
     /// Until the archiver is gone.
@@ -170,10 +180,14 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
 
     /// Adds the digest of the hours that are over, also while there is always something to ship.
     fn prove(&mut self) -> Result<(), StoreFault> {
-        match &mut self.chain {
-            Some(chain) => chain.tick(&mut self.store).map(|_| ()),
-            None => Ok(()),
+        let Some(chain) = &mut self.chain else { return Ok(()) };
+        let Some((number, link)) = chain.tick(&mut self.store)? else { return Ok(()) };
+        if let Some((heads, gateway)) = &self.heads {
+            let (region, gateway) = ((self.region, self.name.clone()), gateway.clone());
+            // Whoever could not open the place has said so.
+            heads.send(Published { region, gateway, number, link }).ok();
         }
+        Ok(())
     }
 
     fn ship(&mut self, ticket: &Ticket) -> Result<(), StoreFault> {

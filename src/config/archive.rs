@@ -23,9 +23,17 @@ const LOCK_DAYS: usize = 36_500;
 
 /// `region.archive`, with `[region.archive_store]` if it is a bucket.
 pub(super) fn place(section: &Section<'_>, host: &Host) -> Option<ArchivePlace> {
-    let expected = "\"\" for no archive, a folder such as \"file:///srv/archive/eu\", or a bucket such as \
+    place_of(section, ("archive", "archive_store"), host)
+}
+
+fn place_of(
+    section: &Section<'_>,
+    (key, store): (&'static str, &'static str),
+    host: &Host,
+) -> Option<ArchivePlace> {
+    let expected = "\"\" for none, a folder such as \"file:///srv/archive/eu\", or a bucket such as \
                     \"s3://audit-eu/whatsapp\"";
-    let place = section.read("archive", expected, |value| match string(value)?.as_str() {
+    let place = section.read(key, expected, |value| match string(value)?.as_str() {
         "" => Ok(None),
         text => match bucket::parse(text) {
             Some(bucket) => bucket.map(|place| Some(ArchivePlace::Bucket(place))),
@@ -34,15 +42,15 @@ pub(super) fn place(section: &Section<'_>, host: &Host) -> Option<ArchivePlace> 
     });
     match place {
         Some(ArchivePlace::Bucket(mut place)) => {
-            place.access = bucket::access(&section.section("archive_store"), place.kind, host);
+            place.access = bucket::access(&section.section(store), place.kind, host);
             Some(ArchivePlace::Bucket(place))
         }
         other => {
-            if section.has("archive_store") {
+            if section.has(store) {
                 section.problem(
-                    "archive_store",
-                    "nothing where region.archive names no bucket",
-                    "Take it out, or name a bucket in region.archive, such as \"s3://audit-eu/whatsapp\".",
+                    store,
+                    &format!("nothing where {key} names no bucket"),
+                    &format!("Take it out, or name a bucket in {key}, such as \"s3://audit-eu/whatsapp\"."),
                 );
             }
             other
@@ -99,8 +107,19 @@ pub(super) fn archive(section: &Section<'_>, host: &Host) -> Archive {
                 text => SigningKey::from_pem(secret(section, "signing_key", text, host)?.expose()).map(Some),
             }
         }),
+        heads: heads(section, host),
         lock: lock(&section.section("lock")),
     }
+}
+
+/// `archive.heads`, with `[archive.heads_store]` if it is a bucket.
+fn heads(section: &Section<'_>, host: &Host) -> Option<ArchivePlace> {
+    let heads = place_of(section, ("heads", "heads_store"), host);
+    if heads.is_some() && section.is_default("signing_key") {
+        let hint = "Make a key with `penstock archive keygen`, or take archive.heads out.";
+        section.problem("heads", "\"\" where there is no archive.signing_key", hint);
+    }
+    heads
 }
 
 /// `[archive.lock]`.

@@ -261,6 +261,8 @@ pub struct Archive {
     pub signing_key: Option<SigningKey>,
     /// Bytes of a part of an object that a bucket takes in parts.
     pub part: u64,
+    /// Gets the newest link of each chain besides, once an hour.
+    pub heads: Option<ArchivePlace>,
     /// Keeps objects in buckets from being removed or changed.
     pub lock: Option<Lock>,
 }

@@ -39,6 +39,8 @@ pub struct ArchiveCells {
     /// Number and hash of the newest of them.
     pub head: watch::Sender<Option<(u64, String)>>,
     pub traffic: Arc<Traffic>,
+    /// 1 while `archive.heads` lacks the newest of the links that it is to have. Of the thread that puts them there.
+    pub unpublished: Gauge,
 }
 
 /// What goes to one region's bucket. Of the thread that speaks to buckets alone.
@@ -129,6 +131,11 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
         "Links of this gateway's chain in the region's archive; 0 without archive.signing_key.",
     );
     each(family, |cells| cells.links.get());
+    let family = page.gauge(
+        "penstock_archive_head_unpublished",
+        "1 while archive.heads lacks the link that the chain's last digest has.",
+    );
+    each(family, |cells| cells.unpublished.get());
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ const LINK_MAX: u64 = 64 << 20;
 /// Links of a chain at most, so that all of them have names of one length: one a second for 30,000 years.
 const LINKS_MAX: u64 = 1_000_000_000_000;
 
-fn file_name(number: u64) -> String {
+pub(super) fn file_name(number: u64) -> String {
     format!("{number:012}{ENDING}")
 }
 

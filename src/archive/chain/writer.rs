@@ -135,26 +135,25 @@ impl<D: Disk> Chain<D> {
         if is_counted || self.since.as_ref().is_some_and(is_named) {
             return Ok(());
         }
-        self.append(store, Some(object.clone()), None)
+        self.append(store, Some(object.clone()), None).map(drop)
     }
 
-    /// Adds the digest of the hours that are over. True if one was added.
-    pub fn tick(&mut self, store: &mut (impl Store + Shelf)) -> Result<bool, StoreFault> {
+    /// Adds the digest of the hours that are over; its link and number, if one was added.
+    pub fn tick(&mut self, store: &mut (impl Store + Shelf)) -> Result<Option<(u64, Vec<u8>)>, StoreFault> {
         let now = Hour::of((self.signer.clock)());
         let end = self.settled(store)?;
         // A clock that went back: the hours that come now have no digest yet, whatever was said of those to come.
         let from = hour_of(&end.from).unwrap_or(now).min(now);
         end.from = moment(from);
         if from == now {
-            return Ok(false);
+            return Ok(None);
         }
         let objects = self.since(store)?;
         let digest = HourDigest { from: moment(from), until: moment(now), objects };
-        self.append(store, None, Some(digest))?;
-        if let Some(head) = self.head() {
-            tracing::info!(region = %self.signer.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
-        }
-        Ok(true)
+        let link = self.append(store, None, Some(digest))?;
+        let Some(head) = self.head() else { return Ok(None) };
+        tracing::info!(region = %self.signer.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
+        Ok(Some((head.number, link)))
     }
 
     fn append(
@@ -162,9 +161,9 @@ impl<D: Disk> Chain<D> {
         store: &mut (impl Store + Shelf),
         object: Option<ObjectLink>,
         digest: Option<HourDigest>,
-    ) -> Result<(), StoreFault> {
+    ) -> Result<Vec<u8>, StoreFault> {
         let Signer { key, gateway, region, clock, .. } = self.signer.clone();
-        let Some(end) = &mut self.end else { return Ok(()) };
+        let Some(end) = &mut self.end else { return Ok(Vec::new()) };
         let number = end.head.as_ref().map_or(0, |head| head.number + 1);
         let previous = end.head.as_ref().map_or_else(String::new, |head| head.hash.clone());
         let mut link = Link::new(gateway, region, number, previous, text_of(clock()));
@@ -173,7 +172,7 @@ impl<D: Disk> Chain<D> {
         end.next = Some(String::from_utf8_lossy(&bytes).into_owned());
         self.noted = false;
         self.settled(store)?;
-        Ok(())
+        Ok(bytes)
     }
 
     /// The end of the chain, with nothing under way.

@@ -2,17 +2,21 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::chain::verify::{Expected, Key, Kind, Problem, verify};
 use super::super::chain::{Chain, ObjectLink, Signer};
 use super::super::disk::Disk;
 use super::super::folder::Folder;
+use super::super::heads::Published;
 use super::super::read::Contents;
 use super::super::shelf::Shelf as _;
+use super::super::shipper::{Shipper, dock};
 use super::super::store::Store as _;
 use super::fake::Fake;
 use super::*;
 use crate::config::SigningKey;
+use crate::metrics::archive::ArchiveCells;
 
 const HOUR_MS: u64 = 3_600_000;
 const NOON_MS: u64 = NOON_NS / 1_000_000;
@@ -49,7 +53,7 @@ impl Scene {
     /// True if the hour got its digest.
     fn at(&self, chain: &mut Chain<Fake>, ms: u64) -> bool {
         CLOCK.set(ms);
-        chain.tick(&mut self.store()).unwrap()
+        chain.tick(&mut self.store()).unwrap().is_some()
     }
 
     fn add(&self, chain: &mut Chain<Fake>, lsn: u64) {
@@ -100,6 +104,28 @@ fn every_hour_gets_its_digest_also_an_empty_one_and_whatever_the_clock_does() {
     assert!(scene.at(&mut chain, NOON_MS + 9 * HOUR_MS));
     assert_eq!(chain.head().unwrap().number, 3);
     assert_eq!(scene.verify(), []);
+}
+
+#[test]
+fn the_link_of_every_hour_is_published_as_the_chain_has_it() {
+    let scene = Scene::new();
+    let (heads, published) = crossbeam_channel::unbounded();
+    let (_dock, pier) = dock();
+    let cells = (Arc::new(vec![ArchiveCells::default(), ArchiveCells::default()]), 1);
+    let shipper =
+        Shipper::new(scene.store(), scene.disk.clone(), Some(scene.chain()), pier, cells, "us".into());
+    let mut shipper = shipper.publishing(Some(heads), "edge");
+    for hour in 0..3 {
+        CLOCK.set(NOON_MS + hour * HOUR_MS);
+        (0..3).for_each(|_| shipper.turn(0));
+    }
+    let published: Vec<Published> = published.try_iter().collect();
+    assert_eq!(published.len(), 2, "once for each hour that is over");
+    for (number, link) in (0..).zip(&published) {
+        let file = scene.disk.files().remove(&Path::new(DIR).join(format!("{number:012}.json")));
+        assert_eq!((link.number, Some(&link.link)), (number, file.as_ref()));
+        assert_eq!((link.region.clone(), link.gateway.as_str()), ((1, "us".to_owned()), "edge"));
+    }
 }
 
 #[test]

@@ -43,9 +43,10 @@ moved or forged. Needs nothing but the archive or a copy of it, and the public
 keys of the gateways that write it.
 
 A chain whose end was cut off is a whole one, only shorter. The newest link's
-hash is in the gateway's log, once an hour, and at /archive/heads of its admin
-listener: keep one elsewhere and give it as --head. Without it, what is printed
-as proven is proven, and whether more came after it is not.
+hash is in the gateway's log, once an hour, and at /api/v1/archive/heads of its
+admin listener, and the SHA-256 of the newest file below archive.heads is one:
+keep one elsewhere and give it as --head. Without it, what is printed as proven
+is proven, and whether more came after it is not.
 
 A key may sign for every gateway, or with GATEWAY= before it for that one. The
 region is taken from the first link; with --region another one's archive put

@@ -43,8 +43,12 @@ pub(super) fn try_regions(config: &Config) -> io::Result<u8> {
 /// Makes a file in every archive's folder and removes it again; asks every bucket what it can.
 pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
     let mut code = 0;
-    for region in &config.regions {
-        let Some(place) = &region.archive else { continue };
+    let archives = config
+        .regions
+        .iter()
+        .filter_map(|region| Some((format!("region \"{}\".archive", region.name), region.archive.as_ref()?)));
+    let heads = config.archive.heads.iter().map(|place| ("archive.heads".to_owned(), place));
+    for (key, place) in archives.chain(heads) {
         let (found, expected, todo) = match place {
             ArchivePlace::Folder(folder) => (
                 Folder::new(Os, folder.clone(), "check".to_owned())
@@ -59,15 +63,11 @@ pub(super) fn try_archives(config: &Config) -> anyhow::Result<u8> {
                 (asked.map_err(|fault| fault.to_string()), "a bucket that takes objects as configured", todo)
             }
         };
-        let name = &region.name;
         match found {
-            Ok(()) => writeln!(stdout(), "  online   archive {name}: {place} takes files")?,
+            Ok(()) => writeln!(stdout(), "  online   {key}: {place} takes files")?,
             Err(error) => {
                 code = FAILED;
-                writeln!(
-                    stderr(),
-                    "region \"{name}\".archive\n  found     {error}\n  expected  {expected}\n  to do     {todo}"
-                )?;
+                writeln!(stderr(), "{key}\n  found     {error}\n  expected  {expected}\n  to do     {todo}")?;
             }
         }
     }

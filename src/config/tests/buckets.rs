@@ -117,6 +117,33 @@ fn unencrypted_stores_are_warned_about_unless_they_are_here() {
 }
 
 #[test]
+fn newest_links_go_to_a_second_place_if_there_is_a_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("archive.pem");
+    std::fs::write(&path, SigningKey::generate().unwrap().1).unwrap();
+    let key = format!("signing_key = \"file:{}\"", path.display());
+    let heads = |url: &str, key: &str, store: &str| format!("[archive]\nheads = \"{url}\"\n{key}\n{store}");
+    let store = "[archive.heads_store]\nendpoint = \"https://elsewhere:9000\"";
+    let (config, _) = resolve(&archiving("s3://audit", "", &heads("s3://heads/eu", &key, store))).unwrap();
+    match config.archive.heads {
+        Some(ArchivePlace::Bucket(place)) => {
+            assert_eq!(place.to_string(), "s3://heads/eu");
+            assert_eq!(place.access.endpoint.as_deref(), Some("https://elsewhere:9000"));
+        }
+        other => panic!("{other:?}"),
+    }
+    wrong("s3://audit", "", &heads("file:///srv/heads", "", ""), "archive.heads", "keygen");
+    wrong(
+        "s3://audit",
+        "",
+        &heads("file:///srv/heads", &key, store),
+        "archive.heads_store",
+        "names no bucket",
+    );
+    wrong("s3://audit", "", &heads("nowhere", &key, ""), "archive.heads", "file://");
+}
+
+#[test]
 fn a_lock_is_for_s3_alone_and_needs_mode_and_days() {
     let lock = "[archive.lock]\nmode = \"compliance\"\ndays = 3650";
     let (config, _) = resolve(&archiving("s3://audit", "", lock)).unwrap();
