@@ -45,7 +45,9 @@ pub(super) fn start<S: Store + 'static>(
 ) -> io::Result<Sender<Published>> {
     let (tell, told) = crossbeam_channel::unbounded();
     std::thread::Builder::new().name("heads".to_owned()).stack_size(STACK).spawn(move || match open() {
-        Ok(store) => Publisher { store, cells, newest: BTreeMap::new(), failing: false }.run(&told),
+        Ok(store) => {
+            Publisher { store, cells, newest: BTreeMap::new(), checked: false, failing: false }.run(&told)
+        }
         // What cannot be opened says so at the start, as an archive does.
         Err(fault) => tracing::error!(%fault, "archive.heads cannot be used: no newest link is published"),
     })?;
@@ -57,6 +59,8 @@ struct Publisher<S> {
     cells: Arc<Vec<ArchiveCells>>,
     /// By region: what is not there yet.
     newest: BTreeMap<usize, Published>,
+    /// The place was there and took something.
+    checked: bool,
     failing: bool,
 }
 
@@ -85,7 +89,10 @@ impl<S: Store> Publisher<S> {
     fn put(&mut self) -> bool {
         while let Some(entry) = self.newest.first_entry() {
             let link = entry.get();
-            if let Err(fault) = self.store.put(&link.name(), &Body::Bytes(&link.link)) {
+            let checked = if self.checked { Ok(()) } else { self.store.check() };
+            let put = checked.and_then(|()| self.store.put(&link.name(), &Body::Bytes(&link.link)));
+            self.checked = put.is_ok();
+            if let Err(fault) = put {
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(%fault, "archive.heads does not take the newest links; trying goes on");
                 }
@@ -111,10 +118,12 @@ mod tests {
     struct Shelved {
         names: Vec<String>,
         away: bool,
+        checks: usize,
     }
 
     impl Store for Shelved {
         fn check(&mut self) -> Result<(), StoreFault> {
+            self.checks += 1;
             Ok(())
         }
 
@@ -136,8 +145,13 @@ mod tests {
     fn a_place_that_was_away_gets_the_newest_link_of_each_region() {
         let cells = Arc::new(vec![ArchiveCells::default(), ArchiveCells::default()]);
         let store = Shelved { away: true, ..Shelved::default() };
-        let mut publisher =
-            Publisher { store, cells: Arc::clone(&cells), newest: BTreeMap::new(), failing: false };
+        let mut publisher = Publisher {
+            store,
+            cells: Arc::clone(&cells),
+            newest: BTreeMap::new(),
+            checked: false,
+            failing: false,
+        };
         let lacks = || cells.iter().map(|cells| cells.unpublished.get()).collect::<Vec<_>>();
         for (region, number) in [(0, 3), (1, 7), (0, 5)] {
             publisher.take(link(region, number));
@@ -149,5 +163,6 @@ mod tests {
         assert_eq!((lacks(), publisher.failing), (vec![0, 0], false));
         let names = ["us/edge-1/000000000005.json", "in/edge-1/000000000007.json"];
         assert_eq!(publisher.store.names, names);
+        assert_eq!(publisher.store.checks, 4, "before the first one, and after each failure");
     }
 }
