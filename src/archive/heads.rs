@@ -1,11 +1,11 @@
 //! The newest links of the chains, at a second place: whoever holds one up to it can tell that an end was cut off.
 //!
 //! ```text
-//! <archive.heads>/<region>/<gateway>/<number>.json     the link of an hour's digest, as the chain has it
+//! <archive.heads>/<region>/<gateway>-<archive>/<number>.json     a link, as the chain has it
 //! ```
 //!
-//! A thread of its own puts them: archives never wait for it. Only the newest of each region matters, so a place that was
-//! away gets that, once it is back. A process that ends before leaves it to the next hour's.
+//! Of every hour the digest's, and at each start the newest one. A thread of its own puts them: archives never wait for it.
+//! Only the newest of each region matters, so a place that was away gets that, once it is back.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::chain;
+use super::chain::{self, Newest};
 use super::store::{Body, Store, StoreFault};
 use crate::metrics::archive::ArchiveCells;
 
@@ -25,32 +25,26 @@ const STACK: usize = 512 << 10;
 /// A link to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Published {
-    /// Index of the region, and its name.
-    pub(super) region: (usize, String),
-    pub(super) gateway: String,
-    pub(super) number: u64,
-    pub(super) link: Vec<u8>,
+    /// Index of the region.
+    pub(super) region: usize,
+    pub(super) folder: String,
+    pub(super) newest: Newest,
 }
 
-impl Published {
-    fn name(&self) -> String {
-        format!("{}/{}/{}", self.region.1, self.gateway, chain::file_name(self.number))
-    }
+/// Where the links of a chain go: another archive of the same region has another chain.
+pub(super) fn folder(region: &str, gateway: &str, archive: &str) -> String {
+    format!("{region}/{gateway}-{}", chain::short(archive))
 }
 
-/// Starts the thread; it ends with the last sender. `open` opens the place, which may be away.
-pub(super) fn start<S: Store + 'static>(
-    open: impl FnOnce() -> Result<S, StoreFault> + Send + 'static,
+/// Starts the thread; it ends with the last sender.
+pub(super) fn start<S: Store + Send + 'static>(
+    store: S,
     cells: Arc<Vec<ArchiveCells>>,
 ) -> io::Result<Sender<Published>> {
     let (tell, told) = crossbeam_channel::unbounded();
-    std::thread::Builder::new().name("heads".to_owned()).stack_size(STACK).spawn(move || match open() {
-        Ok(store) => {
-            Publisher { store, cells, newest: BTreeMap::new(), checked: false, failing: false }.run(&told)
-        }
-        // What cannot be opened says so at the start, as an archive does.
-        Err(fault) => tracing::error!(%fault, "archive.heads cannot be used: no newest link is published"),
-    })?;
+    let publisher = Publisher { store, cells, newest: BTreeMap::new(), checked: false, failing: false };
+    let thread = std::thread::Builder::new().name("heads".to_owned()).stack_size(STACK);
+    thread.spawn(move || publisher.run(&told))?;
     Ok(tell)
 }
 
@@ -81,30 +75,31 @@ impl<S: Store> Publisher<S> {
     }
 
     fn take(&mut self, link: Published) {
-        self.cells[link.region.0].unpublished.set(1);
-        self.newest.insert(link.region.0, link);
+        self.cells[link.region].unpublished.set(1);
+        self.newest.insert(link.region, link);
     }
 
-    /// False if a place did not take them.
+    /// False if the place did not take all.
     fn put(&mut self) -> bool {
-        while let Some(entry) = self.newest.first_entry() {
-            let link = entry.get();
-            let checked = if self.checked { Ok(()) } else { self.store.check() };
-            let put = checked.and_then(|()| self.store.put(&link.name(), &Body::Bytes(&link.link)));
-            self.checked = put.is_ok();
-            if let Err(fault) = put {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%fault, "archive.heads does not take the newest links; trying goes on");
+        let Self { store, cells, newest, checked, failing } = self;
+        newest.retain(|region, Published { folder, newest: Newest { number, link }, .. }| {
+            let name = format!("{folder}/{}", chain::file_name(*number));
+            let is_there = if *checked { Ok(()) } else { store.check() };
+            let put = is_there.and_then(|()| store.put(&name, &Body::Bytes(link)));
+            *checked = put.is_ok();
+            match put {
+                Ok(()) => cells[*region].unpublished.set(0),
+                Err(fault) if !std::mem::replace(failing, true) => {
+                    tracing::error!(%name, %fault, "archive.heads does not take the newest links; trying goes on");
                 }
-                return false;
+                Err(_) => {}
             }
-            self.cells[*entry.key()].unpublished.set(0);
-            entry.remove();
-        }
-        if std::mem::take(&mut self.failing) {
+            !*checked
+        });
+        if newest.is_empty() && std::mem::take(failing) {
             tracing::info!("archive.heads has the newest links again");
         }
-        true
+        newest.is_empty()
     }
 }
 
@@ -113,11 +108,12 @@ mod tests {
     use super::*;
     use crate::archive::store::Reason;
 
-    /// Takes what it is given, unless it is away.
+    /// Takes what it is given, unless it is away, or for that region.
     #[derive(Default)]
     struct Shelved {
         names: Vec<String>,
         away: bool,
+        refused: &'static str,
         checks: usize,
     }
 
@@ -128,7 +124,7 @@ mod tests {
         }
 
         fn put(&mut self, name: &str, _: &Body<'_>) -> Result<(), StoreFault> {
-            if self.away {
+            if self.away || name.starts_with(self.refused) && !self.refused.is_empty() {
                 return Err(StoreFault::new(Reason::Unreachable, "away"));
             }
             self.names.push(name.to_owned());
@@ -137,8 +133,8 @@ mod tests {
     }
 
     fn link(region: usize, number: u64) -> Published {
-        let region = (region, ["us", "in"][region].to_owned());
-        Published { region, gateway: "edge-1".to_owned(), number, link: b"{}".to_vec() }
+        let folder = folder(["us", "in"][region], "edge-1", "file:///srv/audit");
+        Published { region, folder, newest: Newest { number, link: b"{}".to_vec() } }
     }
 
     #[test]
@@ -158,11 +154,15 @@ mod tests {
             assert!(!publisher.put());
         }
         assert_eq!((lacks(), publisher.failing), (vec![1, 1], true));
-        publisher.store.away = false;
+        (publisher.store.away, publisher.store.refused) = (false, "us");
+        assert!(!publisher.put(), "one that is refused keeps no other from it");
+        assert_eq!(lacks(), [1, 0]);
+        publisher.store.refused = "";
         assert!(publisher.put() && publisher.put());
         assert_eq!((lacks(), publisher.failing), (vec![0, 0], false));
-        let names = ["us/edge-1/000000000005.json", "in/edge-1/000000000007.json"];
+        let place = chain::short("file:///srv/audit");
+        let names =
+            [("in", 7), ("us", 5)].map(|(region, n)| format!("{region}/edge-1-{place}/00000000000{n}.json"));
         assert_eq!(publisher.store.names, names);
-        assert_eq!(publisher.store.checks, 4, "before the first one, and after each failure");
     }
 }

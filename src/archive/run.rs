@@ -14,7 +14,7 @@ use super::folder::Folder;
 use super::heads::{self, Published};
 use super::shelf::Shelf;
 use super::shipper::{Dock, Shipper, dock};
-use super::store::{Store, StoreFault};
+use super::store::Store;
 use crossbeam_channel::Sender;
 
 use crate::config::{ArchivePlace, Config, Region};
@@ -129,6 +129,7 @@ fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Resul
             Chain::new(Os, &config.gateway.data_dir, signer)
         });
         let (dock, pier) = dock();
+        let folder = heads::folder(&region.name, &config.gateway.id, &place.identity());
         let cells = (Arc::clone(cells), at);
         match (place, &driver) {
             (ArchivePlace::Bucket(place), Some(driver)) => {
@@ -136,12 +137,12 @@ fn ship(config: &Config, own: &str, cells: &Arc<Vec<ArchiveCells>>) -> io::Resul
                     Bucket::open(place, Options::of(&config.archive), driver).map_err(io::Error::other)?;
                 let store = store.counted(&cells.0[at].traffic);
                 let shipper = Shipper::new(store, Os, chain, pier, cells, region.name.clone());
-                spawn(&region.name, shipper.publishing(heads.clone(), &config.gateway.id))?;
+                spawn(&region.name, shipper.publishing(heads.clone(), folder))?;
             }
             (ArchivePlace::Folder(root), _) => {
                 let store = Folder::new(Os, root.clone(), format!("{}-{own}", config.gateway.id));
                 let shipper = Shipper::new(store, Os, chain, pier, cells, region.name.clone());
-                spawn(&region.name, shipper.publishing(heads.clone(), &config.gateway.id))?;
+                spawn(&region.name, shipper.publishing(heads.clone(), folder))?;
             }
             (ArchivePlace::Bucket(_), None) => return Ok(None),
         }
@@ -160,16 +161,12 @@ fn publish(
     let cells = Arc::clone(cells);
     match place {
         ArchivePlace::Bucket(place) => {
-            let options = Options::of(&config.archive);
-            let open = move || {
-                let driver = Driver::start().map_err(StoreFault::from)?;
-                Bucket::open(&place, options, &driver)
-            };
-            heads::start(open, cells)
+            let bucket = Bucket::open(&place, Options::of(&config.archive), &Driver::start()?);
+            heads::start(bucket.map_err(io::Error::other)?, cells)
         }
         ArchivePlace::Folder(root) => {
-            let own = format!("{}-{own}", config.gateway.id);
-            heads::start(move || Ok(Folder::new(Os, root, own)), cells)
+            let own = format!("{}-heads-{own}", config.gateway.id);
+            heads::start(Folder::new(Os, root, own), cells)
         }
     }
 }

@@ -17,8 +17,8 @@ use crate::stamp::{self, Hour};
 /// Larger frames are not read at once. A gateway's are about a megabyte, or one record.
 const FRAME_MAX: u64 = 64 << 20;
 const HOUR_MS: u64 = 3_600_000;
-/// Indexes read before they are needed, at most.
-const AHEAD: usize = 64;
+/// Bytes of an index that is read before it is needed: nearly all have a tenth of that.
+const AHEAD_MAX: u64 = 4 << 20;
 
 /// What a record must be; all that is given.
 #[derive(Debug, Clone, Default)]
@@ -219,10 +219,17 @@ impl<'a> Iterator for Ahead<'a> {
             let names = self.objects.as_slice().iter().take(self.next);
             // One that has no name of an object is told when its turn comes.
             let names = names.map(|object| name_of(&object.name).unwrap_or_default()).collect();
-            self.read = self.shelf.read_each(names, INDEX_MAX).into();
-            self.next = (4 * self.next).min(AHEAD);
+            self.read = self.shelf.read_each(names, AHEAD_MAX).into();
+            self.next = (4 * self.next).min(self.shelf.at_once());
         }
-        Some((self.objects.next()?, self.read.pop_front()))
+        let (object, index) = (self.objects.next()?, self.read.pop_front());
+        let index = index.map(|index| match (index, name_of(&object.name)) {
+            (Err(error), Some(name)) if error.kind() == io::ErrorKind::FileTooLarge => {
+                self.shelf.read_at(&name, 0, INDEX_MAX)
+            }
+            (index, _) => index,
+        });
+        Some((object, index))
     }
 }
 

@@ -11,7 +11,11 @@ pub trait Shelf {
     fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>>;
     /// A part of a file: `len` bytes from `offset`, fewer at its end.
     fn read_at(&self, name: &str, offset: u64, len: u64) -> io::Result<Option<Vec<u8>>>;
-    /// Each of some files, whole; at once where that takes less time. One of more than `most` bytes is an error.
+    /// How many files are read at once with [`Shelf::read_each`], because that takes as long as one.
+    fn at_once(&self) -> usize {
+        1
+    }
+    /// Each of some files, whole. One of more than `most` bytes is [`io::ErrorKind::FileTooLarge`].
     fn read_each(&self, names: Vec<String>, most: u64) -> Vec<io::Result<Option<Vec<u8>>>> {
         names.iter().map(|name| read_whole(self.open(name)?, most)).collect()
     }
@@ -25,7 +29,7 @@ fn read_whole(file: Option<Box<dyn Read>>, most: u64) -> io::Result<Option<Vec<u
 }
 
 pub(super) fn too_large(most: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {most} bytes"))
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes"))
 }
 
 /// Something in a folder.

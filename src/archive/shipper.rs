@@ -69,7 +69,7 @@ pub struct Shipper<S, D> {
     store: S,
     disk: D,
     chain: Option<Chain<D>>,
-    /// Where the newest links go besides, and whose they are.
+    /// Where the newest links go besides, and below which folder.
     heads: Option<(Sender<Published>, String)>,
     pier: Pier,
     /// All regions', and which is this one.
@@ -115,9 +115,9 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
         }
     }
 
-    /// Publishes the links of `gateway`'s digests there, too.
-    pub(super) fn publishing(mut self, heads: Option<Sender<Published>>, gateway: &str) -> Self {
-        self.heads = heads.map(|heads| (heads, gateway.to_owned()));
+    /// Publishes the newest links there, too, in `folder`.
+    pub(super) fn publishing(mut self, heads: Option<Sender<Published>>, folder: String) -> Self {
+        self.heads = heads.map(|heads| (heads, folder));
         self
     }
 
@@ -181,11 +181,12 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
     /// Adds the digest of the hours that are over, also while there is always something to ship.
     fn prove(&mut self) -> Result<(), StoreFault> {
         let Some(chain) = &mut self.chain else { return Ok(()) };
-        let Some((number, link)) = chain.tick(&mut self.store)? else { return Ok(()) };
-        if let Some((heads, gateway)) = &self.heads {
-            let (region, gateway) = ((self.region, self.name.clone()), gateway.clone());
-            // Whoever could not open the place has said so.
-            heads.send(Published { region, gateway, number, link }).ok();
+        let Some(newest) = chain.tick(&mut self.store)? else { return Ok(()) };
+        if let Some((heads, folder)) = &self.heads
+            && heads.send(Published { region: self.region, folder: folder.clone(), newest }).is_err()
+        {
+            // Its thread has ended, which none does by itself.
+            self.cells().unpublished.set(1);
         }
         Ok(())
     }
@@ -208,7 +209,16 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
         self.unread = 0;
         // Without its tree it was closed before links were signed, and no link could be held to it.
         let is_proven = self.chain.is_none() || object.is_proven();
-        let Some(sha256) = read.filter(|_| is_proven) else {
+        let read = read.filter(|_| is_proven);
+        // What has its link is in the archive, whatever became of it here.
+        if read.is_none()
+            && let Some(chain) = &mut self.chain
+            && chain.has(&mut self.store, object)?
+        {
+            self.pier.told.send(Told::Shipped { journal, first_lsn }).ok();
+            return Ok(());
+        }
+        let Some(sha256) = read else {
             tracing::error!(
                 region = %self.name, file = %ticket.file.display(),
                 "a closed object is not what is to be archived; it is made anew from the journal"

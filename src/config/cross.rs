@@ -30,7 +30,7 @@ pub(super) fn check(config: &Config, report: &Report) {
     number_of("source", config.sources.len(), report);
     number_of("region", config.regions.len(), report);
     sources(&config.sources, report);
-    regions(&config.regions, report);
+    regions(config, report);
     rules(config, report);
     limits(config, report);
     memory(config, report);
@@ -93,7 +93,8 @@ fn sources(sources: &[Source], report: &Report) {
     unique("a path", claims("path", |source| &source.path), report);
 }
 
-fn regions(regions: &[Region], report: &Report) {
+fn regions(config: &Config, report: &Report) {
+    let regions = &config.regions;
     let names = regions.iter().enumerate().map(|(index, region)| Claim {
         key: format!("region[{index}].name"),
         found: format!("{:?}", region.name),
@@ -107,6 +108,15 @@ fn regions(regions: &[Region], report: &Report) {
             Some(Claim { key: key_of(index, region, "archive"), found: place.to_string(), identity })
         })
     };
+    let heads = || {
+        let place = config.archive.heads.iter();
+        place.map(|place| Claim {
+            key: "archive.heads".to_owned(),
+            found: place.to_string(),
+            identity: place.identity(),
+        })
+    };
+    let archives = || archives().chain(heads());
     unique("an archive", archives(), report);
     // What lies in an archive and is not its own counts as added by a stranger.
     for outer in archives() {
@@ -240,12 +250,14 @@ fn memory(config: &Config, report: &Report) {
 
 /// What is kept for audits must not lie among files that the gateway makes and removes.
 fn archives(config: &Config, report: &Report) {
-    for (index, region) in config.regions.iter().enumerate() {
-        if let Some(ArchivePlace::Folder(folder)) = &region.archive
+    let regions = config.regions.iter().enumerate();
+    let places = regions.map(|(index, region)| (key_of(index, region, "archive"), &region.archive));
+    for (key, place) in places.chain([("archive.heads".to_owned(), &config.archive.heads)]) {
+        if let Some(ArchivePlace::Folder(folder)) = place
             && folder.starts_with(&config.gateway.data_dir)
         {
             report.problem(
-                key_of(index, region, "archive"),
+                key,
                 folder.display().to_string(),
                 format!("a folder outside of gateway.data_dir ({})", config.gateway.data_dir.display()),
                 "Choose another folder, best on another disk: what is in the data folder is the gateway's own.",

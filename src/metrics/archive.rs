@@ -118,7 +118,8 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.traffic.parts.get());
     let family = page.counter(
         "penstock_archive_retries_total",
-        "Requests to the region's bucket (s3://) that were sent again at once, because no answer came or one that may pass.",
+        "Requests that put objects into the region's bucket (s3://) and were sent again at once, because none answered or with \
+         what may pass.",
     );
     each(family, |cells| cells.traffic.retries.get());
     let family = page.gauge(
@@ -133,7 +134,7 @@ pub(super) fn render(page: &mut Page, regions: &[String], cells: &[ArchiveCells]
     each(family, |cells| cells.links.get());
     let family = page.gauge(
         "penstock_archive_head_unpublished",
-        "1 while archive.heads lacks the link that the chain's last digest has.",
+        "1 while archive.heads lacks a link that it is to have, an hour's or at a start the newest.",
     );
     each(family, |cells| cells.unpublished.get());
 }

@@ -1,21 +1,21 @@
 //! What a store that understands S3 has in a folder, asked for by us: object_store gives up at names that hold an empty
 //! segment or a control character, and whoever may write to a bucket can put such a name there.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::answer::{element, plain, unescaped};
+use super::answer::{element, unescaped};
 use super::parts::encoded;
 use super::request::{Request, S3};
 use crate::archive::shelf::{Entry, EntryKind};
 use crate::archive::store::{Reason, StoreFault};
 
 impl S3 {
-    /// All directly in a folder: its key with a `/` at its end, or nothing. Sorted as the store does.
+    /// All directly in a folder: its key with a `/` at its end, or nothing. In no order.
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<Entry>, StoreFault> {
-        let (mut entries, mut next) = (Vec::new(), None::<String>);
+        let (mut entries, mut next, mut known) = (Vec::new(), None::<String>, HashSet::new());
         loop {
             let mut query = String::new();
             // Parameters in the order of their names, as signatures want them.
@@ -29,7 +29,7 @@ impl S3 {
             entries.extend(page.entries);
             match page.next {
                 // One that says the same again would never end.
-                Some(token) if next.as_ref() != Some(&token) => next = Some(token),
+                Some(token) if known.insert(token.clone()) => next = Some(token),
                 Some(_) => return Err(strange("it told the same part of a listing twice")),
                 None => return Ok(entries),
             }
@@ -57,15 +57,16 @@ fn page(text: &str, folder: &str) -> Result<Page, StoreFault> {
         // Blanks at its ends belong to a name.
         let told = unescaped(told);
         let key = if is_encoded { decoded(&told) } else { told.into_bytes() };
-        Ok::<_, StoreFault>(key.strip_prefix(folder.as_bytes()).map(<[u8]>::to_vec))
+        let below = key.strip_prefix(folder.as_bytes()).map(<[u8]>::to_vec);
+        below.ok_or_else(|| strange("it told a name outside of what was asked for"))
     };
     let mut entries = Vec::new();
     for prefix in text.split("<CommonPrefixes>").skip(1) {
-        let Some(below) = name(prefix, "Prefix")? else { continue };
+        let below = name(prefix, "Prefix")?;
         entries.push(entry(below.strip_suffix(b"/").unwrap_or(&below), EntryKind::Folder, 0));
     }
     for object in text.split("<Contents>").skip(1) {
-        let Some(below) = name(object, "Key")? else { continue };
+        let below = name(object, "Key")?;
         let bytes = element(object, "Size").and_then(|size| size.trim().parse().ok());
         let bytes = bytes.ok_or_else(|| strange("an object has no size"))?;
         // What a console makes of an empty folder is nothing that was added.
@@ -74,9 +75,10 @@ fn page(text: &str, folder: &str) -> Result<Page, StoreFault> {
         }
     }
     let goes_on = element(text, "IsTruncated").is_some_and(|more| more.trim() == "true");
-    let next = goes_on.then(|| element(text, "NextContinuationToken").map(plain)).flatten();
-    if goes_on && next.is_none() {
-        return Err(strange("it goes on, and it is not told where"));
+    // Some stores take the last name for it, blanks and all.
+    let next = goes_on.then(|| element(text, "NextContinuationToken").map(unescaped)).flatten();
+    if goes_on && next.as_ref().is_none_or(|token| token.contains(char::REPLACEMENT_CHARACTER)) {
+        return Err(strange("it goes on, and it is not told where: a name in it cannot be written in XML"));
     }
     Ok(Page { entries, next })
 }
@@ -88,7 +90,7 @@ fn decoded(text: &str) -> Vec<u8> {
 /// What no file system would take for a name is told and never asked for.
 fn entry(name: &[u8], kind: EntryKind, bytes: u64) -> Entry {
     let text = String::from_utf8_lossy(name);
-    let is_odd = matches!(text, Cow::Owned(_))
+    let is_odd = text.contains(char::REPLACEMENT_CHARACTER)
         || matches!(text.as_ref(), "" | "." | "..")
         || text.chars().any(char::is_control)
         || text.contains('/');
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn names_are_what_they_are_and_odd_ones_are_told() {
-        let keys = ["a/b/dt%3D1", "a/b/x%0Ay", "a/b/.", "a/b/", "a/b/%FF", "a/b/%2B+%26amp%3B", "elsewhere"];
+        let keys = ["a/b/dt%3D1", "a/b/x%0Ay", "a/b/.", "a/b/", "a/b/%FF", "a/b/%2B+%26amp%3B"];
         let text = keys.map(object).concat()
             + "<CommonPrefixes><Prefix>a/b/hour%3D09/</Prefix></CommonPrefixes>\
                <CommonPrefixes><Prefix>a/b//</Prefix></CommonPrefixes><EncodingType>url</EncodingType>";
@@ -153,8 +155,15 @@ mod tests {
         assert!(told("<Contents><Key>a/b/c</Key></Contents>").contains("no size"));
         assert!(told("<IsTruncated>true</IsTruncated>").contains("not told where"));
         assert!(page("<html>", "").unwrap_err().to_string().contains("ListBucketResult"));
-        let next =
-            read("<IsTruncated>true</IsTruncated><NextContinuationToken>t&amp;/=</NextContinuationToken>");
+        assert!(told(&object("elsewhere")).contains("outside"));
+        let token = |text: &str| {
+            read(&format!(
+                "<IsTruncated>true</IsTruncated><NextContinuationToken>{text}</NextContinuationToken>"
+            ))
+        };
+        assert!(token("\u{fffd}").is_err());
+        assert_eq!(token(" z ").unwrap().next.as_deref(), Some(" z "));
+        let next = token("t&amp;/=");
         assert_eq!(next.unwrap().next.as_deref(), Some("t&/="));
         assert_eq!(read("").unwrap().next, None);
     }

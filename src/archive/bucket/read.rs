@@ -70,6 +70,10 @@ impl Shelf for Bucket {
         Ok(read.map_err(failed)?.map(Vec::from))
     }
 
+    fn at_once(&self) -> usize {
+        AT_ONCE
+    }
+
     fn read_each(&self, names: Vec<String>, most: u64) -> Vec<io::Result<Option<Vec<u8>>>> {
         let count = names.len();
         let paths: Vec<_> = names.iter().map(|name| self.path(name)).collect();
@@ -79,23 +83,23 @@ impl Shelf for Bucket {
                 let store = store.clone();
                 async move {
                     let reading = async {
-                        let Some(file) = found(store.get_opts(&path, GetOptions::default()).await)? else {
-                            return Ok(None);
-                        };
+                        let file = found(store.get_opts(&path, GetOptions::default()).await);
+                        let Some(file) = file.map_err(failed)? else { return Ok(None) };
                         if file.meta.size > most {
-                            return Err(StoreFault::new(Reason::Other, too_large(most).to_string()));
+                            return Err(too_large(most));
                         }
-                        file.bytes().await.map(Some).map_err(fault)
+                        file.bytes().await.map(|bytes| Some(Vec::from(bytes))).map_err(fault).map_err(failed)
                     };
-                    let silent =
-                        |_| Err(StoreFault::new(Reason::Timeout, format!("not read within {limit:?}")));
+                    let silent = |_| {
+                        Err(io::Error::new(io::ErrorKind::TimedOut, format!("not read within {limit:?}")))
+                    };
                     tokio::time::timeout(limit, reading).await.unwrap_or_else(silent)
                 }
             };
             Ok(stream::iter(paths).map(read).buffered(AT_ONCE).collect::<Vec<_>>().await)
         });
         match read {
-            Ok(each) => each.into_iter().map(|read| Ok(read.map_err(failed)?.map(Vec::from))).collect(),
+            Ok(each) => each,
             Err(fault) => {
                 let error = failed(fault);
                 (0..count).map(|_| Err(io::Error::new(error.kind(), error.to_string()))).collect()

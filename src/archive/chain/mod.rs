@@ -31,7 +31,7 @@ pub mod verify;
 mod writer;
 
 pub use link::{Link, LinkFault, ObjectLink, Sealed, hash};
-pub use writer::{Chain, Head, Linked, Signer, linked};
+pub use writer::{Chain, Head, Linked, Newest, Signer, linked, short};
 
 /// Below an archive: the chains of all gateways.
 pub(super) const FOLDER: &str = "chain";

@@ -58,6 +58,15 @@ pub struct Chain<D> {
     compared: bool,
     /// What the next digest names, if all of it is known.
     since: Option<Vec<Named>>,
+    /// The newest link that is worth keeping elsewhere: of a digest, or that was there at the start. Until it is told.
+    newest: Option<Newest>,
+}
+
+/// A link that is durable in the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Newest {
+    pub number: u64,
+    pub link: Vec<u8>,
 }
 
 /// The end of the chain, as it is noted.
@@ -95,8 +104,12 @@ pub fn linked<D: Disk>(disk: &D, data_dir: &Path, region: &str, place: &str) -> 
 
 /// Of each place its own: whoever comes back to an archive knows where its chain ended.
 fn note_of(data_dir: &Path, region: &str, place: &str) -> PathBuf {
-    let place: String = hash(place.as_bytes()).chars().take(16).collect();
-    data_dir.join("archive").join(FOLDER).join(format!("{region}-{place}"))
+    data_dir.join("archive").join(FOLDER).join(format!("{region}-{}", short(place)))
+}
+
+/// A short name of a place, which no other has.
+pub fn short(place: &str) -> String {
+    hash(place.as_bytes()).chars().take(16).collect()
 }
 
 impl End {
@@ -119,6 +132,7 @@ impl<D: Disk> Chain<D> {
             noted: true,
             compared: false,
             since: None,
+            newest: None,
         }
     }
 
@@ -129,31 +143,33 @@ impl<D: Disk> Chain<D> {
 
     /// Links an object, unless it has a link. Once this returns its link is there whatever happens.
     pub fn add(&mut self, store: &mut (impl Store + Shelf), object: &ObjectLink) -> Result<(), StoreFault> {
+        if self.has(store, object)? {
+            return Ok(());
+        }
+        self.append(store, Some(object.clone()), None)
+    }
+
+    /// Whether an object has a link.
+    pub fn has(&mut self, store: &mut (impl Store + Shelf), object: &ObjectLink) -> Result<bool, StoreFault> {
         let end = self.settled(store)?;
         let is_counted = end.linked.get(&object.journal).is_some_and(|last| object.last_lsn <= *last);
         let is_named = |since: &Vec<Named>| since.contains(&object.named());
-        if is_counted || self.since.as_ref().is_some_and(is_named) {
-            return Ok(());
-        }
-        self.append(store, Some(object.clone()), None).map(drop)
+        Ok(is_counted || self.since.as_ref().is_some_and(is_named))
     }
 
-    /// Adds the digest of the hours that are over; its link and number, if one was added.
-    pub fn tick(&mut self, store: &mut (impl Store + Shelf)) -> Result<Option<(u64, Vec<u8>)>, StoreFault> {
+    /// Adds the digest of the hours that are over. A link that came since to be the newest one worth keeping elsewhere.
+    pub fn tick(&mut self, store: &mut (impl Store + Shelf)) -> Result<Option<Newest>, StoreFault> {
         let now = Hour::of((self.signer.clock)());
         let end = self.settled(store)?;
         // A clock that went back: the hours that come now have no digest yet, whatever was said of those to come.
         let from = hour_of(&end.from).unwrap_or(now).min(now);
         end.from = moment(from);
-        if from == now {
-            return Ok(None);
+        if from != now {
+            let objects = self.since(store)?;
+            let digest = HourDigest { from: moment(from), until: moment(now), objects };
+            self.append(store, None, Some(digest))?;
         }
-        let objects = self.since(store)?;
-        let digest = HourDigest { from: moment(from), until: moment(now), objects };
-        let link = self.append(store, None, Some(digest))?;
-        let Some(head) = self.head() else { return Ok(None) };
-        tracing::info!(region = %self.signer.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
-        Ok(Some((head.number, link)))
+        Ok(self.newest.take())
     }
 
     fn append(
@@ -161,9 +177,9 @@ impl<D: Disk> Chain<D> {
         store: &mut (impl Store + Shelf),
         object: Option<ObjectLink>,
         digest: Option<HourDigest>,
-    ) -> Result<Vec<u8>, StoreFault> {
+    ) -> Result<(), StoreFault> {
         let Signer { key, gateway, region, clock, .. } = self.signer.clone();
-        let Some(end) = &mut self.end else { return Ok(Vec::new()) };
+        let Some(end) = &mut self.end else { return Ok(()) };
         let number = end.head.as_ref().map_or(0, |head| head.number + 1);
         let previous = end.head.as_ref().map_or_else(String::new, |head| head.hash.clone());
         let mut link = Link::new(gateway, region, number, previous, text_of(clock()));
@@ -171,8 +187,7 @@ impl<D: Disk> Chain<D> {
         let bytes = link.seal(&key).map_err(io::Error::from)?;
         end.next = Some(String::from_utf8_lossy(&bytes).into_owned());
         self.noted = false;
-        self.settled(store)?;
-        Ok(bytes)
+        self.settled(store).map(drop)
     }
 
     /// The end of the chain, with nothing under way.
@@ -202,7 +217,7 @@ impl<D: Disk> Chain<D> {
         let Some(end) = &mut self.end else { return };
         end.next = None;
         let Ok(link) = Sealed::split(bytes.as_bytes()).and_then(|sealed| sealed.link()) else { return };
-        end.head = Some(Head { number: link.number, hash: hash(bytes.as_bytes()) });
+        let head = Head { number: link.number, hash: hash(bytes.as_bytes()) };
         if let Some(object) = &link.object {
             end.count(object);
             self.since.iter_mut().for_each(|since| since.push(object.named()));
@@ -210,7 +225,10 @@ impl<D: Disk> Chain<D> {
         if let Some(digest) = &link.digest {
             end.from.clone_from(&digest.until);
             self.since = Some(Vec::new());
+            self.newest = Some(Newest { number: link.number, link: bytes.as_bytes().to_vec() });
+            tracing::info!(region = %self.signer.region, link = head.number, hash = %head.hash, "an hour was added to the archive's chain");
         }
+        end.head = Some(head);
     }
 
     /// Reads the note, or what there is in the archive; and compares them.
@@ -231,8 +249,10 @@ impl<D: Disk> Chain<D> {
             self.since(store)?;
         }
         if is_noted && let Some(head) = self.head().cloned() {
-            let found = self.read(store, head.number)?.map(|bytes| hash(&bytes));
-            if found.as_ref() != Some(&head.hash) {
+            let found = self.read(store, head.number)?.filter(|bytes| hash(bytes) == head.hash);
+            if let Some(link) = found {
+                self.newest = Some(Newest { number: head.number, link });
+            } else {
                 tracing::error!(
                     region = %self.signer.region, link = head.number, hash = %head.hash,
                     "the archive's chain is not the one that this gateway wrote: links were removed or changed; run `penstock archive verify`"

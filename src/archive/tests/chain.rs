@@ -8,7 +8,6 @@ use super::super::chain::verify::{Expected, Key, Kind, Problem, verify};
 use super::super::chain::{Chain, ObjectLink, Signer};
 use super::super::disk::Disk;
 use super::super::folder::Folder;
-use super::super::heads::Published;
 use super::super::read::Contents;
 use super::super::shelf::Shelf as _;
 use super::super::shipper::{Shipper, dock};
@@ -53,7 +52,9 @@ impl Scene {
     /// True if the hour got its digest.
     fn at(&self, chain: &mut Chain<Fake>, ms: u64) -> bool {
         CLOCK.set(ms);
-        chain.tick(&mut self.store()).unwrap().is_some()
+        let before = self.links();
+        chain.tick(&mut self.store()).unwrap();
+        self.links() > before
     }
 
     fn add(&self, chain: &mut Chain<Fake>, lsn: u64) {
@@ -106,26 +107,42 @@ fn every_hour_gets_its_digest_also_an_empty_one_and_whatever_the_clock_does() {
     assert_eq!(scene.verify(), []);
 }
 
+/// Also if the archive was away when the hour was over, and the newest once more at each start.
 #[test]
 fn the_link_of_every_hour_is_published_as_the_chain_has_it() {
     let scene = Scene::new();
     let (heads, published) = crossbeam_channel::unbounded();
-    let (_dock, pier) = dock();
-    let cells = (Arc::new(vec![ArchiveCells::default(), ArchiveCells::default()]), 1);
-    let shipper =
-        Shipper::new(scene.store(), scene.disk.clone(), Some(scene.chain()), pier, cells, "us".into());
-    let mut shipper = shipper.publishing(Some(heads), "edge");
-    for hour in 0..3 {
+    let shipper = || {
+        let (dock, pier) = dock();
+        let cells = (Arc::new(vec![ArchiveCells::default(), ArchiveCells::default()]), 1);
+        let (store, disk, chain) = (scene.store(), scene.disk.clone(), scene.chain());
+        let shipper = Shipper::new(store, disk, Some(chain), pier, cells, "us".into());
+        (dock, shipper.publishing(Some(heads.clone()), "us/edge".to_owned()))
+    };
+    let (_dock, mut first) = shipper();
+    let mut now_ms = 0;
+    let mut turns = |shipper: &mut Shipper<_, _>, hour| {
         CLOCK.set(NOON_MS + hour * HOUR_MS);
-        (0..3).for_each(|_| shipper.turn(0));
-    }
-    let published: Vec<Published> = published.try_iter().collect();
+        for _ in 0..3 {
+            now_ms += 60_000;
+            shipper.turn(now_ms);
+        }
+    };
+    (0..3).for_each(|hour| turns(&mut first, hour));
+    ["/us/.tmp", "/us"].into_iter().for_each(|folder| scene.disk.remove_dir(Path::new(folder)).unwrap());
+    turns(&mut first, 3);
     assert_eq!(published.len(), 2, "once for each hour that is over");
-    for (number, link) in (0..).zip(&published) {
+    scene.disk.make_dir(Path::new("/us")).unwrap();
+    turns(&mut first, 3);
+    assert_eq!(published.len(), 3, "the archive is back");
+    let (_other, mut second) = shipper();
+    turns(&mut second, 3);
+    for (number, link) in [0, 1, 2, 2].into_iter().zip(published.try_iter()) {
         let file = scene.disk.files().remove(&Path::new(DIR).join(format!("{number:012}.json")));
-        assert_eq!((link.number, Some(&link.link)), (number, file.as_ref()));
-        assert_eq!((link.region.clone(), link.gateway.as_str()), ((1, "us".to_owned()), "edge"));
+        assert_eq!((link.newest.number, Some(link.newest.link)), (number, file));
+        assert_eq!((link.region, link.folder.as_str()), (1, "us/edge"));
     }
+    assert_eq!(published.len(), 0);
 }
 
 #[test]

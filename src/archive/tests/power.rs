@@ -118,6 +118,11 @@ impl World {
         self
     }
 
+    /// Its objects close at that size from now on.
+    pub(super) fn roll_at(&mut self, bytes: u64) {
+        self.config.archive.roll_bytes = bytes;
+    }
+
     /// A process: archives until all is done or the power goes. What it said is archived; of that, whole
     /// segments are gone for the processes after it, as the journals let them go.
     pub(super) fn run(&self, disk: &Fake, rng: &mut Rng, gone: &mut [Position; 2]) {

@@ -110,6 +110,40 @@ fn a_spooled_object_that_its_disk_lost_is_made_anew() {
     }
 }
 
+/// Its link was noted, and then the process ended: whatever becomes of the file here, and of the configuration, it is archived
+/// once.
+#[test]
+fn a_spooled_object_that_its_disk_lost_once_it_has_its_link_is_archived_once() {
+    let mut rng = Rng::from_env();
+    let mut lost = 0;
+    for steps in 20..160 {
+        let mut world = World::new(&mut rng, 12).signed();
+        let (dying, mut gone) = (disk(), nothing());
+        dying.die_after(Some(steps));
+        world.run(&dying, &mut rng, &mut gone);
+        let found = dying.after(Crash::Process, &mut rng);
+        let files = found.files();
+        let is_note = |path: &&PathBuf| {
+            path.starts_with("/data/archive/chain")
+                && path.to_str().unwrap().contains("/us-")
+                && path.extension().is_none()
+        };
+        let note = files.keys().find(is_note).map(|path| String::from_utf8_lossy(&files[path]));
+        for path in files.keys().filter(|path| path.starts_with("/data/archive/spool/us")) {
+            let object = format!("{}.jsonl.zst", path.file_name().unwrap().to_str().unwrap());
+            if note.as_ref().is_some_and(|note| note.contains(&object)) {
+                found.break_file(path);
+                lost += 1;
+            }
+        }
+        world.roll_at(64 << 10);
+        world.run(&found, &mut rng, &mut gone);
+        world.run(&found, &mut rng, &mut gone);
+        world.assert_done(&found);
+    }
+    assert!(lost > 10, "{lost}");
+}
+
 #[test]
 fn objects_wait_on_this_machine_only_so_many_and_the_journal_has_the_rest() {
     let mut rng = Rng::from_env();

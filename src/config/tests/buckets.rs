@@ -140,6 +140,9 @@ fn newest_links_go_to_a_second_place_if_there_is_a_chain() {
         "archive.heads_store",
         "names no bucket",
     );
+    wrong("s3://audit/eu", "", &heads("s3://audit/eu/heads", &key, ""), "archive.heads", "not within");
+    wrong("s3://audit/eu", "", &heads("s3://audit", &key, ""), "region \"eu\".archive", "not within");
+    wrong("s3://audit", "", &heads("s3://audit", &key, ""), "archive.heads", "an archive");
     wrong("s3://audit", "", &heads("nowhere", &key, ""), "archive.heads", "file://");
 }
 
