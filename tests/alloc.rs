@@ -2,6 +2,7 @@
 //!
 //! `PENSTOCK_ALLOCATIONS=1 cargo test --test alloc -- --nocapture` says where from.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it found")]
 // A global allocator is an unsafe trait; this one only counts and hands on.
 #![allow(unsafe_code)]
 
