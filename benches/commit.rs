@@ -43,7 +43,8 @@ impl Arrivals {
 
     fn pass(&mut self) -> Duration {
         let now = self.next;
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let uniform = ((self.state >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
         self.next += Duration::from_secs_f64(-uniform.ln() * self.mean);
         now
@@ -118,7 +119,10 @@ fn simulate(rate: u32, sync: Duration) -> Outcome {
 
 fn table() {
     println!("commit policy, simulated:");
-    println!("{:>12} {:>9} {:>10} {:>9} {:>9} {:>9}", "webhooks/s", "sync ms", "commits/s", "batch", "p50 ms", "p99 ms");
+    println!(
+        "{:>12} {:>9} {:>10} {:>9} {:>9} {:>9}",
+        "webhooks/s", "sync ms", "commits/s", "batch", "p50 ms", "p99 ms"
+    );
     for rate in RATES {
         for sync in SYNCS {
             let outcome = simulate(rate, sync);

@@ -26,7 +26,8 @@ fn handoff(cores: usize) -> (Handoff, Vec<Inlet>) {
 
 /// Entries for the cores in turn.
 fn entries(count: u32, cores: u32) -> Vec<EntryAt> {
-    let entry = |n: u32| EntryAt { lsn: u64::from(n), tag: 1 << (n % cores), offset: n * RECORD, len: RECORD };
+    let entry =
+        |n: u32| EntryAt { lsn: u64::from(n), tag: 1 << (n % cores), offset: n * RECORD, len: RECORD };
     (0..count).map(entry).collect()
 }
 

@@ -37,10 +37,8 @@ fn webhook() -> (Verdict, Vec<u8>) {
     let mut verdict = Verdict { source: name_id("main"), signature: [5; 32], ..Verdict::default() };
     let slot = verdict.slot(name_id("eu"));
     Parser::new().parse(SourceKind::Whatsapp, &body, &mut |event| {
-        verdict.push(
-            EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 },
-            event.users,
-        );
+        verdict
+            .push(EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 }, event.users);
     });
     verdict.headers.extend_from_slice(
         b"user-agent: facebookexternalua\r\ncontent-type: application/json\r\n\

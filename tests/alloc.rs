@@ -2,7 +2,11 @@
 //!
 //! `PENSTOCK_ALLOCATIONS=1 cargo test --test alloc -- --nocapture` says where from.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it found")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it found"
+)]
 // A global allocator is an unsafe trait; this one only counts and hands on.
 #![allow(unsafe_code)]
 
@@ -117,7 +121,7 @@ fn a_parcel_costs_one_allocation_at_most() {
         for (at, commit) in requests.chunks(COMMIT).enumerate() {
             commit.iter().for_each(|request| core.take(request));
             core.commit();
-            let turn = || {
+            let mut turn = || {
                 forwarding.turn(&core.inlet);
                 // About every 40 ms at 100,000 webhooks a second.
                 if at % 32 == 31 {

@@ -39,6 +39,9 @@ use penstock::metrics::{ForwardCells, RegionCells};
 use penstock::verify::Verifier;
 use penstock::wake::Notify;
 
+/// Events that a core knows which runs for a while: a table that holds little grows with each one.
+const REMEMBERED: u64 = 300_000;
+
 /// A region that takes what comes.
 struct Taker;
 
@@ -138,8 +141,11 @@ impl Forwarding {
             segments: Arc::new(Segments::new(Floor::default())),
         };
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
-        let way =
-            |region: &penstock::config::Region| Way { id: name_id(&region.name), name: region.name.clone(), core: 0 };
+        let way = |region: &penstock::config::Region| Way {
+            id: name_id(&region.name),
+            name: region.name.clone(),
+            core: 0,
+        };
         let start = dead::Start {
             graves: Graves::open(folder.path(), false).unwrap_or_else(|error| panic!("{error}")),
             regions: config.regions.iter().map(way).collect(),
@@ -150,7 +156,11 @@ impl Forwarding {
         let letters = LetterKeeper::new(start, Instant::now());
         let (letters, desks, _) = letters.unwrap_or_else(|error| panic!("{error}"));
         let desk = desks[0].clone();
-        let seen = Seen::new(Duration::from_secs(3600), 1 << 30, 0x9e37_79b9_7f4a_7c15);
+        let mut seen = Seen::new(Duration::from_secs(3600), 64 << 20, 0x9e37_79b9_7f4a_7c15);
+        for n in 0..REMEMBERED {
+            let key = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes();
+            seen.claim(0, &key, 0);
+        }
         let (keeper, inbox) = Keeper::pair(0);
         let settler = Rc::new(Settler::new(keeper, 1, 0, Arc::clone(&cells)));
         let sieve = Rc::new(Sieve::new(seen, Instant::now(), Arc::clone(&cells)));
@@ -200,7 +210,8 @@ impl Forwarding {
             )
         };
         let regions: Vec<_> = config.regions.iter().enumerate().map(region).collect();
-        let by_id: HashMap<_, _> = regions.iter().map(|region| (region.id, Some(Rc::clone(region)))).collect();
+        let by_id: HashMap<_, _> =
+            regions.iter().map(|region| (region.id, Some(Rc::clone(region)))).collect();
         let pool = BufferPool::new(2, Arc::clone(held));
         let about = (Rc::clone(&sieve), Rc::clone(&settler), desk);
         let feed = Feed::new(vec![view], by_id, None, about, Rc::default(), pool, room);
