@@ -40,7 +40,7 @@ use penstock::verify::Verifier;
 use penstock::wake::Notify;
 
 /// Events that a core knows which runs for a while: a table that holds little grows with each one.
-const REMEMBERED: u64 = 300_000;
+const REMEMBERED: u64 = 60_000;
 
 /// A region that takes what comes.
 struct Taker;
@@ -156,7 +156,7 @@ impl Forwarding {
         let letters = LetterKeeper::new(start, Instant::now());
         let (letters, desks, _) = letters.unwrap_or_else(|error| panic!("{error}"));
         let desk = desks[0].clone();
-        let mut seen = Seen::new(Duration::from_secs(3600), 64 << 20, 0x9e37_79b9_7f4a_7c15);
+        let mut seen = Seen::new(Duration::from_secs(3600), 32 << 20, 0x9e37_79b9_7f4a_7c15);
         for n in 0..REMEMBERED {
             let key = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes();
             seen.claim(0, &key, 0);
