@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use penstock::dedupe::{Batch, Folder, Keeper, Seen, Sighting, keeper, log};
 use penstock::metrics::ForwardCells;
 use penstock::parse::Key;
@@ -49,18 +49,21 @@ fn filled(keys: u64) -> Seen {
 fn sizes() -> Vec<u64> {
     if std::env::var_os("PENSTOCK_BENCH_LONG").is_some() {
         vec![MILLION, 10 * MILLION]
-    } else {
+    } else if std::env::args().any(|argument| argument == "--bench") {
         vec![MILLION]
+    } else {
+        // Nothing is measured: that it runs is all that is wanted.
+        vec![MILLION / 20]
     }
 }
 
 fn claims(c: &mut Criterion) {
     let mut group = c.benchmark_group("dedupe");
-    group.sample_size(20);
+    group.sample_size(20).throughput(Throughput::Elements(1));
     for keys in sizes() {
         let mut seen = filled(keys);
         let mut n = 0u64;
-        group.bench_function(BenchmarkId::new("repeat", keys), |b| {
+        group.bench_function(format!("repeat/keys={keys}"), |b| {
             b.iter(|| {
                 n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 let known = (n >> 20) % keys;
@@ -84,9 +87,9 @@ fn claims(c: &mut Criterion) {
             seen.claim(1, black_box(&key(n)), n)
         };
         (0..2 * keys).for_each(|_| assert_eq!(next(), Sighting::New));
-        group.bench_function(BenchmarkId::new("new while old ones die", keys), |b| b.iter(&mut next));
+        group.bench_function(format!("new while old ones die/keys={keys}"), |b| b.iter(&mut next));
         group.sample_size(10);
-        group.bench_function(BenchmarkId::new("new, from nothing", keys), |b| {
+        group.bench_function(format!("new, from nothing/keys={keys}"), |b| {
             b.iter_custom(|rounds| {
                 let start = Instant::now();
                 black_box(filled(keys));
@@ -146,7 +149,8 @@ fn start(c: &mut Criterion) {
             println!("{keys} keys read in {took:?}; {:.1} bytes a key", seen.bytes() as f64 / keys as f64);
         }
         drop(seen);
-        group.bench_function(BenchmarkId::new("read at a start", keys), |b| b.iter(load));
+        group.throughput(Throughput::Elements(keys));
+        group.bench_function(format!("read at a start/keys={keys}"), |b| b.iter(load));
     }
     group.finish();
 }

@@ -1,4 +1,5 @@
-//! Heads per second: what the provider sends, what a test tool sends, and what a balancer adds; whole and in two reads.
+//! Heads per second: what the provider sends, what a test tool sends, and what a balancer adds; whole, in two reads and in as many
+//! as a slow client makes.
 
 use std::hint::black_box;
 
@@ -56,12 +57,16 @@ fn heads(c: &mut Criterion) {
     for (name, head) in [("minimal", MINIMAL), ("meta", META), ("balanced", BALANCED)] {
         let head = head.as_bytes();
         let half = [head.len() / 2];
+        let crumbs: Vec<usize> = (16..head.len()).step_by(16).collect();
         assert_eq!((parse(head, &[]), parse(head, &half)), (head.len(), head.len()));
         let name = format!("{name}/bytes={}", head.len());
         group.throughput(Throughput::Bytes(head.len() as u64));
         group.bench_function(format!("{name}/reads=1"), |b| b.iter(|| parse(black_box(head), &[])));
         group.bench_function(format!("{name}/reads=2"), |b| {
             b.iter(|| parse(black_box(head), black_box(&half)))
+        });
+        group.bench_function(format!("{name}/reads={}", crumbs.len() + 1), |b| {
+            b.iter(|| parse(black_box(head), black_box(&crumbs)))
         });
         group.bench_function(format!("{name}/httparse alone"), |b| {
             b.iter(|| {

@@ -1,115 +1,106 @@
-//! What intake costs for a webhook, from its head to its place in the frame: admit, verify, parse,
-//! route, journal. No socket, no ring, no commit.
+//! What a webhook costs an ingest core, whole, without socket and ring: head, verify, parse, route, its place in the
+//! frame, the frame's end, the hand-over and the answer; and what the forwarding core's question about repeats adds.
+//!
+//! `PENSTOCK_BENCH_PLAIN=200000 cargo bench --bench intake` runs so many webhooks of the mix and nothing else, for a
+//! profiler.
 
 use std::hint::black_box;
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::{Duration, Instant};
 
-use criterion::{Criterion, criterion_group, criterion_main};
-use penstock::config::Config;
-use penstock::http1::{Limits, NO_HEADERS, Scan, parse_request};
-use penstock::intake::Intake;
-use penstock::journal::Journal;
-use penstock::journal::buffer::BufferPool;
-use penstock::journal::spare::{OpenMode, Spare};
-use penstock::journal::writer::Seed;
-use penstock::listen::{Answer, Handler};
-use penstock::metrics::{Counter, IngestCells, SourceCells};
-use penstock::verify::Verifier;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ringless::{Core, SECRET, config, request};
 
-/// Webhooks per frame: they fit in a buffer as it comes from the pool.
-const BATCH: u64 = 128;
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const CONFIG: &str = r#"
-    [[source]]
-    name = "main"
-    secrets = ["env:PATH"]
-    verify_tokens = ["env:PATH"]
-    [[region]]
-    name = "eu"
-    endpoint = "http://10.0.0.1:8080/in"
-    prefixes = ["44"]
-    [[region]]
-    name = "in"
-    endpoint = "http://10.0.0.2:8080/in"
-    countries = ["IN"]
-    [routing]
-    default = "eu"
-"#;
+#[path = "../loadtest/src/pool.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "it is the load generator's, which uses more of it"
+)]
+mod pool;
 
-fn journal(cells: Arc<IngestCells>) -> Rc<Journal> {
-    let seed = Seed {
-        id: [1; 16],
-        dir: "/nowhere".into(),
-        next_frame: 1,
-        next_lsn: 1,
-        chain: [0; 16],
-        last_segment: 0,
-        last_end: 0,
-        spares: [1, 2].map(|number| Spare { number, file: tempfile::tempfile().expect("a file") }).into(),
-        damage: vec![],
-        mode: OpenMode::Unsynced,
-        segment_bytes: 64 << 20,
-        commit_delay: Duration::ZERO,
-    };
-    let (orders, _) = crossbeam_channel::unbounded();
-    let (wrote, _) = crossbeam_channel::unbounded();
-    Journal::new(seed, orders, wrote, BufferPool::new(4, Arc::new(AtomicUsize::new(0))), cells)
+#[path = "../tests/support/ringless/mod.rs"]
+#[allow(unreachable_pub, dead_code, reason = "a test has it, too")]
+mod ringless;
+
+/// Webhooks that are made ahead.
+const WEBHOOKS: usize = 4096;
+/// One webhook in so many says several things, to two regions.
+const BATCHES: usize = 100;
+
+fn sample(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/data/payloads/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).expect("sample body")
+}
+
+/// The load generator's mix: 88 % statuses, texts, and now and then a batch.
+fn mix() -> Vec<Vec<u8>> {
+    let config = config();
+    let pool = pool::Pool::new(1, WEBHOOKS, 5_000, &config.sources[0].path, SECRET);
+    let batch = request(&config, &sample("own-batch-two-regions"));
+    let of = |at: usize| if at % BATCHES == BATCHES - 1 { batch.clone() } else { pool.get(at).to_vec() };
+    (0..WEBHOOKS).map(of).collect()
+}
+
+/// Gives out webhooks in turn. When all have been there the window passes, so that they are new again.
+struct Round<'a> {
+    core: Core,
+    requests: &'a [Vec<u8>],
+    at: usize,
+}
+
+impl<'a> Round<'a> {
+    fn new(requests: &'a [Vec<u8>]) -> Self {
+        Self { core: Core::new(&config()), requests, at: 0 }
+    }
+
+    /// Takes that many webhooks, commits and answers them.
+    fn commit(&mut self, webhooks: usize, sift: bool) {
+        for _ in 0..webhooks {
+            self.core.take(black_box(&self.requests[self.at]));
+            self.at += 1;
+            if self.at == self.requests.len() {
+                self.at = 0;
+                self.core.forget();
+            }
+        }
+        self.core.commit();
+        if sift {
+            self.core.sift();
+        } else {
+            self.core.drop_handed();
+        }
+    }
 }
 
 fn intake(c: &mut Criterion) {
-    let (config, _) = Config::from_toml(CONFIG, Path::new("/tmp")).expect("a configuration");
-    let path = format!("{}/tests/data/payloads/status-bsuid-no-phone.json", env!("CARGO_MANIFEST_DIR"));
-    let body = std::fs::read(path).expect("sample body");
-    let signature = Verifier::new(&config.sources[0]).sign(&body);
-    let head = format!(
-        "POST {} HTTP/1.1\r\nHost: hooks.example.com\r\nAccept: */*\r\nAccept-Encoding: deflate, gzip\r\n\
-         User-Agent: facebookexternalua\r\nContent-Type: application/json\r\n\
-         X-Hub-Signature: sha1=7d38cdd689735b008b3c702edd92eea23791c5f6\r\n\
-         X-Hub-Signature-256: {}\r\nContent-Length: {}\r\n\r\n",
-        config.sources[0].path,
-        String::from_utf8_lossy(&signature),
-        body.len()
-    );
-    let peer = "192.0.2.7:4711".parse().expect("an address");
-    let limits = Limits { head: 16 << 10, body: 4 << 20 };
-    let cells = Arc::new(IngestCells {
-        sources: vec![SourceCells::default()],
-        parcels: vec![Counter::default(), Counter::default()],
-        ..IngestCells::default()
-    });
-    c.bench_function(&format!("intake/status/bytes={}", body.len()), |b| {
-        b.iter_custom(|rounds| {
-            let mut took = Duration::ZERO;
-            let mut left = rounds;
-            while left > 0 {
-                let batch = left.min(BATCH);
-                left -= batch;
-                let journal = journal(Arc::clone(&cells));
-                let intake =
-                    Intake::new(&config, &[0, 0], journal, Arc::new(AtomicU64::new(1)), Arc::clone(&cells));
-                let one = || {
-                    let mut headers = NO_HEADERS;
-                    let head =
-                        parse_request(black_box(head.as_bytes()), &mut headers, &mut Scan::default(), limits);
-                    let (head, _) = head.expect("a good head").expect("a whole head");
-                    let pass = intake.admit(&head, peer).expect("a pass");
-                    intake.accept(pass, &head, peer, black_box(&body))
-                };
-                // Grows what is reused.
-                assert!(matches!(one(), Answer::Later(_)));
-                let start = Instant::now();
-                for _ in 0..batch {
-                    black_box(one());
-                }
-                took += start.elapsed();
-            }
-            took
+    let mix = mix();
+    if let Ok(count) = std::env::var("PENSTOCK_BENCH_PLAIN") {
+        let mut round = Round::new(&mix);
+        let count = count.parse().unwrap_or(200_000);
+        (0..count).step_by(128).for_each(|_| round.commit(128, true));
+        return;
+    }
+    let status = vec![request(&config(), &sample("status-bsuid-no-phone"))];
+    let bytes = |requests: &[Vec<u8>]| requests.iter().map(Vec::len).sum::<usize>() / requests.len();
+    let mut group = c.benchmark_group("intake");
+    for (name, requests, webhooks, sift) in [
+        ("status", &status, 128, false),
+        ("mix", &mix, 1, false),
+        ("mix", &mix, 16, false),
+        ("mix", &mix, 128, false),
+        ("mix and repeats", &mix, 128, true),
+    ] {
+        let mut round = Round::new(requests);
+        group.throughput(Throughput::Elements(webhooks as u64));
+        group.bench_function(format!("{name}/bytes={}/per commit={webhooks}", bytes(requests)), |b| {
+            b.iter(|| round.commit(webhooks, sift))
         });
-    });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, intake);

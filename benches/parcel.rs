@@ -28,15 +28,18 @@ fn batch(n: usize) -> String {
 
 fn parcel(c: &mut Criterion) {
     let mut group = c.benchmark_group("parcel");
-    for n in [10, 1000] {
+    for (n, kept) in [(2, 1), (10, 1), (10, 5), (1000, 1), (1000, 500), (1000, 999)] {
         let body = batch(n);
         let (mut cutter, mut out) = (Cutter::new(), Vec::new());
+        // Spread over the batch, so that there is a cut at every border.
+        let keep = |index: usize| index * kept / n != (index + 1) * kept / n;
+        assert_eq!((0..n).filter(|index| keep(*index)).count(), kept);
         group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function(format!("cut/events={n}/kept={}/bytes={}", n / 2, body.len()), |b| {
+        group.bench_function(format!("cut/events={n}/kept={kept}/bytes={}", body.len()), |b| {
             b.iter(|| {
                 out.clear();
                 let body = black_box(body.as_bytes());
-                cutter.cut(SourceKind::Whatsapp, body, |index| index.is_multiple_of(2), false, &mut out)
+                cutter.cut(SourceKind::Whatsapp, body, keep, false, &mut out)
             });
         });
     }

@@ -20,6 +20,12 @@ fn batch(n: usize, filler: usize) -> String {
     format!("{}{}{}", &text[..from], changes.join(","), &text[to..])
 }
 
+/// Nothing but brackets where the events should be.
+fn nested(open: &str, close: &str, depth: usize) -> String {
+    let before = r#"{"object":"whatsapp_business_account","entry":[{"id":"1","changes":[{"value":"#;
+    format!(r#"{before}{}1{},"field":"messages"}}]}}]}}"#, open.repeat(depth), close.repeat(depth))
+}
+
 fn parse(c: &mut Criterion) {
     let mut group = c.benchmark_group("parse");
     let escapes = sample("text").replace("Body Text", &r"\u00e4\u00f6\ud83d\ude00\/".repeat(20));
@@ -29,6 +35,10 @@ fn parse(c: &mut Criterion) {
         ("escapes", escapes),
         ("batch/events=10", batch(10, 0)),
         ("batch/events=1000", batch(1000, 2_500)),
+        ("history", sample("own-history")),
+        ("nested arrays/depth=1000", nested("[", "]", 1_000)),
+        ("nested arrays/depth=1000000", nested("[", "]", 1_000_000)),
+        ("nested objects/depth=100000", nested(r#"{"a":"#, "}", 100_000)),
         ("account", sample("template-status-rejected")),
         ("opaque", sample("own-unknown-object")),
     ];

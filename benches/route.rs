@@ -60,7 +60,7 @@ fn region(index: usize, prefixes: Vec<String>) -> Region {
 }
 
 fn bench(c: &mut Criterion) {
-    for count in [10, 1_000, 100_000] {
+    for count in [10, 100, 1_000, 10_000, 100_000] {
         let mut sequence = Sequence(count);
         // Uniform digits are the hardest case: real prefixes share their beginnings.
         let mut prefixes: Vec<String> = (0..count)

@@ -26,6 +26,7 @@ use crate::config::{Config, SourceKind};
 use crate::entry::{EventRow, Verdict, name_id};
 use crate::fault;
 use crate::http1::{Field, RequestHead};
+use crate::journal::ground::{Ground, Ring};
 use crate::journal::{Journal, Ticket};
 use crate::listen::{Answer, Handler, Reply};
 use crate::metrics::{IngestCells, WebhookOutcome};
@@ -73,14 +74,14 @@ struct Desk {
 }
 
 /// Decides about the requests of one ingest core.
-pub struct Intake {
+pub struct Intake<G: Ground = Ring> {
     desks: Vec<Desk>,
     router: Router,
     /// Id of each region, and the forwarding core that owns it.
     regions: Vec<(u32, u16)>,
     allow_from: Vec<IpNet>,
     trusted_proxies: Vec<IpNet>,
-    journal: Rc<Journal>,
+    journal: Rc<Journal<G>>,
     seq: Arc<AtomicU64>,
     cells: Arc<IngestCells>,
     work: RefCell<Work>,
@@ -100,12 +101,12 @@ pub struct Pass {
     client: SocketAddr,
 }
 
-impl Intake {
+impl<G: Ground> Intake<G> {
     /// `owners`: the forwarding core of each region.
     pub fn new(
         config: &Config,
         owners: &[u16],
-        journal: Rc<Journal>,
+        journal: Rc<Journal<G>>,
         seq: Arc<AtomicU64>,
         cells: Arc<IngestCells>,
     ) -> Self {
@@ -229,9 +230,12 @@ impl Intake {
     }
 }
 
-impl Handler for Intake {
+impl<G: Ground + 'static> Handler for Intake<G>
+where
+    G::Raw: 'static,
+{
     type Pass = Pass;
-    type Ticket = Ack;
+    type Ticket = Ack<G>;
 
     fn admit(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Result<Pass, Reply> {
         fault::point("head-read");
@@ -267,7 +271,7 @@ impl Handler for Intake {
         Ok(Pass { desk: at, client })
     }
 
-    fn accept(&self, pass: Pass, head: &RequestHead<'_>, _peer: SocketAddr, body: &[u8]) -> Answer<Ack> {
+    fn accept(&self, pass: Pass, head: &RequestHead<'_>, _peer: SocketAddr, body: &[u8]) -> Answer<Ack<G>> {
         fault::point("body-read");
         let Pass { desk: at, client } = pass;
         let desk = &self.desks[at];
@@ -348,13 +352,13 @@ fn keep_headers(head: &RequestHead<'_>, out: &mut Vec<u8>) {
 }
 
 /// Resolves to the answer once the webhook is durable.
-pub struct Ack {
-    ticket: Ticket,
+pub struct Ack<G: Ground = Ring> {
+    ticket: Ticket<G>,
     desk: usize,
     cells: Arc<IngestCells>,
 }
 
-impl Future for Ack {
+impl<G: Ground> Future for Ack<G> {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {

@@ -331,7 +331,14 @@ where
 
     /// Writes the batch that waits, with the marks that wait, as one frame.
     async fn write_pending(&self, sink: &mut impl FnMut(&mut Committed<'_>)) -> io::Result<()> {
-        let mut batch = self.pending.replace(Pending::new(self.pool.get()));
+        let last = self.pending.borrow().entries.len();
+        let next = Pending {
+            // About as many will come again: nothing has to grow step by step meanwhile.
+            entries: Vec::with_capacity(last + last / 4 + 4),
+            waiters: self.flying.take(),
+            ..Pending::new(self.pool.get())
+        };
+        let mut batch = self.pending.replace(next);
         self.filling.set(self.filling.get() + 1);
         *self.flying.borrow_mut() = std::mem::take(&mut batch.waiters);
         let payload = batch.buf.len() - HEADER;
@@ -386,7 +393,10 @@ where
         }
         self.done.set(self.filling.get());
         let forgotten = usize::from(fault::planted("waiter-forgotten"));
-        self.flying.take().into_iter().skip(forgotten).for_each(Waker::wake);
+        let mut woken = self.flying.take();
+        woken.drain(..).skip(forgotten).for_each(Waker::wake);
+        // For those who wait for the batch after the next one.
+        self.flying.replace(woken);
         Ok(())
     }
 

@@ -7,9 +7,9 @@ use super::Reply;
 use crate::http1::Refusal;
 
 /// The value of `Date`, which RFC 9110 6.6.1 asks for; formatted once a second.
-pub(super) type Date = [u8; 29];
+pub type Date = [u8; 29];
 
-pub(super) fn date(now: SystemTime) -> Date {
+pub fn date(now: SystemTime) -> Date {
     let mut date = [b' '; 29];
     // Always 29 bytes until the year 10000.
     let text = httpdate::fmt_http_date(now);
@@ -22,7 +22,7 @@ pub(super) fn date(now: SystemTime) -> Date {
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Appends `reply`. `bodiless`: the answer to a HEAD, which says how long the body would be and has none.
-pub(super) fn encode(out: &mut Vec<u8>, reply: &Reply, date: &Date, close: bool, bodiless: bool) {
+pub fn encode(out: &mut Vec<u8>, reply: &Reply, date: &Date, close: bool, bodiless: bool) {
     if reply.status == 200 && reply.headers.is_empty() && reply.body.is_empty() && !close {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: ");
         out.extend_from_slice(date);

@@ -23,7 +23,7 @@ use crate::http1::RequestHead;
 
 mod accept;
 mod connection;
-mod encode;
+pub mod encode;
 mod requests;
 mod roster;
 mod shared;
