@@ -13,7 +13,7 @@ import { COMMON, PROMISED, rate, seconds, send, steadily } from './lib/sending.j
 export const options = {
   ...COMMON,
   scenarios: {
-    batches: { ...steadily(rate(3), seconds(60), 16), exec: 'batches' },
+    batches: { ...steadily(rate(3), seconds(60)), exec: 'batches' },
     beside: steadily(Number(__ENV.BESIDE || 100), seconds(60)),
   },
   thresholds: PROMISED,

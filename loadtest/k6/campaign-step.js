@@ -8,7 +8,7 @@
 
 import exec from 'k6/execution';
 import { webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send } from './lib/sending.js';
+import { COMMON, PROMISED, rate, seconds, send, vus } from './lib/sending.js';
 
 const STEP = rate(3300);
 
@@ -23,8 +23,7 @@ export const options = {
         { target: STEP, duration: '1s' },
         { target: STEP, duration: `${Math.max(1, seconds(60) - 1)}s` },
       ],
-      preAllocatedVUs: 200,
-      maxVUs: 1000,
+      ...vus(STEP),
     },
   },
   thresholds: PROMISED,

@@ -15,7 +15,7 @@ const BYTES = Number(__ENV.BYTES || 3000000);
 export const options = {
   ...COMMON,
   scenarios: {
-    histories: { ...steadily(rate(1), seconds(60), 8), exec: 'histories' },
+    histories: { ...steadily(rate(1), seconds(60)), exec: 'histories' },
     beside: steadily(Number(__ENV.BESIDE || 100), seconds(60)),
   },
   thresholds: PROMISED,

@@ -147,8 +147,12 @@ fn one(args: &Args, script: &Script) -> anyhow::Result<Vec<String>> {
     let arrived: u64 = (0..count).map(|region| books.of(region).events).sum();
     let [median, p99, longest] = sent.times;
     println!(
-        "  answered 200 {} (repeats {}), 401 {}, not at all {}; p50 {median:.1} ms, p99 {p99:.1} ms, longest {longest:.0} ms",
-        sent.accepted, sent.repeated, sent.forged, sent.unanswered
+        "  answered 200 {} (repeats {}), 401 {}, refused a connection {}, cut off {}; p50 {median:.1} ms, p99 {p99:.1} ms, longest {longest:.0} ms",
+        sent.accepted,
+        sent.repeated,
+        sent.forged,
+        sent.unanswered - sent.cut,
+        sent.cut
     );
     println!("  events due {}, arrived {arrived} in {} parcels", sent.due(), books.parcels);
     regions.told().iter().for_each(|told| println!("  {told}"));

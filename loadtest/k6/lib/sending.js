@@ -28,15 +28,20 @@ export function seconds(usual) {
   return Number(__ENV.SECONDS || usual);
 }
 
+// Enough VUs for answers that all take half a second, whatever comes; k6 drops a webhook while it makes another one.
+export function vus(perSecond, wait = 0.5) {
+  const preAllocatedVUs = Math.max(16, Math.ceil(perSecond * wait));
+  return { preAllocatedVUs, maxVUs: 2 * preAllocatedVUs };
+}
+
 // A constant rate of arrivals, whatever the answers do.
-export function steadily(perSecond, duration, preAllocatedVUs = 64) {
+export function steadily(perSecond, duration, wait) {
   return {
     executor: 'constant-arrival-rate',
     rate: perSecond,
     timeUnit: '1s',
     duration: `${duration}s`,
-    preAllocatedVUs,
-    maxVUs: 16 * preAllocatedVUs,
+    ...vus(perSecond, wait),
   };
 }
 
@@ -60,11 +65,13 @@ export const COMMON = {
 // From wanting to send until the answer is there, a new connection included; and whether that took more than 1 s.
 const answer = new Trend('penstock_answer', true);
 const late = new Rate('penstock_late');
-// Posts answered 200, of those the repeats, forgeries answered 401, and tries that got no answer.
+// Posts answered 200, of those the repeats, forgeries answered 401, and tries that got no answer; of these those that
+// had a connection, or were on the way to one: it was broken or took longer than Meta's patience.
 const accepted = new Counter('penstock_accepted');
 const repeated = new Counter('penstock_repeated');
 const forged = new Counter('penstock_forged');
 const unanswered = new Counter('penstock_unanswered');
+const cut = new Counter('penstock_cut');
 // Per region: events of accepted webhooks and their digests, each counted once; those that went out again in a
 // repeat; and those of webhooks without an answer in the end, of which nobody can say whether they arrive.
 const perRegion = (name) => REGIONS.map((_, region) => new Counter(`penstock_${name}_region_${region}`));
@@ -86,9 +93,13 @@ function request(body, signature, expected) {
   return { method: 'POST', url: TARGET, body, params: { headers, responseCallback: http.expectedStatuses(expected), timeout: '20s' } };
 }
 
+// k6's code for a connection that was refused, so that nothing was sent.
+const REFUSED = 1212;
+
 function note(response) {
   if (response.status === 0) {
     unanswered.add(1);
+    cut.add(response.error_code === REFUSED ? 0 : 1);
     return;
   }
   const took = response.timings.blocked + response.timings.duration;

@@ -19,6 +19,8 @@ pub struct Sent {
     pub forged: u64,
     /// Tries without an answer: the gateway may have accepted them all the same.
     pub unanswered: u64,
+    /// Those of them that were not refused a connection.
+    pub cut: u64,
     pub regions: Vec<Due>,
     /// Of answers, as k6 prints them, in milliseconds: median, 99th percentile, longest.
     pub times: [f64; 3],
@@ -64,6 +66,7 @@ impl Sent {
             repeated: count("repeated"),
             forged: count("forged"),
             unanswered: count("unanswered"),
+            cut: count("cut"),
             regions: (0..regions).map(due).collect(),
             times: [time("med"), time("p(99)"), time("max")],
             crossed: crossed(metrics),
@@ -172,7 +175,7 @@ mod tests {
                         penstock_duplicates_total{region=\"r\"} 1\npenstock_backlog_parcels{region=\"r\"} 0\n";
 
     fn balanced() -> (Sent, Noted, Books) {
-        let mut books = Books { parcels: 3, ..Books::default() };
+        let mut books = Books::default();
         books.take(0, "s1.0/sent".into());
         books.take(0, "s1.0/read".into());
         books.take(1, "m2.0/".into());
