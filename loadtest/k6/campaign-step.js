@@ -23,7 +23,8 @@ export const options = {
         { target: STEP, duration: '1s' },
         { target: STEP, duration: `${Math.max(1, seconds(60) - 1)}s` },
       ],
-      ...vus(STEP),
+      // Half a megabyte each.
+      ...vus(STEP, 0.5),
     },
   },
   thresholds: PROMISED,

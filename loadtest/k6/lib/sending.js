@@ -28,8 +28,8 @@ export function seconds(usual) {
   return Number(__ENV.SECONDS || usual);
 }
 
-// Enough VUs for answers that all take half a second, whatever comes; k6 drops a webhook while it makes another one.
-export function vus(perSecond, wait = 0.5) {
+// Enough VUs for answers that all take a second, whatever comes: k6 drops a webhook for which it has none at hand.
+export function vus(perSecond, wait = 1) {
   const preAllocatedVUs = Math.max(16, Math.ceil(perSecond * wait));
   return { preAllocatedVUs, maxVUs: 2 * preAllocatedVUs };
 }
