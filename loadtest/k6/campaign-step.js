@@ -23,8 +23,8 @@ export const options = {
         { target: STEP, duration: '1s' },
         { target: STEP, duration: `${Math.max(1, seconds(60) - 1)}s` },
       ],
-      // Half a megabyte each.
-      ...vus(STEP, 0.5),
+      // Half a megabyte each, so 2,000 at most.
+      ...vus(STEP, Math.min(1, 2000 / STEP)),
     },
   },
   thresholds: PROMISED,

@@ -52,8 +52,8 @@ const fn script(name: &'static str, rate: u64, short_rate: u64, plot: Plot) -> S
 
 pub const SCRIPTS: [Script; 10] = [
     script("steady", 300, 300, Plot::Quiet),
-    // A third of the step fits two CPUs that a debug build of the regions and others' programs share.
-    script("campaign-step", 3300, 1000, Plot::Quiet),
+    // A fifth of the step fits two CPUs that a debug build of the regions and others' programs share.
+    script("campaign-step", 3300, 660, Plot::Quiet),
     script("retry-storm", 200, 200, Plot::Quiet),
     script("bad-signatures", 300, 300, Plot::Quiet),
     script("batch-1000", 3, 2, Plot::Quiet),
