@@ -8,15 +8,17 @@
 
 import exec from 'k6/execution';
 import { batch, webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send, steadily } from './lib/sending.js';
+import { COMMON, promised, rate, seconds, send, steadily } from './lib/sending.js';
+
+const BESIDE = Number(__ENV.BESIDE || 100);
 
 export const options = {
   ...COMMON,
   scenarios: {
     batches: { ...steadily(rate(3), seconds(60)), exec: 'batches' },
-    beside: steadily(Number(__ENV.BESIDE || 100), seconds(60)),
+    beside: steadily(BESIDE, seconds(60)),
   },
-  thresholds: PROMISED,
+  thresholds: promised((rate(3) + BESIDE) * seconds(60)),
 };
 
 export function batches() {

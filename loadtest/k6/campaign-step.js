@@ -8,7 +8,7 @@
 
 import exec from 'k6/execution';
 import { webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send, vus } from './lib/sending.js';
+import { COMMON, promised, rate, seconds, send, vus } from './lib/sending.js';
 
 const STEP = rate(3300);
 
@@ -27,7 +27,8 @@ export const options = {
       ...vus(STEP, Math.min(1, 2000 / STEP)),
     },
   },
-  thresholds: PROMISED,
+  // The first second is a ramp.
+  thresholds: promised(STEP * (Math.max(2, seconds(60)) - 0.5)),
 };
 
 export default function () {

@@ -8,17 +8,18 @@
 
 import exec from 'k6/execution';
 import { history, webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send, steadily } from './lib/sending.js';
+import { COMMON, promised, rate, seconds, send, steadily } from './lib/sending.js';
 
 const BYTES = Number(__ENV.BYTES || 3000000);
+const BESIDE = Number(__ENV.BESIDE || 100);
 
 export const options = {
   ...COMMON,
   scenarios: {
     histories: { ...steadily(rate(1), seconds(60)), exec: 'histories' },
-    beside: steadily(Number(__ENV.BESIDE || 100), seconds(60)),
+    beside: steadily(BESIDE, seconds(60)),
   },
-  thresholds: PROMISED,
+  thresholds: promised((rate(1) + BESIDE) * seconds(60)),
 };
 
 export function histories() {

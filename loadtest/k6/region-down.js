@@ -8,9 +8,13 @@
 
 import exec from 'k6/execution';
 import { webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send, steadily } from './lib/sending.js';
+import { COMMON, promised, rate, seconds, send, steadily } from './lib/sending.js';
 
-export const options = { ...COMMON, scenarios: { outage: steadily(rate(300), seconds(60)) }, thresholds: PROMISED };
+export const options = {
+  ...COMMON,
+  scenarios: { outage: steadily(rate(300), seconds(60)) },
+  thresholds: promised(rate(300) * seconds(60)),
+};
 
 export default function () {
   send(webhook(exec.scenario.iterationInTest));

@@ -8,9 +8,13 @@
 
 import exec from 'k6/execution';
 import { chances, webhook } from './lib/bodies.js';
-import { COMMON, PROMISED, rate, seconds, send, sendTwiceAtOnce, steadily } from './lib/sending.js';
+import { COMMON, promised, rate, seconds, send, sendTwiceAtOnce, steadily } from './lib/sending.js';
 
-export const options = { ...COMMON, scenarios: { storm: steadily(rate(200), seconds(60)) }, thresholds: PROMISED };
+export const options = {
+  ...COMMON,
+  scenarios: { storm: steadily(rate(200), seconds(60)) },
+  thresholds: promised(rate(200) * seconds(60)),
+};
 
 export default function () {
   const number = exec.scenario.iterationInTest;

@@ -45,15 +45,19 @@ export function steadily(perSecond, duration, wait) {
   };
 }
 
-// What Meta asks of whoever it calls, and that the load was what it should be: every webhook was sent when it was
-// due, and answered as it must be.
-export const PROMISED = {
-  penstock_answer: ['med<=250'],
-  penstock_late: ['rate<0.01'],
-  http_req_failed: ['rate==0'],
-  checks: ['rate==1'],
-  dropped_iterations: ['count==0'],
-};
+// What Meta asks of whoever it calls, and that the load was what it should be: of `due` webhooks all were sent, and
+// answered as they must be. k6 counts as dropped only what it had no VU for: where it has too little CPU it just falls
+// behind, and so what it did is counted, too.
+export function promised(due) {
+  return {
+    penstock_answer: ['med<=250'],
+    penstock_late: ['rate<0.01'],
+    http_req_failed: ['rate==0'],
+    checks: ['rate==1'],
+    dropped_iterations: ['count==0'],
+    iterations: [`count>=${Math.floor(due * 0.99)}`],
+  };
+}
 
 // What all scripts have in common of k6's options.
 export const COMMON = {
