@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -56,14 +56,20 @@ impl Server {
 
     /// SIGTERM, and what the server made of it. A server that does not end is killed, and that is an error.
     pub fn stop(mut self) -> anyhow::Result<()> {
+        self.end(|| ()).map(drop)
+    }
+
+    /// The same of a server that another is to follow: how it ended. Calls `meanwhile` again and again until then.
+    pub fn end(&mut self, mut meanwhile: impl FnMut()) -> anyhow::Result<ExitStatus> {
         let pid = Pid::from_raw(i32::try_from(self.pid()).context("process id")?);
         kill(pid, Signal::SIGTERM).context("stop the server: it has ended")?;
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            if self.child.try_wait()?.is_some() {
-                return Ok(());
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            meanwhile();
+            std::thread::sleep(Duration::from_millis(5));
         }
         bail!("the server did not end within {PATIENCE:?} of SIGTERM; it said:\n{}", self.last_words())
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use crate::child::{Server, free_address, get};
@@ -26,6 +26,15 @@ pub struct Gateway {
     file: PathBuf,
     log: PathBuf,
     cpu: usize,
+}
+
+/// One life of the gateway has ended in good order and the next has begun.
+#[derive(Debug)]
+pub struct Restart {
+    /// From SIGTERM until webhooks are taken again.
+    pub away: Duration,
+    /// What `/metrics` said at the end of the first.
+    pub page: String,
 }
 
 /// Totals over all cores of the counters that a measurement reads.
@@ -79,6 +88,24 @@ impl Gateway {
         let start = Instant::now();
         self.server = serve(&self.binary, &self.file, self.cpu, &self.log, self.admin)?;
         Ok(start.elapsed())
+    }
+
+    /// SIGTERM and a new start, as an operator does it.
+    pub fn stop_and_restart(&mut self) -> anyhow::Result<Restart> {
+        let start = Instant::now();
+        let (admin, mut page) = (self.admin, None);
+        // The last page that there is: once nobody is connected any more, what was answered is all counted.
+        let status = self.server.end(|| {
+            if let Ok((200, now)) = get(admin, "/metrics")
+                && total(&now, "penstock_connections_open") == 0.0
+            {
+                page = Some(now);
+            }
+        })?;
+        ensure!(status.success(), "the gateway ended with {status} on SIGTERM, expected exit code 0");
+        self.server = serve(&self.binary, &self.file, self.cpu, &self.log, self.admin)?;
+        let page = page.context("the gateway ended before its last counts could be read")?;
+        Ok(Restart { away: start.elapsed(), page })
     }
 
     /// Memory that the gateway has now.

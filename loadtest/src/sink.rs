@@ -19,6 +19,25 @@ use monoio::net::TcpStream;
 use crate::http::{self, Incoming};
 use crate::server;
 
+/// What a region does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// 200.
+    Taken,
+    /// 200, but not at once.
+    TakenAfter(Duration),
+    /// 500.
+    Refused,
+    /// None: the connection is broken.
+    Broken,
+}
+
+impl From<bool> for Answer {
+    fn from(taken: bool) -> Self {
+        if taken { Self::Taken } else { Self::Refused }
+    }
+}
+
 const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const REFUSED: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
@@ -72,8 +91,8 @@ pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
 }
 
 /// Serves until the process ends: each request is shown, head and body, to what `make` makes on the thread that
-/// serves, and answered 200 if that takes it, else 500. Returns the address.
-pub fn serve<T: Fn(&[u8]) -> bool + 'static>(
+/// serves, and answered as that says. Returns the address.
+pub fn serve<A: Into<Answer> + 'static, T: Fn(&[u8]) -> A + 'static>(
     listen: SocketAddr,
     cpu: Option<usize>,
     make: impl FnOnce() -> T + Send + 'static,
@@ -110,10 +129,18 @@ impl Counter {
     }
 }
 
-async fn connection(mut stream: TcpStream, take: Rc<impl Fn(&[u8]) -> bool>) -> io::Result<()> {
+async fn connection<A: Into<Answer>>(mut stream: TcpStream, take: Rc<impl Fn(&[u8]) -> A>) -> io::Result<()> {
     let mut incoming = Incoming::new();
     while let Some(((), length)) = incoming.message(&mut stream, http::request).await? {
-        let answer = if take(&incoming.bytes()[..length]) { TAKEN } else { REFUSED };
+        let answer = match take(&incoming.bytes()[..length]).into() {
+            Answer::Taken => TAKEN,
+            Answer::TakenAfter(delay) => {
+                monoio::time::sleep(delay).await;
+                TAKEN
+            }
+            Answer::Refused => REFUSED,
+            Answer::Broken => return Ok(()),
+        };
         incoming.take(length);
         stream.write_all(answer).await.0?;
     }

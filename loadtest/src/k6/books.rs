@@ -14,6 +14,8 @@ use anyhow::Context;
 use aws_lc_rs::hmac;
 use serde_json::Value;
 
+use super::regions::Regions;
+use crate::sink::Answer;
 use crate::{http, sink};
 
 /// Everything that arrived.
@@ -24,22 +26,42 @@ pub struct Books {
     pub unsigned: u64,
     /// Events without an id of this run, or of another region than they came to.
     pub strangers: u64,
+    /// Events that were never sent with a right signature.
+    pub forged: u64,
     /// How often each event came to each region.
-    pub times: HashMap<(usize, String), u64>,
+    times: HashMap<(usize, String), u64>,
+}
+
+/// What one region got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arrived {
+    /// Distinct events.
+    pub events: u64,
+    /// Arrivals beyond the first of each.
+    pub again: u64,
+    /// Sum over the names of distinct events: two sets of the same size that differ have different ones.
+    pub digest: u64,
 }
 
 impl Books {
     /// One event at a region's door; true if it is the first time.
     pub fn take(&mut self, region: usize, event: String) -> bool {
+        if event.starts_with(FORGED) {
+            self.forged += 1;
+            return false;
+        }
         let times = self.times.entry((region, event)).or_default();
         *times += 1;
         *times == 1
     }
 
-    /// Distinct events of a region, and arrivals beyond the first of each.
-    pub fn of(&self, region: usize) -> (u64, u64) {
+    pub fn of(&self, region: usize) -> Arrived {
         let mine = self.times.iter().filter(|((at, _), _)| *at == region);
-        mine.fold((0, 0), |(distinct, again), (_, times)| (distinct + 1, again + times - 1))
+        mine.fold(Arrived::default(), |sum, ((_, name), times)| Arrived {
+            events: sum.events + 1,
+            again: sum.again + times - 1,
+            digest: sum.digest + digest_of(name),
+        })
     }
 
     /// A whole request to `/region-N`; how many events were new.
@@ -64,6 +86,16 @@ impl Books {
     }
 }
 
+/// What the names of forged events begin with.
+const FORGED: char = 'f';
+
+/// FNV-1a, 24 bits of it, as the scripts make it.
+fn digest_of(name: &str) -> u64 {
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u64::from(hash & 0x00ff_ffff)
+}
+
 /// `POST /region-7 HTTP/1.1`.
 fn region_of(request: &[u8]) -> Option<usize> {
     let rest = request.strip_prefix(b"POST /region-")?;
@@ -85,7 +117,9 @@ fn events(body: &Value, seed: u64) -> Vec<Option<(usize, String)>> {
         if let Some(id) = value["waba_info"]["waba_id"].as_str() {
             found.push(name(id, "", seed));
         }
-        for element in list(&value["messages"]).iter().chain(&list(&value["statuses"])) {
+        let threads = list(&value["history"]).into_iter().flat_map(|chunk| list(&chunk["threads"]));
+        let told: Vec<Value> = threads.flat_map(|thread| list(&thread["messages"])).collect();
+        for element in list(&value["messages"]).iter().chain(&list(&value["statuses"])).chain(&told) {
             let state = element["status"].as_str().unwrap_or_default();
             found.push(element["id"].as_str().and_then(|id| name(id, state, seed)));
         }
@@ -116,7 +150,7 @@ pub struct Arrivals {
 
 impl Arrivals {
     /// Starts one server for all regions; `/region-N` says which is meant.
-    pub fn start(secret: &str, seed: u64) -> anyhow::Result<Self> {
+    pub fn start(secret: &str, seed: u64, regions: Arc<Regions>) -> anyhow::Result<Self> {
         let distinct = Arc::new(AtomicU64::new(0));
         let (tell, told) = channel();
         let counted = Arc::clone(&distinct);
@@ -132,9 +166,12 @@ impl Arrivals {
         let parcels = tell.clone();
         let address = sink::serve(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None, move || {
             move |request: &[u8]| {
-                // Once the books are closed nobody listens any more.
-                parcels.send(Told::Parcel(request.to_vec())).ok();
-                true
+                let answer = regions.answer(region_of(request), request);
+                if matches!(answer, Answer::Taken | Answer::TakenAfter(_)) {
+                    // Once the books are closed nobody listens any more.
+                    parcels.send(Told::Parcel(request.to_vec())).ok();
+                }
+                answer
             }
         })?;
         Ok(Self { address, distinct, tell, books })
@@ -193,7 +230,8 @@ mod tests {
             ),
             1
         );
-        assert_eq!((books.of(0), books.of(1), books.of(2)), ((1, 0), (2, 2), (0, 0)));
+        let counted = [0, 1, 2].map(|region| (books.of(region).events, books.of(region).again));
+        assert_eq!(counted, [(1, 0), (2, 2), (0, 0)]);
         assert_eq!((books.parcels, books.unsigned, books.strangers), (3, 0, 0));
         for (region, id) in [(0, "wamid.HB.7.1.m1.0"), (1, "wamid.HB.8.1.m1.0"), (1, "other")] {
             let parcel = request(region, &body("messages", &format!(r#"{{"id":"{id}"}}"#)), b"s");
@@ -201,5 +239,32 @@ mod tests {
         }
         assert_eq!(books.parcel(&request(1, "no JSON", b"wrong"), &key, 7), 0);
         assert_eq!((books.unsigned, books.strangers), (1, 4));
+    }
+
+    #[test]
+    fn every_message_of_a_history_counts_and_forged_ones_apart() {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, b"s");
+        let mut books = Books::default();
+        let messages = r#"{"id":"wamid.HB.7.1.h1.0.0"},{"id":"wamid.HB.7.1.h1.0.1"}"#;
+        let history = body("history", &format!(r#"{{"threads":[{{"messages":[{messages}]}}]}}"#));
+        assert_eq!(books.parcel(&request(1, &history, b"s"), &key, 7), 2);
+        assert_eq!(
+            books.parcel(&request(1, &body("messages", r#"{"id":"wamid.HB.7.1.fm1.0"}"#), b"s"), &key, 7),
+            0
+        );
+        assert_eq!((books.of(1).events, books.forged, books.strangers), (2, 1, 0));
+    }
+
+    #[test]
+    fn digest_is_that_of_the_scripts_and_tells_sets_apart() {
+        // FNV-1a of "a" is e40c292c.
+        assert_eq!(digest_of("a"), 0x000c_292c);
+        let digest = |names: &[&str]| {
+            let mut books = Books::default();
+            names.iter().for_each(|name| assert!(books.take(0, (*name).to_owned())));
+            books.of(0).digest
+        };
+        assert_eq!(digest(&["m1.0/", "s2.0/sent"]), digest(&["s2.0/sent", "m1.0/"]));
+        assert_ne!(digest(&["m1.0/", "s2.0/sent"]), digest(&["m1.0/", "s2.0/read"]));
     }
 }
