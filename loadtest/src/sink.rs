@@ -1,4 +1,4 @@
-//! The regions: one server that answers 200 to every parcel and counts by `webhook-id`.
+//! The regions: one server that answers 200 to every parcel and counts by path and `webhook-id`.
 //!
 //! The id is stable over retries, so distinct ids are parcels delivered and the rest are repeats.
 
@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug, Default)]
 pub struct Received {
     pub parcels: AtomicU64,
-    /// Parcels by `webhook-id`; one without counts each time.
+    /// Parcels by path and `webhook-id`; one without counts each time.
     pub distinct: AtomicU64,
 }
 
@@ -104,8 +104,10 @@ struct Counter {
 impl Counter {
     fn count(&self, request: &[u8]) {
         self.received.parcels.fetch_add(1, Relaxed);
+        // Servers that make their ids from the same webhooks differ in the path.
+        let path = request.split(|byte| *byte == b' ').nth(1);
         let new = http::header(request, "webhook-id")
-            .is_none_or(|id| self.seen.borrow_mut().insert(self.hash.hash_one(id)));
+            .is_none_or(|id| self.seen.borrow_mut().insert(self.hash.hash_one((path, id))));
         self.received.distinct.fetch_add(u64::from(new), Relaxed);
     }
 }
