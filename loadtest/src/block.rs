@@ -195,6 +195,7 @@ struct Arrived<'a> {
 impl<'a> Arrived<'a> {
     fn so_far(sink: &'a Sink) -> Self {
         let received = &sink.received;
+        received.epoch.fetch_add(1, Relaxed);
         Self { sink, distinct: received.distinct.load(Relaxed), parcels: received.parcels.load(Relaxed) }
     }
 

@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -151,11 +150,9 @@ impl Running {
     }
 }
 
-/// `prefix=url,...,*=url`. The path is another one each time, for the ids of parcels are the same each time.
+/// `prefix=url,...,*=url`
 fn upstreams(sink: SocketAddr, regions: usize) -> String {
-    static STARTS: AtomicU64 = AtomicU64::new(0);
-    let start = STARTS.fetch_add(1, Relaxed);
-    let url = |region: usize| format!("http://{sink}/{start}/region-{region}");
+    let url = |region: usize| format!("http://{sink}/region-{region}");
     let mut routes = Vec::new();
     for (region, prefixes) in prefixes(regions).into_iter().enumerate() {
         routes.extend(prefixes.into_iter().map(|prefix| format!("{prefix}={}", url(region))));
@@ -184,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn every_start_has_paths_of_its_own() {
-        let sink = "127.0.0.1:9".parse().unwrap();
-        let (first, second) = (upstreams(sink, 2), upstreams(sink, 2));
-        assert_ne!(first, second);
-        assert!(first.contains("/region-1,") && first.contains(",*=http://127.0.0.1:9/"), "{first}");
+    fn routes_are_the_gateways() {
+        let routes = upstreams("127.0.0.1:9".parse().unwrap(), 2);
+        assert!(routes.starts_with("91=http://127.0.0.1:9/region-0,"), "{routes}");
+        assert!(routes.contains("55=http://127.0.0.1:9/region-1,"), "{routes}");
+        assert!(routes.ends_with(",*=http://127.0.0.1:9/region-0"), "{routes}");
     }
 
     #[test]

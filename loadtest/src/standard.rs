@@ -300,6 +300,10 @@ impl Bench<'_> {
         lines.push(format!("before   {}", before.text()));
         lines.push(format!("after    {}", after.text()));
         lines.push(format!("machine  load average {}, steal {:.1} %", run.load_average, run.steal_percent));
+        let sure = rows.iter().filter_map(|row| Some(row.measured.as_ref().ok()?.sure)).fold(1.0, f64::min);
+        if sure < 0.95 {
+            lines.push(format!("BEWARE   intervals are {:.0} % sure: 95 % takes six pairs", sure * 100.0));
+        }
         if before.drift(after) > DRIFT {
             lines.push("BEWARE   the CPU has changed by more than a tenth during the run".to_owned());
         }
