@@ -15,6 +15,8 @@ pub struct Archived {
     pub again: u64,
     /// Of the bodies, as they came.
     pub body_bytes: u64,
+    /// Of the records, before they are compressed.
+    pub record_bytes: u64,
     /// Of all files that the archives consist of.
     pub stored_bytes: u64,
 }
@@ -32,7 +34,9 @@ pub fn count(folder: &Path) -> anyhow::Result<Archived> {
         let failed = || format!("read {}", object.display());
         let lines = BufReader::new(zstd::Decoder::new(File::open(&object)?)?).lines();
         for line in lines {
-            let record: Value = serde_json::from_str(&line.with_context(failed)?).with_context(failed)?;
+            let line = line.with_context(failed)?;
+            archived.record_bytes += line.len() as u64 + 1;
+            let record: Value = serde_json::from_str(&line).with_context(failed)?;
             let id = record["id"].as_str().with_context(failed)?.to_owned();
             archived.body_bytes += record["body"].as_str().with_context(failed)?.len() as u64;
             if seen.insert(id) { archived.records += 1 } else { archived.again += 1 }
@@ -71,6 +75,7 @@ mod tests {
         }
         let counted = count(folder.path()).unwrap();
         assert_eq!((counted.records, counted.again, counted.body_bytes), (2, 1, 3));
+        assert_eq!(counted.record_bytes, 66);
         assert!(counted.stored_bytes > 20, "{counted:?}");
     }
 }

@@ -64,7 +64,12 @@ pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
     let received = Arc::new(Received::default());
     let shared = Arc::clone(&received);
     let address = serve(listen, cpu, move || {
-        let counter = Counter { received: shared, seen: RefCell::default(), epoch: Cell::new(0), hash: RandomState::new() };
+        let counter = Counter {
+            received: shared,
+            seen: RefCell::default(),
+            epoch: Cell::new(0),
+            hash: RandomState::new(),
+        };
         move |request: &[u8]| {
             counter.count(request);
             true

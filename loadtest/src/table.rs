@@ -145,6 +145,7 @@ pub fn block_json(block: &Block) -> Value {
         "archived": block.archived.map(|archived| archived.records),
         "archived_again": block.archived.map(|archived| archived.again),
         "body_bytes": block.archived.map(|archived| archived.body_bytes),
+        "record_bytes": block.archived.map(|archived| archived.record_bytes),
         "stored_bytes": block.archived.map(|archived| archived.stored_bytes),
     })
 }
