@@ -70,6 +70,9 @@ pub struct Args {
     /// Share of its capacity that each server is offered
     #[arg(long, default_value_t = 0.75)]
     load: f64,
+    /// Webhooks a second for gateway and floor, instead of a share of the gateway's capacity
+    #[arg(long)]
+    rate: Option<u64>,
     /// Also the gateway at the rates of the reference servers
     #[arg(long)]
     equal_rate: bool,
@@ -201,8 +204,14 @@ impl Bench<'_> {
             Ok(capacity)
         };
         let share = |capacity: f64, share: f64| (capacity * share).max(1.0) as u64;
-        let of_gateway = capacity(What::Gateway)?;
-        let rate = share(of_gateway, self.args.load);
+        // A rate that was given stands for that share of a capacity.
+        let (of_gateway, rate) = match self.args.rate {
+            Some(rate) => (rate as f64 / self.args.load, rate),
+            None => {
+                let capacity = capacity(What::Gateway)?;
+                (capacity, share(capacity, self.args.load))
+            }
+        };
         let mut subjects = vec![
             Subject::new(What::Floor, rate),
             Subject::new(What::Gateway, rate),

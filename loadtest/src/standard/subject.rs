@@ -30,7 +30,7 @@ impl fmt::Display for What {
             Self::GatewayHalf => f.write_str("gateway, half load"),
             Self::GatewaySynced => f.write_str("gateway, sync on"),
             Self::GatewayUnsynced => f.write_str("gateway, sync off"),
-            Self::GatewayBeside(peer) => write!(f, "gateway as {peer}"),
+            Self::GatewayBeside(peer) => write!(f, "gateway, rate of {peer}"),
             Self::Peer(peer) => peer.fmt(f),
         }
     }
@@ -94,13 +94,13 @@ impl Subject {
 /// What stands above the lines.
 pub fn head() -> String {
     format!(
-        "{:24}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "{:32}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
         "", "k/s", "all us", "ingest", "forward", "archive", "rest", "p50 ms", "p99 ms"
     )
 }
 
 pub fn line(name: &str, block: &Block) -> String {
-    let mut text = format!("{name:24}{:8.1}{:9.2}", block.rate / 1e3, block.all_us);
+    let mut text = format!("{name:32}{:8.1}{:9.2}", block.rate / 1e3, block.all_us);
     for part in [block.ingest_us, block.forward_us, block.archive_us, block.rest_us] {
         // Only the gateway's threads have names that tell.
         text += &if block.ingest_us > 0.0 { format!("{part:9.2}") } else { format!("{:>9}", "-") };
