@@ -15,8 +15,8 @@ use crate::gateway::SECRET;
 use crate::pool::prefixes;
 use crate::sink::Sink;
 
-/// How long installing and compiling one may take.
-const SET_UP: Duration = Duration::from_secs(300);
+/// How long installing and compiling one may take; an engine of Bento's takes some minutes on a busy machine.
+const SET_UP: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -104,7 +104,8 @@ pub struct Run {
     pub probes: [Probe; 2],
     /// Of all CPU time during the run.
     pub steal_percent: f64,
-    pub load_average: String,
+    /// Before and after.
+    pub load_average: [String; 2],
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -144,6 +145,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn load_average() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
+}
+
 struct Bench<'a> {
     args: &'a Args,
     binary: &'a Path,
@@ -155,6 +160,7 @@ impl Bench<'_> {
     fn run(&self) -> anyhow::Result<Run> {
         let args = self.args;
         let (peers, skipped) = self.set_up();
+        let load_before = load_average();
         let (stolen, total) = steal();
         let before = Probe::take(self.folder, args.server_cpu)?;
         eprintln!("before: {}", before.text());
@@ -169,7 +175,7 @@ impl Bench<'_> {
             skipped,
             probes: [before, after],
             steal_percent: (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0,
-            load_average: std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned(),
+            load_average: [load_before, load_average()],
         })
     }
 
@@ -313,7 +319,22 @@ impl Bench<'_> {
         }));
         lines.push(format!("before   {}", before.text()));
         lines.push(format!("after    {}", after.text()));
-        lines.push(format!("machine  load average {}, steal {:.1} %", run.load_average, run.steal_percent));
+        let [load_before, load_after] = &run.load_average;
+        lines.push(format!(
+            "machine  load average {load_before} before, {load_after} after, steal {:.1} %",
+            run.steal_percent
+        ));
+        if load_before
+            .split(' ')
+            .next()
+            .and_then(|load| load.parse::<f64>().ok())
+            .is_some_and(|load| load > 1.0)
+        {
+            lines.push(
+                "BEWARE   others used this machine: capacities are too low, costs and times too high"
+                    .to_owned(),
+            );
+        }
         let sure = rows.iter().filter_map(|row| Some(row.measured.as_ref().ok()?.sure)).fold(1.0, f64::min);
         if sure < 0.95 {
             lines.push(format!("BEWARE   intervals are {:.0} % sure: 95 % takes six pairs", sure * 100.0));

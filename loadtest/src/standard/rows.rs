@@ -140,7 +140,7 @@ mod tests {
             skipped: vec![(Peer { kind: Kind::Bento, synced: false }, "no binary".to_owned())],
             probes: [probe.clone(), probe],
             steal_percent: 0.0,
-            load_average: String::new(),
+            load_average: [String::new(), String::new()],
         }
     }
 
