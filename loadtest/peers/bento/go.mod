@@ -1,6 +1,6 @@
 module peer-bento
 
-go 1.25.0
+go 1.25.2
 
 require github.com/redpanda-data/benthos/v4 v4.60.0
 
