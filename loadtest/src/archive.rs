@@ -13,34 +13,48 @@ use serde_json::Value;
 pub struct Archived {
     pub records: u64,
     pub again: u64,
+    /// Of the bodies, as they came.
+    pub body_bytes: u64,
+    /// Of the records, before they are compressed.
+    pub record_bytes: u64,
+    /// Of all files that the archives consist of.
+    pub stored_bytes: u64,
 }
 
 /// Reads every object below `folder` to its end. The load's webhooks have one event, hence one region.
 pub fn count(folder: &Path) -> anyhow::Result<Archived> {
     let (mut archived, mut seen) = (Archived::default(), HashSet::new());
-    for object in objects(folder)? {
+    let mut files = Vec::new();
+    list(folder, &mut files)?;
+    for object in files {
+        archived.stored_bytes += std::fs::metadata(&object)?.len();
+        if object.extension().is_none_or(|ending| ending != "zst") {
+            continue;
+        }
         let failed = || format!("read {}", object.display());
         let lines = BufReader::new(zstd::Decoder::new(File::open(&object)?)?).lines();
         for line in lines {
-            let record: Value = serde_json::from_str(&line.with_context(failed)?).with_context(failed)?;
+            let line = line.with_context(failed)?;
+            archived.record_bytes += line.len() as u64 + 1;
+            let record: Value = serde_json::from_str(&line).with_context(failed)?;
             let id = record["id"].as_str().with_context(failed)?.to_owned();
+            archived.body_bytes += record["body"].as_str().with_context(failed)?.len() as u64;
             if seen.insert(id) { archived.records += 1 } else { archived.again += 1 }
         }
     }
     Ok(archived)
 }
 
-fn objects(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+fn list(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            found.append(&mut objects(&path)?);
-        } else if path.extension().is_some_and(|ending| ending == "zst") {
+            list(&path, found)?;
+        } else {
             found.push(path);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -50,12 +64,18 @@ mod tests {
     #[test]
     fn a_record_counts_once_wherever_it_stands() {
         let folder = tempfile::tempdir().unwrap();
-        for (region, lines) in [("a", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n"), ("b", "{\"id\":\"2\"}\n")] {
+        for (region, lines) in [
+            ("a", "{\"id\":\"1\",\"body\":\"ab\"}\n{\"id\":\"2\",\"body\":\"\"}\n"),
+            ("b", "{\"id\":\"2\",\"body\":\"c\"}\n"),
+        ] {
             let hour = folder.path().join(region).join("dt=2026-09-14/hour=12");
             fs::create_dir_all(&hour).unwrap();
             fs::write(hour.join("x.jsonl.zst"), zstd::encode_all(lines.as_bytes(), 1).unwrap()).unwrap();
             fs::write(hour.join("unfinished"), "no object").unwrap();
         }
-        assert_eq!(count(folder.path()).unwrap(), Archived { records: 2, again: 1 });
+        let counted = count(folder.path()).unwrap();
+        assert_eq!((counted.records, counted.again, counted.body_bytes), (2, 1, 3));
+        assert_eq!(counted.record_bytes, 66);
+        assert!(counted.stored_bytes > 20, "{counted:?}");
     }
 }

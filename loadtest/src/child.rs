@@ -91,8 +91,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what is wanted.
-        self.child.kill().ok();
+        // All of these fail only where it has ended already, which is what is wanted.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let workers = crate::cpu::descendants(self.pid());
+            self.child.kill().ok();
+            for worker in workers.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+                kill(Pid::from_raw(worker), Signal::SIGKILL).ok();
+            }
+        }
         self.child.wait().ok();
     }
 }

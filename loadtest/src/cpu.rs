@@ -31,7 +31,22 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Of a process and of all that it has started.
     pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let mut usage = Self::of_one(pid)?;
+        for child in descendants(pid) {
+            // One may end meanwhile.
+            let Ok(of_child) = Self::of_one(child) else { continue };
+            for (name, busy) in of_child.threads {
+                *usage.threads.entry(name).or_default() += busy;
+            }
+            usage.process += of_child.process;
+            usage.sleeps += of_child.sleeps;
+        }
+        Ok(usage)
+    }
+
+    fn of_one(pid: u32) -> anyhow::Result<Self> {
         let mut tasks = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{pid}/task")).context("read the server's threads")? {
             let task = task?.path();
@@ -85,6 +100,26 @@ impl Usage {
     }
 }
 
+/// All processes that `pid` has started, and those that they have, and so on.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let parent_of = |pid: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let all: Vec<(u32, u32)> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent_of(pid)?)))
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        found.extend(all.iter().filter(|(_, of)| *of == parent).map(|(child, _)| *child));
+        at += 1;
+    }
+    found.split_off(1)
+}
+
 fn process_ns(pid: u32) -> anyhow::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
         .context("read the server's CPU time: it has ended")?;
@@ -109,6 +144,20 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    #[test]
+    fn children_of_children_are_found() {
+        let mut shell =
+            std::process::Command::new("sh").args(["-c", "sh -c 'sleep 5; true' & wait"]).spawn().unwrap();
+        let start = Instant::now();
+        while descendants(shell.id()).len() < 2 && start.elapsed() < Duration::from_secs(4) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(descendants(shell.id()).len(), 2);
+        assert!(descendants(std::process::id()).contains(&shell.id()));
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+    }
 
     #[test]
     fn busy_thread_is_found_under_its_name() {

@@ -58,6 +58,19 @@ impl Gateway {
         regions: usize,
         archive: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        Self::start_with(binary, folder, cpu, sink, regions, archive, "")
+    }
+
+    /// The same with `extra` behind the configuration.
+    pub fn start_with(
+        binary: &Path,
+        folder: &Path,
+        cpu: usize,
+        sink: SocketAddr,
+        regions: usize,
+        archive: Option<&Path>,
+        extra: &str,
+    ) -> anyhow::Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
         let data = folder.join("data");
         std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
@@ -75,6 +88,7 @@ impl Gateway {
                 writeln!(text, "archive = \"file://{}\"", folder.display()).ok();
             }
         }
+        text.push_str(extra);
         let file = folder.join("penstock.toml");
         std::fs::write(&file, text).context("write the configuration")?;
         let log = folder.join("gateway.log");

@@ -2,8 +2,8 @@
 //!
 //! Closed loop: every connection sends as soon as it has its answer, which finds the server's cost when it is
 //! busy. Open loop (`--rate`): each webhook has a moment at which it is due, and its latency counts from there,
-//! so that a server that stalls is not spared the webhooks it kept from being sent. Timers of the runtime are
-//! up to 2 ms late and that is counted too: read open-loop latencies above that only.
+//! so that a server that stalls is not spared the webhooks it kept from being sent. A connection that was free at that
+//! moment counts from when it has woken: timers of the runtime are up to 2 ms late, which is not the server's doing.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pool = Pool::new(args.seed, args.pool, args.users, &args.path, &args.secret);
     println!("{} webhooks of {} bytes, seed {}", pool.len(), pool.mean_bytes(), args.seed);
     let plan = Plan { target: args.target, connections: args.connections, rate: args.rate, cpu: args.cpu };
-    let load = start(plan, Webhooks::Pool(pool))?;
+    let load = start(plan, Webhooks::Pool(Arc::new(pool)))?;
     load.sent.record.store(true, Relaxed);
     std::thread::sleep(Duration::from_secs(args.seconds));
     let sent = Arc::clone(&load.sent);
@@ -113,7 +113,7 @@ pub struct Sent {
 /// What is sent.
 pub enum Webhooks {
     /// Again from the first when used up.
-    Pool(Pool),
+    Pool(Arc<Pool>),
     /// From that number on.
     Numbered(Box<RefCell<Numbered>>, u64),
 }
@@ -212,7 +212,7 @@ impl Webhooks {
 }
 
 impl Shared {
-    /// The next turn and the moment it is due, which has come.
+    /// The next turn and the moment its latency counts from, which has come.
     async fn take_turn(&self) -> (u64, Instant) {
         let turn = self.next.replace(self.next.get() + 1);
         if matches!(&self.webhooks, Webhooks::Pool(pool) if turn >= pool.len() as u64) {
@@ -223,10 +223,11 @@ impl Shared {
             0 => now,
             rate => self.started + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate),
         };
-        if due > now {
-            monoio::time::sleep(due - now).await;
+        if due <= now {
+            return (turn, due);
         }
-        (turn, due)
+        monoio::time::sleep(due - now).await;
+        (turn, Instant::now())
     }
 
     fn count(&self, turn: u64, status: u16, due: Instant) {

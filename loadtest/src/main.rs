@@ -1,7 +1,7 @@
 //! How much CPU does a webhook cost? Load generator, floor server, sink, and the driver that measures with them.
 //!
-//! Without arguments it measures the floor; with `--gateway PATH` the floor and the gateway in one run, in
-//! alternating blocks, because ratios inside one run hold on a noisy machine and absolute times do not.
+//! Without arguments it measures gateway, floor and reference servers in one run, in alternating blocks, because ratios
+//! inside one run hold on a noisy machine and absolute times do not, and judges them by the goals.
 //! The server has CPU 0 to itself, generator and sink share CPU 1, and what is reported is the server's CPU
 //! time by the number of answers, not what the machine could push through in all.
 #![deny(unsafe_code)]
@@ -15,18 +15,24 @@ use clap::{Parser, Subcommand};
 
 mod archive;
 mod bits;
+mod block;
 mod child;
 mod cpu;
 mod floor;
 mod gateway;
 mod generator;
+mod goal;
 mod http;
 mod k6;
 mod measure;
 mod outage;
+mod peer;
 mod pool;
+mod probe;
 mod server;
 mod sink;
+mod standard;
+mod stats;
 mod table;
 
 #[derive(Parser)]
@@ -35,12 +41,14 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    measure: measure::Args,
+    standard: standard::Args,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Floor and gateway in alternating blocks (the default)
+    /// Gateway, floor and reference servers, judged by the goals (the default)
+    Peers(standard::Args),
+    /// Floor and gateway in alternating blocks, each figure in detail
     Measure(measure::Args),
     /// A bare monoio server that reads requests and answers 200: the least that a webhook can cost
     Floor(floor::Args),
@@ -56,7 +64,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Measure(cli.measure)) {
+    match cli.command.unwrap_or(Command::Peers(cli.standard)) {
+        Command::Peers(args) => standard::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Floor(args) => floor::run(&args),
         Command::Load(args) => generator::run(&args),

@@ -2,7 +2,7 @@
 //!
 //! The id is stable over retries, so distinct ids are parcels delivered and the rest are repeats.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -57,6 +57,8 @@ pub struct Received {
     pub parcels: AtomicU64,
     /// Parcels by `webhook-id`; one without counts each time.
     pub distinct: AtomicU64,
+    /// Whoever changes it makes all ids new again: another server gets the same webhooks.
+    pub epoch: AtomicU64,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -81,7 +83,12 @@ pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
     let received = Arc::new(Received::default());
     let shared = Arc::clone(&received);
     let address = serve(listen, cpu, move || {
-        let counter = Counter { received: shared, seen: RefCell::default(), hash: RandomState::new() };
+        let counter = Counter {
+            received: shared,
+            seen: RefCell::default(),
+            epoch: Cell::new(0),
+            hash: RandomState::new(),
+        };
         move |request: &[u8]| {
             counter.count(request);
             true
@@ -117,12 +124,17 @@ struct Counter {
     received: Arc<Received>,
     /// Hashes of ids: 8 bytes for each of some millions.
     seen: RefCell<HashSet<u64>>,
+    epoch: Cell<u64>,
     hash: RandomState,
 }
 
 impl Counter {
     fn count(&self, request: &[u8]) {
         self.received.parcels.fetch_add(1, Relaxed);
+        let epoch = self.received.epoch.load(Relaxed);
+        if self.epoch.replace(epoch) != epoch {
+            self.seen.borrow_mut().clear();
+        }
         let new = http::header(request, "webhook-id")
             .is_none_or(|id| self.seen.borrow_mut().insert(self.hash.hash_one(id)));
         self.received.distinct.fetch_add(u64::from(new), Relaxed);

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::archive::Archived;
-use crate::measure::{Block, Run};
+use crate::block::Block;
+use crate::measure::Run;
+use crate::stats::median;
 
 /// Blocks, medians, ratios inside the pairs, and whether the ledger balances.
 pub fn text(run: &Run) -> String {
@@ -133,7 +135,7 @@ pub fn json(run: &Run) -> Value {
     })
 }
 
-fn block_json(block: &Block) -> Value {
+pub fn block_json(block: &Block) -> Value {
     json!({
         "rate": block.rate, "all_us": block.all_us, "ingest_us": block.ingest_us, "forward_us": block.forward_us,
         "archive_us": block.archive_us, "rest_us": block.rest_us, "p50_ms": block.p50_ms, "p99_ms": block.p99_ms, "sleeps": block.sleeps,
@@ -142,6 +144,9 @@ fn block_json(block: &Block) -> Value {
         "delivered": block.delivered, "again": block.again, "repeated": block.repeated,
         "archived": block.archived.map(|archived| archived.records),
         "archived_again": block.archived.map(|archived| archived.again),
+        "body_bytes": block.archived.map(|archived| archived.body_bytes),
+        "record_bytes": block.archived.map(|archived| archived.record_bytes),
+        "stored_bytes": block.archived.map(|archived| archived.stored_bytes),
     })
 }
 
@@ -152,17 +157,6 @@ fn column(run: &Run, read: fn(&Block) -> f64) -> f64 {
 /// Median of the ratios inside each pair: what moves both sides of a pair drops out.
 fn ratio(run: &Run, read: fn(&Block) -> f64) -> f64 {
     median(run.gateway.iter().zip(&run.floor).map(|(gateway, floor)| read(gateway) / floor.all_us))
-}
-
-/// 0 of nothing.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
 }
 
 #[cfg(test)]
@@ -196,7 +190,7 @@ mod tests {
     #[test]
     fn archives_must_hold_every_webhook_once() {
         let check = |records, again, expected: &str| {
-            let archived = Some(Archived { records, again });
+            let archived = Some(Archived { records, again, ..Archived::default() });
             let block = Block { accepted: 10, delivered: 10, archived, ..Block::default() };
             let run = Run { floor: vec![Block::default()], gateway: vec![block], ..Run::default() };
             assert!(text(&run).contains(expected), "{}", text(&run));
@@ -204,14 +198,5 @@ mod tests {
         check(10, 0, "archive  balances");
         check(9, 0, "archive  DOES NOT BALANCE");
         check(10, 1, "archive  DOES NOT BALANCE");
-    }
-
-    #[test]
-    fn median_of_an_even_count_lies_between() {
-        let check =
-            |values: &[f64], expected| assert_eq!(median(values.iter().copied()), expected, "{values:?}");
-        check(&[], 0.0);
-        check(&[3.0, 1.0, 2.0], 2.0);
-        check(&[4.0, 1.0, 2.0, 3.0], 2.5);
     }
 }

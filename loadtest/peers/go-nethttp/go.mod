@@ -1,0 +1,3 @@
+module peer-go-nethttp
+
+go 1.21

@@ -1,0 +1,309 @@
+//! One server under load: started, warmed up, measured between two readings, stopped once all has arrived.
+//!
+//! Only differences between the two readings count, but for the ledger, which is of the whole block: what was
+//! answered 200 must have arrived at the regions.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+
+use crate::archive::{self, Archived};
+use crate::child::{Server, free_address};
+use crate::cpu::Usage;
+use crate::gateway::{Counters, Gateway};
+use crate::generator::{self, Plan, Sent, Webhooks};
+use crate::peer::{Peer, Running};
+use crate::pool::Pool;
+use crate::sink::Sink;
+
+/// How long the parcels of a block may take to arrive after its load has ended.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// How a server is loaded, and where.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub connections: usize,
+    /// Webhooks a second; 0 = as fast as answers come.
+    pub rate: u64,
+    /// Seconds of load before those that are measured.
+    pub warm_up: u64,
+    pub seconds: u64,
+    pub regions: usize,
+    pub server_cpu: usize,
+    pub load_cpu: usize,
+    /// For what the server writes; emptied by the block.
+    pub folder: PathBuf,
+}
+
+/// What a gateway is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct Build<'a> {
+    pub binary: &'a Path,
+    /// An archive for each region, on the same disk.
+    pub archive: bool,
+    /// Configuration behind all else.
+    pub extra: &'a str,
+}
+
+/// What one block found out. Times are microseconds of server CPU.
+#[derive(Debug, Clone, Default)]
+pub struct Block {
+    /// Answers 200 a second.
+    pub rate: f64,
+    /// All of the server's CPU, by answers.
+    pub all_us: f64,
+    /// Threads `ingest-*` by answers, threads `forward-*` by parcels, thread `archive` and the others by answers.
+    pub ingest_us: f64,
+    pub forward_us: f64,
+    pub archive_us: f64,
+    pub rest_us: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    /// Times a thread slept, by answers.
+    pub sleeps: f64,
+    /// Writes of the journal, doorbells and ring enters, by answers.
+    pub commits: f64,
+    pub doorbells: f64,
+    pub enters: f64,
+    /// Entries by write of the journal.
+    pub batch: f64,
+    /// All of the server's CPU from the first webhook until the last has arrived, by answers.
+    pub whole_us: f64,
+    /// The whole block, from its first webhook to its last: answered 200, answered otherwise, connections broken.
+    pub accepted: u64,
+    pub other: u64,
+    pub failed: u64,
+    /// Parcels that arrived, each counted once, and those that came again.
+    pub delivered: u64,
+    pub again: u64,
+    /// The archives' records, where there are archives.
+    pub archived: Option<Archived>,
+    /// Webhooks sent twice because the pool was too small.
+    pub repeated: u64,
+}
+
+impl Block {
+    /// Of a gateway: that all that was answered 200 has arrived, and is archived where there are archives.
+    pub fn whole_ledger(&self) -> anyhow::Result<()> {
+        let Self { accepted, delivered, archived, .. } = *self;
+        ensure!(
+            delivered == accepted,
+            "the gateway answered {accepted} webhooks with 200 and delivered {delivered} of them within {DRAIN:?}; \
+             expected all"
+        );
+        if let Some(Archived { records, again, .. }) = archived {
+            ensure!(
+                records == accepted && again == 0,
+                "the gateway answered {accepted} webhooks with 200 and archived {records} of them, and {again} \
+                 again; expected each once"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The floor, which this program is itself.
+pub fn floor(setting: &Setting, pool: Arc<Pool>) -> anyhow::Result<Block> {
+    let address = free_address()?;
+    let mut command = Command::new(std::env::current_exe().context("find the own binary")?);
+    command.args(["floor", "--listen", &address.to_string(), "--cpu", &setting.server_cpu.to_string()]);
+    let mut server = Server::start(command, setting.server_cpu, &setting.folder.join("floor.log"))?;
+    server.wait_until(|| std::net::TcpStream::connect(address).is_ok())?;
+    let loaded = load(setting, pool, address, &server, &|| Ok(Counters::default()), &|| 0)?;
+    let block = loaded.close(&server)?;
+    server.stop()?;
+    Ok(block)
+}
+
+/// The gateway with a fresh journal.
+pub fn gateway(setting: &Setting, pool: Arc<Pool>, build: Build<'_>, sink: &Sink) -> anyhow::Result<Block> {
+    let folder = fresh(&setting.folder, "gateway")?;
+    let archive =
+        build.archive.then(|| folder.canonicalize().map(|folder| folder.join("archive"))).transpose()?;
+    let gateway = Gateway::start_with(
+        build.binary,
+        &folder,
+        setting.server_cpu,
+        sink.address,
+        setting.regions,
+        archive.as_deref(),
+        build.extra,
+    )?;
+    let arrived = Arrived::so_far(sink);
+    let loaded = load(setting, pool, gateway.address, &gateway.server, &|| gateway.counters(), &|| {
+        arrived.distinct()
+    })?;
+    arrived.wait_for(loaded.sent.ok.load(Relaxed));
+    let mut block = loaded.close(&gateway.server)?;
+    (block.delivered, block.again) = arrived.since();
+    gateway.server.stop()?;
+    block.archived = archive.map(|archive| archive::count(&archive)).transpose()?;
+    remove(&folder)?;
+    Ok(block)
+}
+
+/// A reference server. That it has forwarded what it answered is a condition of the block.
+pub fn peer(setting: &Setting, pool: Arc<Pool>, peer: &Peer, sink: &Sink) -> anyhow::Result<Block> {
+    let folder = fresh(&setting.folder, peer.kind.name())?;
+    let running = Running::start(peer, &folder, setting.server_cpu, sink, setting.regions)?;
+    let arrived = Arrived::so_far(sink);
+    let nothing = || Ok(Counters::default());
+    let loaded = load(setting, pool, running.address, &running.server, &nothing, &|| arrived.distinct())?;
+    arrived.wait_for(loaded.sent.ok.load(Relaxed));
+    let mut block = loaded.close(&running.server)?;
+    (block.delivered, block.again) = arrived.since();
+    running.server.stop()?;
+    remove(&folder)?;
+    let name = peer.to_string();
+    ensure!(
+        block.other == 0 && block.failed == 0,
+        "{name} answered {} webhooks otherwise than with 200 and broke {} connections; expected none: lower --load",
+        block.other,
+        block.failed
+    );
+    ensure!(
+        block.delivered == block.accepted,
+        "{name} answered {} webhooks with 200 and forwarded {} of them within {DRAIN:?}; expected all",
+        block.accepted,
+        block.delivered
+    );
+    Ok(block)
+}
+
+fn fresh(parent: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = parent.join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))
+}
+
+/// What arrives at the regions during a block.
+struct Arrived<'a> {
+    sink: &'a Sink,
+    distinct: u64,
+    parcels: u64,
+}
+
+impl<'a> Arrived<'a> {
+    fn so_far(sink: &'a Sink) -> Self {
+        let received = &sink.received;
+        received.epoch.fetch_add(1, Relaxed);
+        Self { sink, distinct: received.distinct.load(Relaxed), parcels: received.parcels.load(Relaxed) }
+    }
+
+    fn distinct(&self) -> u64 {
+        self.sink.received.distinct.load(Relaxed) - self.distinct
+    }
+
+    /// Parcels, each counted once, and those that came again.
+    fn since(&self) -> (u64, u64) {
+        let distinct = self.distinct();
+        (distinct, self.sink.received.parcels.load(Relaxed) - self.parcels - distinct)
+    }
+
+    fn wait_for(&self, expected: u64) {
+        let start = Instant::now();
+        while self.distinct() < expected && start.elapsed() < DRAIN {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+struct Loaded {
+    block: Block,
+    sent: Arc<Sent>,
+    /// Before the first webhook.
+    first: Usage,
+}
+
+impl Loaded {
+    /// The ledger and the cost of the whole block, once all has arrived.
+    fn close(self, server: &Server) -> anyhow::Result<Block> {
+        let Self { mut block, sent, first } = self;
+        block.accepted = sent.ok.load(Relaxed);
+        block.other = sent.other.load(Relaxed);
+        block.failed = sent.failed.load(Relaxed);
+        block.repeated = sent.repeated.load(Relaxed);
+        let used = Usage::of(server.pid())?.since(&first).all();
+        block.whole_us = used as f64 / 1e3 / block.accepted.max(1) as f64;
+        Ok(block)
+    }
+}
+
+/// All readings at one moment.
+struct Reading {
+    at: Instant,
+    usage: Usage,
+    counters: Counters,
+    answered: u64,
+    delivered: u64,
+}
+
+/// Loads a server and measures it between two readings.
+fn load(
+    setting: &Setting,
+    pool: Arc<Pool>,
+    target: SocketAddr,
+    server: &Server,
+    counters: &dyn Fn() -> anyhow::Result<Counters>,
+    delivered: &dyn Fn() -> u64,
+) -> anyhow::Result<Loaded> {
+    let cpu = Some(setting.load_cpu);
+    let plan = Plan { target, connections: setting.connections, rate: setting.rate, cpu };
+    let first = Usage::of(server.pid())?;
+    let load = generator::start(plan, Webhooks::Pool(pool))?;
+    let sent = Arc::clone(&load.sent);
+    let read = || -> anyhow::Result<Reading> {
+        // The scrape comes first on both sides, so that its own cost falls outside at one end only.
+        let counters = counters()?;
+        let usage = Usage::of(server.pid())?;
+        let (answered, delivered) = (sent.ok.load(Relaxed), delivered());
+        Ok(Reading { at: Instant::now(), usage, counters, answered, delivered })
+    };
+    std::thread::sleep(Duration::from_secs(setting.warm_up));
+    let before = read()?;
+    sent.record.store(true, Relaxed);
+    std::thread::sleep(Duration::from_secs(setting.seconds));
+    let after = read()?;
+    sent.record.store(false, Relaxed);
+    let latency = load.stop()?;
+    let mut block = difference(&before, &after);
+    block.p50_ms = latency.value_at_quantile(0.5) as f64 / 1e3;
+    block.p99_ms = latency.value_at_quantile(0.99) as f64 / 1e3;
+    Ok(Loaded { block, sent, first })
+}
+
+fn difference(before: &Reading, after: &Reading) -> Block {
+    let used = after.usage.since(&before.usage);
+    let answers = (after.answered - before.answered).max(1) as f64;
+    let parcels = (after.delivered - before.delivered).max(1) as f64;
+    let micros = |ns: u64| ns as f64 / 1e3;
+    let [ingest, forward, archive] = ["ingest", "forward", "archive"].map(|name| used.thread(name));
+    let rest = used.all().saturating_sub(ingest + forward + archive);
+    let (ingest_us, forward_us) = (micros(ingest) / answers, micros(forward) / parcels);
+    let (archive_us, rest_us) = (micros(archive) / answers, micros(rest) / answers);
+    let commits = after.counters.commits - before.counters.commits;
+    let entries = after.counters.committed_entries - before.counters.committed_entries;
+    Block {
+        rate: answers / (after.at - before.at).as_secs_f64(),
+        all_us: ingest_us + forward_us + archive_us + rest_us,
+        ingest_us,
+        forward_us,
+        archive_us,
+        rest_us,
+        sleeps: used.sleeps as f64 / answers,
+        commits: commits / answers,
+        batch: entries / commits.max(1.0),
+        doorbells: (after.counters.doorbells - before.counters.doorbells) / answers,
+        enters: (after.counters.enters - before.counters.enters) / answers,
+        ..Block::default()
+    }
+}
