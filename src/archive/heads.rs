@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::chain::{self, Newest};
-use super::store::{Body, Store, StoreFault};
+use super::store::{Body, Store};
 use crate::metrics::archive::ArchiveCells;
 
 /// Pause after a failure.
@@ -106,7 +106,7 @@ impl<S: Store> Publisher<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::store::Reason;
+    use crate::archive::store::{Reason, StoreFault};
 
     /// Takes what it is given, unless it is away, or for that region.
     #[derive(Default)]
