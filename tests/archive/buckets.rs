@@ -61,6 +61,7 @@ impl Stage {
         );
         let settings = Settings { ingest: 2, archive, ..Settings::of(rules) };
         let mirror = NAMES.map(|name| folder.path().join(name));
+        mirror.iter().for_each(|root| fs::create_dir(root).unwrap());
         Some(Self { gateway: Gateway::start(settings), regions, server, public, mirror, _folder: folder })
     }
 
@@ -90,6 +91,8 @@ impl Stage {
     /// Every webhook that was answered is in each of its buckets once, locked, and all chains are whole: read as they are,
     /// and straight from the store.
     fn judge(&mut self, sent: &[&Sent]) {
+        // A gateway that started just now does not know yet what it lacks.
+        archive::settle_copy(&self.mirror, sent, PATIENCE * 3, || self.read());
         eventually("no archive lags", PATIENCE * 6, || {
             NAMES
                 .iter()
@@ -188,14 +191,11 @@ fn trouble(kind: Kind) {
     eventually("as many as were asked for", Duration::from_secs(3600), || sender.acked() >= webhooks);
     std::thread::sleep(Duration::from_millis(300));
     let sent = sender.stop();
-    eventually("no archive lags", PATIENCE * 6, || {
-        resident = resident.max(stage.gateway.metrics().total(MEMORY));
-        NAMES.iter().all(|name| stage.metric("lag_seconds", name) == 0.0)
-    });
+    resident = resident.max(stage.gateway.metrics().total(MEMORY));
     let cells = |name: &str| NAMES.iter().map(|region| stage.metric(name, region)).sum::<f64>();
     let (raw, stored) = (cells("raw_bytes_total"), cells("stored_bytes_total"));
     let mib = resident / f64::from(1 << 20);
-    println!("at most {mib:.0} MiB resident; of this process raw / stored {:.2}", raw / stored);
+    println!("at most {mib:.0} MiB resident; raw / stored so far {:.2}", raw / stored.max(1.0));
     assert!(mib < RESIDENT_MIB, "{mib:.0} MiB resident");
     stage.judge(&sent.iter().collect::<Vec<_>>());
 }

@@ -68,6 +68,11 @@ fn lines(object: &Path) -> Vec<Value> {
 
 /// Waits until closed objects have every acked webhook, and nothing is open. `limit`: without anything new.
 pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
+    settle_copy(roots, sent, limit, || ());
+}
+
+/// The same of copies that `renew` brings up to date.
+pub fn settle_copy(roots: &[PathBuf], sent: &[&Sent], limit: Duration, mut renew: impl FnMut()) {
     let acked = sent.iter().filter(|sent| sent.acked().is_some());
     let places = acked.flat_map(|sent| {
         let sha256 = sha256(&sent.webhook.body);
@@ -78,6 +83,7 @@ pub fn settle(roots: &[PathBuf], sent: &[&Sent], limit: Duration) {
     let limit = patience(limit);
     let mut deadline = Instant::now() + limit;
     loop {
+        renew();
         let all = roots
             .iter()
             .enumerate()
