@@ -15,11 +15,14 @@ use anyhow::{Context, ensure};
 use crate::archive::{self, Archived};
 use crate::child::{Server, free_address};
 use crate::cpu::Usage;
-use crate::gateway::{Counters, Gateway};
+use crate::gateway::{Counters, Gateway, Setup};
 use crate::generator::{self, Plan, Sent, Webhooks};
 use crate::peer::{Peer, Running};
+use crate::perf::Counts;
 use crate::pool::Pool;
+use crate::quota::Quota;
 use crate::sink::Sink;
+use crate::users::Routes;
 
 /// How long the parcels of a block may take to arrive after its load has ended.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -33,6 +36,8 @@ pub struct Setting {
     /// Seconds of load before those that are measured.
     pub warm_up: u64,
     pub seconds: u64,
+    /// Share of the webhooks that were sent before.
+    pub repeats: f64,
     pub regions: usize,
     pub server_cpu: usize,
     pub load_cpu: usize,
@@ -44,10 +49,22 @@ pub struct Setting {
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
     pub binary: &'a Path,
+    pub routes: &'a Routes,
     /// An archive for each region, on the same disk.
     pub archive: bool,
     /// Configuration behind all else.
     pub extra: &'a str,
+    /// Share of its CPU that the gateway may use, until the load has ended.
+    pub quota: Option<f64>,
+    /// Events to be counted while it is measured.
+    pub events: &'a [String],
+}
+
+impl<'a> Build<'a> {
+    /// Archives, all of the CPU, nothing counted.
+    pub fn new(binary: &'a Path, routes: &'a Routes) -> Self {
+        Self { binary, routes, archive: true, extra: "", quota: None, events: &[] }
+    }
 }
 
 /// What one block found out. Times are microseconds of server CPU.
@@ -55,6 +72,8 @@ pub struct Build<'a> {
 pub struct Block {
     /// Answers 200 a second.
     pub rate: f64,
+    /// Parcels that arrived, a second.
+    pub delivery_rate: f64,
     /// All of the server's CPU, by answers.
     pub all_us: f64,
     /// Threads `ingest-*` by answers, threads `forward-*` by parcels, thread `archive` and the others by answers.
@@ -66,15 +85,19 @@ pub struct Block {
     pub p99_ms: f64,
     /// Times a thread slept, by answers.
     pub sleeps: f64,
-    /// Writes of the journal, doorbells and ring enters, by answers.
+    /// Writes of the journal and doorbells, by answers.
     pub commits: f64,
     pub doorbells: f64,
-    pub enters: f64,
+    /// Events a second, where some were to be counted.
+    pub counts: Counts,
+    /// Memory at the end of what is measured.
+    pub resident_bytes: u64,
     /// Entries by write of the journal.
     pub batch: f64,
     /// All of the server's CPU from the first webhook until the last has arrived, by answers.
     pub whole_us: f64,
-    /// The whole block, from its first webhook to its last: answered 200, answered otherwise, connections broken.
+    /// The whole block, from its first webhook to its last: answered 200 (what was sent before does not
+    /// count), answered otherwise, connections broken.
     pub accepted: u64,
     pub other: u64,
     pub failed: u64,
@@ -88,14 +111,27 @@ pub struct Block {
 }
 
 impl Block {
-    /// Of a gateway: that all that was answered 200 has arrived, and is archived where there are archives.
-    pub fn whole_ledger(&self) -> anyhow::Result<()> {
-        let Self { accepted, delivered, archived, .. } = *self;
+    /// Of a closed loop: the lower of what was answered and what the cost lets one CPU do, what was still to be
+    /// forwarded included.
+    pub fn capacity(&self) -> f64 {
+        self.rate.min(1e6 / self.whole_us)
+    }
+
+    /// Of a gateway: that all that was answered 200 has arrived.
+    pub fn all_delivered(&self) -> anyhow::Result<()> {
+        let Self { accepted, delivered, .. } = *self;
         ensure!(
             delivered == accepted,
             "the gateway answered {accepted} webhooks with 200 and delivered {delivered} of them within {DRAIN:?}; \
              expected all"
         );
+        Ok(())
+    }
+
+    /// The same, and that it is archived where there are archives.
+    pub fn whole_ledger(&self) -> anyhow::Result<()> {
+        self.all_delivered()?;
+        let Self { accepted, archived, .. } = *self;
         if let Some(Archived { records, again, .. }) = archived {
             ensure!(
                 records == accepted && again == 0,
@@ -112,9 +148,10 @@ pub fn floor(setting: &Setting, pool: Arc<Pool>) -> anyhow::Result<Block> {
     let address = free_address()?;
     let mut command = Command::new(std::env::current_exe().context("find the own binary")?);
     command.args(["floor", "--listen", &address.to_string(), "--cpu", &setting.server_cpu.to_string()]);
-    let mut server = Server::start(command, setting.server_cpu, &setting.folder.join("floor.log"))?;
+    let mut server = Server::start(command, &[setting.server_cpu], &setting.folder.join("floor.log"))?;
     server.wait_until(|| std::net::TcpStream::connect(address).is_ok())?;
-    let loaded = load(setting, pool, address, &server, &|| Ok(Counters::default()), &|| 0)?;
+    let target = Target { address, server: &server, counters: &|| Ok(Counters::default()), delivered: &|| 0 };
+    let loaded = load(setting, pool, &target, &mut sleep)?;
     let block = loaded.close(&server)?;
     server.stop()?;
     Ok(block)
@@ -125,22 +162,37 @@ pub fn gateway(setting: &Setting, pool: Arc<Pool>, build: Build<'_>, sink: &Sink
     let folder = fresh(&setting.folder, "gateway")?;
     let archive =
         build.archive.then(|| folder.canonicalize().map(|folder| folder.join("archive"))).transpose()?;
-    let gateway = Gateway::start_with(
-        build.binary,
-        &folder,
-        setting.server_cpu,
-        sink.address,
-        setting.regions,
-        archive.as_deref(),
-        build.extra,
-    )?;
+    let setup = Setup {
+        archive: archive.as_deref(),
+        extra: build.extra,
+        ..Setup::new(build.binary, &folder, setting.server_cpu, sink.address, build.routes)
+    };
+    let gateway = Gateway::start(&setup)?;
+    let quota = build.quota.map(|share| Quota::set(gateway.server.pid(), share)).transpose()?;
     let arrived = Arrived::so_far(sink);
-    let loaded = load(setting, pool, gateway.address, &gateway.server, &|| gateway.counters(), &|| {
-        arrived.distinct()
-    })?;
-    arrived.wait_for(loaded.sent.ok.load(Relaxed));
+    let (mut counts, mut resident_bytes) = (Counts::default(), 0);
+    let mut pass = |time: Duration| {
+        if build.events.is_empty() {
+            std::thread::sleep(time);
+        } else {
+            counts = Counts::take(gateway.server.pid(), build.events, time)?;
+        }
+        resident_bytes = gateway.resident_bytes()?;
+        Ok(())
+    };
+    let target = Target {
+        address: gateway.address,
+        server: &gateway.server,
+        counters: &|| gateway.counters(),
+        delivered: &|| arrived.distinct(),
+    };
+    let loaded = load(setting, pool, &target, &mut pass)?;
+    // What still waits is no part of what was measured.
+    drop(quota);
+    arrived.wait_for(loaded.sent.ok.load(Relaxed) - loaded.sent.again.load(Relaxed));
     let mut block = loaded.close(&gateway.server)?;
     (block.delivered, block.again) = arrived.since();
+    (block.counts, block.resident_bytes) = (counts, resident_bytes);
     gateway.server.stop()?;
     block.archived = archive.map(|archive| archive::count(&archive)).transpose()?;
     remove(&folder)?;
@@ -152,8 +204,13 @@ pub fn peer(setting: &Setting, pool: Arc<Pool>, peer: &Peer, sink: &Sink) -> any
     let folder = fresh(&setting.folder, peer.kind.name())?;
     let running = Running::start(peer, &folder, setting.server_cpu, sink, setting.regions)?;
     let arrived = Arrived::so_far(sink);
-    let nothing = || Ok(Counters::default());
-    let loaded = load(setting, pool, running.address, &running.server, &nothing, &|| arrived.distinct())?;
+    let target = Target {
+        address: running.address,
+        server: &running.server,
+        counters: &|| Ok(Counters::default()),
+        delivered: &|| arrived.distinct(),
+    };
+    let loaded = load(setting, pool, &target, &mut sleep)?;
     arrived.wait_for(loaded.sent.ok.load(Relaxed));
     let mut block = loaded.close(&running.server)?;
     (block.delivered, block.again) = arrived.since();
@@ -228,7 +285,7 @@ impl Loaded {
     /// The ledger and the cost of the whole block, once all has arrived.
     fn close(self, server: &Server) -> anyhow::Result<Block> {
         let Self { mut block, sent, first } = self;
-        block.accepted = sent.ok.load(Relaxed);
+        block.accepted = sent.ok.load(Relaxed) - sent.again.load(Relaxed);
         block.other = sent.other.load(Relaxed);
         block.failed = sent.failed.load(Relaxed);
         block.repeated = sent.repeated.load(Relaxed);
@@ -247,34 +304,46 @@ struct Reading {
     delivered: u64,
 }
 
-/// Loads a server and measures it between two readings.
+/// A server, and whom to ask about it.
+struct Target<'a> {
+    address: SocketAddr,
+    server: &'a Server,
+    counters: &'a dyn Fn() -> anyhow::Result<Counters>,
+    delivered: &'a dyn Fn() -> u64,
+}
+
+fn sleep(time: Duration) -> anyhow::Result<()> {
+    std::thread::sleep(time);
+    Ok(())
+}
+
+/// Loads a server and measures it between two readings; `pass` lets the time between them pass.
 fn load(
     setting: &Setting,
     pool: Arc<Pool>,
-    target: SocketAddr,
-    server: &Server,
-    counters: &dyn Fn() -> anyhow::Result<Counters>,
-    delivered: &dyn Fn() -> u64,
+    target: &Target<'_>,
+    pass: &mut dyn FnMut(Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<Loaded> {
-    let cpu = Some(setting.load_cpu);
-    let plan = Plan { target, connections: setting.connections, rate: setting.rate, cpu };
-    let first = Usage::of(server.pid())?;
+    let steady = Plan::steady(target.address, setting.connections, setting.rate, setting.load_cpu);
+    let plan = Plan { repeats: setting.repeats, ..steady };
+    let pid = target.server.pid();
+    let first = Usage::of(pid)?;
     let load = generator::start(plan, Webhooks::Pool(pool))?;
     let sent = Arc::clone(&load.sent);
     let read = || -> anyhow::Result<Reading> {
         // The scrape comes first on both sides, so that its own cost falls outside at one end only.
-        let counters = counters()?;
-        let usage = Usage::of(server.pid())?;
-        let (answered, delivered) = (sent.ok.load(Relaxed), delivered());
+        let counters = (target.counters)()?;
+        let usage = Usage::of(pid)?;
+        let (answered, delivered) = (sent.ok.load(Relaxed), (target.delivered)());
         Ok(Reading { at: Instant::now(), usage, counters, answered, delivered })
     };
     std::thread::sleep(Duration::from_secs(setting.warm_up));
     let before = read()?;
     sent.record.store(true, Relaxed);
-    std::thread::sleep(Duration::from_secs(setting.seconds));
+    pass(Duration::from_secs(setting.seconds))?;
     let after = read()?;
     sent.record.store(false, Relaxed);
-    let latency = load.stop()?;
+    let latency = load.stop()?.accepted;
     let mut block = difference(&before, &after);
     block.p50_ms = latency.value_at_quantile(0.5) as f64 / 1e3;
     block.p99_ms = latency.value_at_quantile(0.99) as f64 / 1e3;
@@ -294,6 +363,7 @@ fn difference(before: &Reading, after: &Reading) -> Block {
     let entries = after.counters.committed_entries - before.counters.committed_entries;
     Block {
         rate: answers / (after.at - before.at).as_secs_f64(),
+        delivery_rate: parcels / (after.at - before.at).as_secs_f64(),
         all_us: ingest_us + forward_us + archive_us + rest_us,
         ingest_us,
         forward_us,
@@ -303,7 +373,6 @@ fn difference(before: &Reading, after: &Reading) -> Block {
         commits: commits / answers,
         batch: entries / commits.max(1.0),
         doorbells: (after.counters.doorbells - before.counters.doorbells) / answers,
-        enters: (after.counters.enters - before.counters.enters) / answers,
         ..Block::default()
     }
 }

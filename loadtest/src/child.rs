@@ -22,13 +22,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` so that all its threads run on `cpu` unless they say otherwise; what it prints goes to `log`.
-    pub fn start(mut command: Command, cpu: usize, log: &Path) -> anyhow::Result<Self> {
+    /// Starts `command` so that its threads may run on `cpus` and no other; what it prints goes to `log`.
+    pub fn start(mut command: Command, cpus: &[usize], log: &Path) -> anyhow::Result<Self> {
         let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         // A child gets the CPUs of the thread that starts it.
         let own = sched_getaffinity(Pid::from_raw(0)).context("read the own CPUs")?;
-        crate::cpu::pin(cpu)?;
+        crate::cpu::pin_to(cpus)?;
         let child = command.spawn();
         sched_setaffinity(Pid::from_raw(0), &own).context("take back the own CPUs")?;
         let child = child.with_context(|| format!("start {}", command.get_program().display()))?;

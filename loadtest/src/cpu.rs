@@ -12,10 +12,16 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Lets the calling thread run on `cpu` only.
 pub fn pin(cpu: usize) -> anyhow::Result<()> {
+    pin_to(&[cpu])
+}
+
+/// Lets the calling thread run on any of `cpus`, and on no other.
+pub fn pin_to(cpus: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)
+    cpus.iter()
+        .try_for_each(|cpu| set.set(*cpu))
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .with_context(|| format!("pin to CPU {cpu}"))
+        .with_context(|| format!("pin to CPUs {cpus:?}"))
 }
 
 /// Nanoseconds of CPU time so far.

@@ -10,10 +10,12 @@ use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use crate::child::{Server, free_address, get};
-use crate::pool::prefixes;
+use crate::users::Routes;
 
 pub const PATH: &str = "/webhook";
 pub const SECRET: &str = "loadtest-secret-of-no-value";
+/// Of the handshake.
+pub const TOKEN: &str = "loadtest-token";
 
 pub struct Gateway {
     pub server: Server,
@@ -25,7 +27,77 @@ pub struct Gateway {
     /// The configuration.
     file: PathBuf,
     log: PathBuf,
-    cpu: usize,
+    cpus: [usize; 2],
+}
+
+/// What a gateway is started with.
+#[derive(Debug, Clone)]
+pub struct Setup<'a> {
+    pub binary: &'a Path,
+    /// For its data, configuration and log.
+    pub folder: &'a Path,
+    pub cpu: usize,
+    /// Of the forwarding core.
+    pub forward_cpu: usize,
+    /// Where the regions listen, each under a path of its own.
+    pub sink: SocketAddr,
+    pub routes: &'a Routes,
+    /// A folder: each region has its own archive in it.
+    pub archive: Option<&'a Path>,
+    /// Configuration behind all else.
+    pub extra: &'a str,
+}
+
+impl<'a> Setup<'a> {
+    /// Everything on one CPU, without archives.
+    pub fn new(binary: &'a Path, folder: &'a Path, cpu: usize, sink: SocketAddr, routes: &'a Routes) -> Self {
+        Self { binary, folder, cpu, forward_cpu: cpu, sink, routes, archive: None, extra: "" }
+    }
+
+    fn config(&self, data: &Path, address: SocketAddr, admin: SocketAddr) -> anyhow::Result<String> {
+        let Self { cpu, forward_cpu, sink, .. } = self;
+        let data = data.display();
+        let mut text = format!(
+            r#"[gateway]
+id = "loadtest"
+data_dir = "{data}"
+
+[cores]
+ingest = "{cpu}-{cpu}"
+forward = "{forward_cpu}-{forward_cpu}"
+
+[listen]
+address = "{address}"
+
+[admin]
+address = "{admin}"
+
+[[source]]
+name = "main"
+kind = "whatsapp"
+path = "{PATH}"
+secrets = ["{SECRET}"]
+verify_tokens = ["{TOKEN}"]
+
+[routing]
+default = "region-0"
+"#
+        );
+        for (at, prefixes) in self.routes.of_regions().enumerate() {
+            // A String takes everything.
+            write!(
+                text,
+                "\n[[region]]\nname = \"region-{at}\"\nendpoint = \"http://{sink}/region-{at}\"\nprefixes = {prefixes:?}\n"
+            )
+            .ok();
+            if let Some(archive) = self.archive {
+                let folder = archive.join(format!("region-{at}"));
+                std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+                writeln!(text, "archive = \"file://{}\"", folder.display()).ok();
+            }
+        }
+        Ok(text + self.extra)
+    }
 }
 
 /// One life of the gateway has ended in good order and the next has begun.
@@ -43,64 +115,28 @@ pub struct Counters {
     pub commits: f64,
     pub committed_entries: f64,
     pub doorbells: f64,
-    /// Rings entered; 0 if the gateway does not say.
-    pub enters: f64,
 }
 
 impl Gateway {
-    /// Starts `binary` with its data in `folder` and waits until it takes webhooks. With `archive`, a folder,
-    /// each region has its own archive in it.
-    pub fn start(
-        binary: &Path,
-        folder: &Path,
-        cpu: usize,
-        sink: SocketAddr,
-        regions: usize,
-        archive: Option<&Path>,
-    ) -> anyhow::Result<Self> {
-        Self::start_with(binary, folder, cpu, sink, regions, archive, "")
-    }
-
-    /// The same with `extra` behind the configuration.
-    pub fn start_with(
-        binary: &Path,
-        folder: &Path,
-        cpu: usize,
-        sink: SocketAddr,
-        regions: usize,
-        archive: Option<&Path>,
-        extra: &str,
-    ) -> anyhow::Result<Self> {
+    /// Starts it and waits until it takes webhooks.
+    pub fn start(setup: &Setup<'_>) -> anyhow::Result<Self> {
         let (address, admin) = (free_address()?, free_address()?);
-        let data = folder.join("data");
+        let data = setup.folder.join("data");
         std::fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
-        let mut text = config(&data, cpu, address, admin);
-        for (at, prefixes) in prefixes(regions).iter().enumerate() {
-            // A String takes everything.
-            write!(
-                text,
-                "\n[[region]]\nname = \"region-{at}\"\nendpoint = \"http://{sink}/region-{at}\"\nprefixes = {prefixes:?}\n"
-            )
-            .ok();
-            if let Some(archive) = archive {
-                let folder = archive.join(format!("region-{at}"));
-                std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-                writeln!(text, "archive = \"file://{}\"", folder.display()).ok();
-            }
-        }
-        text.push_str(extra);
-        let file = folder.join("penstock.toml");
+        let file = setup.folder.join("penstock.toml");
+        let text = setup.config(&data, address, admin)?;
         std::fs::write(&file, text).context("write the configuration")?;
-        let log = folder.join("gateway.log");
-        let server = serve(binary, &file, cpu, &log, admin)?;
-        Ok(Self { server, address, data, admin, binary: binary.to_owned(), file, log, cpu })
+        let log = setup.folder.join("gateway.log");
+        let (binary, cpus) = (setup.binary.to_owned(), [setup.cpu, setup.forward_cpu]);
+        let server = serve(&binary, &file, &cpus, &log, admin)?;
+        Ok(Self { server, address, data, admin, binary, file, log, cpus })
     }
 
     /// SIGKILL and a new start; how long until it takes webhooks again.
     pub fn kill_and_restart(&mut self) -> anyhow::Result<Duration> {
         self.server.kill()?;
         let start = Instant::now();
-        self.server = serve(&self.binary, &self.file, self.cpu, &self.log, self.admin)?;
+        self.server = serve(&self.binary, &self.file, &self.cpus, &self.log, self.admin)?;
         Ok(start.elapsed())
     }
 
@@ -117,7 +153,7 @@ impl Gateway {
             }
         })?;
         ensure!(status.success(), "the gateway ended with {status} on SIGTERM, expected exit code 0");
-        self.server = serve(&self.binary, &self.file, self.cpu, &self.log, self.admin)?;
+        self.server = serve(&self.binary, &self.file, &self.cpus, &self.log, self.admin)?;
         let page = page.context("the gateway ended before its last counts could be read")?;
         Ok(Restart { away: start.elapsed(), page })
     }
@@ -143,7 +179,6 @@ impl Gateway {
             commits: total("penstock_commits_total"),
             committed_entries: total("penstock_committed_entries_total"),
             doorbells: total("penstock_doorbells_total"),
-            enters: total("penstock_ring_enters_total"),
         })
     }
 }
@@ -155,10 +190,16 @@ pub fn folder(dir: &Path) -> anyhow::Result<TempDir> {
 }
 
 /// Starts the gateway and waits until it is ready.
-fn serve(binary: &Path, file: &Path, cpu: usize, log: &Path, admin: SocketAddr) -> anyhow::Result<Server> {
+fn serve(
+    binary: &Path,
+    file: &Path,
+    cpus: &[usize],
+    log: &Path,
+    admin: SocketAddr,
+) -> anyhow::Result<Server> {
     let mut command = Command::new(binary);
     command.arg("serve").arg("--config").arg(file);
-    let mut server = Server::start(command, cpu, log)?;
+    let mut server = Server::start(command, cpus, log)?;
     server.wait_until(|| get(admin, "/readyz").is_ok_and(|(status, _)| status == 200))?;
     Ok(server)
 }
@@ -179,34 +220,11 @@ pub fn of_region(page: &str, name: &str, region: &str) -> f64 {
     total(&lines.join("\n"), name)
 }
 
-fn config(data: &Path, cpu: usize, address: SocketAddr, admin: SocketAddr) -> String {
-    let data = data.display();
-    format!(
-        r#"[gateway]
-id = "loadtest"
-data_dir = "{data}"
-
-[cores]
-ingest = "{cpu}-{cpu}"
-forward = "{cpu}-{cpu}"
-
-[listen]
-address = "{address}"
-
-[admin]
-address = "{admin}"
-
-[[source]]
-name = "main"
-kind = "whatsapp"
-path = "{PATH}"
-secrets = ["{SECRET}"]
-verify_tokens = ["loadtest-token"]
-
-[routing]
-default = "region-0"
-"#
-    )
+/// `penstock_webhooks_total` of one outcome.
+pub fn outcome(page: &str, outcome: &str) -> u64 {
+    let label = format!("outcome=\"{outcome}\"");
+    let lines: Vec<&str> = page.lines().filter(|line| line.contains(&label)).collect();
+    total(&lines.join("\n"), "penstock_webhooks_total") as u64
 }
 
 #[cfg(test)]

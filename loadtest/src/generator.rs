@@ -21,75 +21,37 @@ use monoio::net::TcpStream;
 use crate::bits::Bits;
 use crate::http::{self, Incoming};
 use crate::pool::{Numbered, Pool};
+use crate::random::Random;
+use crate::schedule::{Dues, Schedule};
 use crate::server;
 
 /// Longest latency that the histogram tells apart.
 const LONGEST_US: u64 = 60_000_000;
-
-#[derive(clap::Args)]
-pub struct Args {
-    /// Server to post to
-    #[arg(long, default_value = "127.0.0.1:8080")]
-    target: SocketAddr,
-    /// Path of the source
-    #[arg(long, default_value = "/webhook")]
-    path: String,
-    /// Secret that signs
-    #[arg(long, default_value = "loadtest-secret")]
-    secret: String,
-    /// Keep-alive connections
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// Webhooks a second; 0 = as fast as answers come
-    #[arg(long, default_value_t = 0)]
-    rate: u64,
-    /// How long
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Webhooks made in advance; sent again from the first when used up
-    #[arg(long, default_value_t = 300_000)]
-    pool: usize,
-    /// Users who write and are written to
-    #[arg(long, default_value_t = 20_000)]
-    users: u64,
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// CPU to run on
-    #[arg(long)]
-    cpu: Option<usize>,
-}
-
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let pool = Pool::new(args.seed, args.pool, args.users, &args.path, &args.secret);
-    println!("{} webhooks of {} bytes, seed {}", pool.len(), pool.mean_bytes(), args.seed);
-    let plan = Plan { target: args.target, connections: args.connections, rate: args.rate, cpu: args.cpu };
-    let load = start(plan, Webhooks::Pool(Arc::new(pool)))?;
-    load.sent.record.store(true, Relaxed);
-    std::thread::sleep(Duration::from_secs(args.seconds));
-    let sent = Arc::clone(&load.sent);
-    let latency = load.stop()?;
-    let (ok, other) = (sent.ok.load(Relaxed), sent.other.load(Relaxed));
-    println!(
-        "{ok} answered 200, {other} otherwise, {} failed, {}/s",
-        sent.failed.load(Relaxed),
-        ok / args.seconds.max(1)
-    );
-    println!(
-        "p50 {} us, p99 {} us, most {} us",
-        latency.value_at_quantile(0.5),
-        latency.value_at_quantile(0.99),
-        latency.max()
-    );
-    Ok(())
-}
+/// Longest sleep of a connection before it looks whether the load has ended.
+const NAP: Duration = Duration::from_millis(500);
+/// How far off the moment is that never comes.
+const IDLE: Duration = Duration::from_secs(1 << 20);
+/// A repeat is one of so many: far enough back that its first may be anywhere on its way.
+const REMEMBERED: u64 = 10_000;
 
 /// Whom to load, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub target: SocketAddr,
     pub connections: usize,
-    pub rate: u64,
+    pub schedule: Schedule,
+    /// Webhooks of a connection, after which another takes its place; 0 = as long as the server keeps it.
+    pub churn: u64,
+    /// Share of webhooks that were sent before.
+    pub repeats: f64,
     pub cpu: Option<usize>,
+}
+
+impl Plan {
+    /// Evenly spaced, nothing repeated, connections kept; rate 0 = as fast as answers come.
+    pub fn steady(target: SocketAddr, connections: usize, rate: u64, cpu: usize) -> Self {
+        Self { target, connections, schedule: Schedule::steady(rate), churn: 0, repeats: 0.0, cpu: Some(cpu) }
+    }
 }
 
 /// What was sent and answered so far. The generator writes, anyone reads.
@@ -103,6 +65,10 @@ pub struct Sent {
     pub failed: AtomicU64,
     /// Webhooks sent a second time because the pool was used up.
     pub repeated: AtomicU64,
+    /// Webhooks sent a second time because that was wanted.
+    pub again: AtomicU64,
+    /// Connections made.
+    pub opened: AtomicU64,
     /// Numbered webhooks that were answered 200.
     pub numbers: Bits,
     /// Latencies are kept while this is true.
@@ -118,17 +84,26 @@ pub enum Webhooks {
     Numbered(Box<RefCell<Numbered>>, u64),
 }
 
+/// From the moments at which webhooks were due, in microseconds.
+#[derive(Debug)]
+pub struct Latencies {
+    /// Of those answered 200.
+    pub accepted: Histogram<u64>,
+    /// Of those answered otherwise.
+    pub refused: Histogram<u64>,
+}
+
 /// A generator under way.
 pub struct Load {
     pub sent: Arc<Sent>,
     /// When the first webhook was due.
     pub started: Instant,
-    thread: std::thread::JoinHandle<anyhow::Result<Histogram<u64>>>,
+    thread: std::thread::JoinHandle<anyhow::Result<Latencies>>,
 }
 
 impl Load {
-    /// Lets every connection finish its webhook; the latencies, in microseconds.
-    pub fn stop(self) -> anyhow::Result<Histogram<u64>> {
+    /// Lets every connection finish its webhook.
+    pub fn stop(self) -> anyhow::Result<Latencies> {
         self.sent.stop.store(true, Relaxed);
         self.thread.join().map_err(|_| anyhow::anyhow!("the generator panicked"))?
     }
@@ -149,9 +124,12 @@ struct Shared {
     plan: Plan,
     webhooks: Webhooks,
     sent: Arc<Sent>,
-    next: Cell<u64>,
+    dues: RefCell<Option<Dues>>,
+    /// Webhooks sent for the first time.
+    fresh: Cell<u64>,
+    random: RefCell<Random>,
     started: Instant,
-    latency: RefCell<Histogram<u64>>,
+    latencies: RefCell<Latencies>,
 }
 
 async fn generate(
@@ -159,16 +137,26 @@ async fn generate(
     webhooks: Webhooks,
     started: Instant,
     sent: Arc<Sent>,
-) -> anyhow::Result<Histogram<u64>> {
-    let latency = RefCell::new(Histogram::new_with_bounds(1, LONGEST_US, 3)?);
-    let shared = Rc::new(Shared { plan, webhooks, sent, next: Cell::new(0), started, latency });
+) -> anyhow::Result<Latencies> {
+    let accepted = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
+    let latencies = RefCell::new(Latencies { refused: accepted.clone(), accepted });
+    let shared = Rc::new(Shared {
+        plan,
+        webhooks,
+        sent,
+        dues: RefCell::new(plan.schedule.dues()),
+        fresh: Cell::new(0),
+        random: RefCell::new(Random(!plan.schedule.seed)),
+        started,
+        latencies,
+    });
     let connections: Vec<_> =
         (0..plan.connections).map(|_| monoio::spawn(keep_sending(Rc::clone(&shared)))).collect();
     for connection in connections {
         connection.await;
     }
     let shared = Rc::into_inner(shared).context("every connection has ended")?;
-    Ok(shared.latency.into_inner())
+    Ok(shared.latencies.into_inner())
 }
 
 /// One connection after the other until told to stop.
@@ -185,11 +173,12 @@ async fn keep_sending(shared: Rc<Shared>) {
 async fn send_on_one_connection(shared: &Shared) -> io::Result<()> {
     let mut stream = TcpStream::connect_addr(shared.plan.target).await?;
     stream.set_nodelay(true)?;
-    let (mut incoming, mut outgoing) = (Incoming::new(), Vec::new());
+    shared.sent.opened.fetch_add(1, Relaxed);
+    let (mut incoming, mut outgoing, mut sent) = (Incoming::new(), Vec::new(), 0);
     while !shared.sent.stop.load(Relaxed) {
-        let (turn, due) = shared.take_turn().await;
+        let Some((number, due)) = shared.take_turn().await else { return Ok(()) };
         outgoing.clear();
-        shared.webhooks.write(turn, &mut outgoing);
+        shared.webhooks.write(number, &mut outgoing);
         let written;
         (written, outgoing) = stream.write_all(outgoing).await;
         written?;
@@ -197,50 +186,77 @@ async fn send_on_one_connection(shared: &Shared) -> io::Result<()> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         };
         incoming.take(length);
-        shared.count(turn, status, due);
+        shared.count(number, status, due);
+        sent += 1;
+        if sent == shared.plan.churn {
+            return Ok(());
+        }
     }
     Ok(())
 }
 
 impl Webhooks {
-    fn write(&self, turn: u64, out: &mut Vec<u8>) {
+    fn write(&self, number: u64, out: &mut Vec<u8>) {
         match self {
-            Self::Pool(pool) => out.extend_from_slice(pool.get(turn as usize % pool.len())),
-            Self::Numbered(numbered, first) => numbered.borrow_mut().write(first + turn, out),
+            Self::Pool(pool) => out.extend_from_slice(pool.get(number as usize % pool.len())),
+            Self::Numbered(numbered, first) => numbered.borrow_mut().write(first + number, out),
         }
     }
 }
 
 impl Shared {
-    /// The next turn and the moment its latency counts from, which has come.
-    async fn take_turn(&self) -> (u64, Instant) {
-        let turn = self.next.replace(self.next.get() + 1);
-        if matches!(&self.webhooks, Webhooks::Pool(pool) if turn >= pool.len() as u64) {
-            self.sent.repeated.fetch_add(1, Relaxed);
-        }
-        let now = Instant::now();
-        let due = match self.plan.rate {
-            0 => now,
-            rate => self.started + Duration::from_nanos(turn.saturating_mul(1_000_000_000) / rate),
+    /// Which webhook is next, once its moment has come, and the moment its latency counts from. `None` if the load is
+    /// told to stop before.
+    async fn take_turn(&self) -> Option<(u64, Instant)> {
+        let number = self.pick();
+        let mut now = Instant::now();
+        let due = match self.dues.borrow_mut().as_mut() {
+            None => now,
+            // A schedule that has ended leaves its connections idle until they are told to stop.
+            Some(dues) => dues.next().map_or(now + IDLE, |due| self.started + due),
         };
         if due <= now {
-            return (turn, due);
+            return Some((number, due));
         }
-        monoio::time::sleep(due - now).await;
-        (turn, Instant::now())
+        while due - now > NAP {
+            monoio::time::sleep(NAP).await;
+            if self.sent.stop.load(Relaxed) {
+                return None;
+            }
+            now = Instant::now();
+        }
+        monoio::time::sleep(due.saturating_duration_since(now)).await;
+        Some((number, Instant::now()))
     }
 
-    fn count(&self, turn: u64, status: u16, due: Instant) {
+    /// A webhook that was not sent yet, or one of the last ones again.
+    fn pick(&self) -> u64 {
+        let fresh = self.fresh.get();
+        let mut random = self.random.borrow_mut();
+        if self.plan.repeats > 0.0 && fresh > 0 && random.share() < self.plan.repeats {
+            self.sent.again.fetch_add(1, Relaxed);
+            return fresh - 1 - random.below(fresh.min(REMEMBERED));
+        }
+        self.fresh.set(fresh + 1);
+        if matches!(&self.webhooks, Webhooks::Pool(pool) if fresh >= pool.len() as u64) {
+            self.sent.repeated.fetch_add(1, Relaxed);
+        }
+        fresh
+    }
+
+    fn count(&self, number: u64, status: u16, due: Instant) {
         if status == 200
             && let Webhooks::Numbered(_, first) = self.webhooks
         {
-            self.sent.numbers.set(first + turn);
+            self.sent.numbers.set(first + number);
         }
         let counter = if status == 200 { &self.sent.ok } else { &self.sent.other };
         counter.fetch_add(1, Relaxed);
         if self.sent.record.load(Relaxed) {
             let micros = u64::try_from(due.elapsed().as_micros()).unwrap_or(LONGEST_US);
-            self.latency.borrow_mut().saturating_record(micros.max(1));
+            let mut latencies = self.latencies.borrow_mut();
+            let kind = if status == 200 { &mut latencies.accepted } else { &mut latencies.refused };
+            kind.saturating_record(micros.max(1));
         }
     }
 }

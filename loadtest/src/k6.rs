@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
-use crate::gateway::{Gateway, PATH, Restart, SECRET};
-use crate::pool::prefixes;
+use crate::gateway::{Gateway, PATH, Restart, SECRET, Setup};
+use crate::options::Binary;
+use crate::users::Routes;
 
 mod books;
 mod ledger;
@@ -48,9 +49,8 @@ Example:
   target/release/penstock-loadtest k6 --gateway target/release/penstock
   target/release/penstock-loadtest k6 --gateway target/release/penstock --script soak --seconds 7200")]
 pub struct Args {
-    /// Binary of the gateway
-    #[arg(long, value_name = "PATH")]
-    gateway: PathBuf,
+    #[command(flatten)]
+    binary: Binary,
     /// Binary of k6
     #[arg(long, value_name = "PATH", default_value = "target/tools/k6/bin/k6")]
     k6: PathBuf,
@@ -112,15 +112,17 @@ fn one(args: &Args, script: &Script) -> anyhow::Result<Vec<String>> {
 
     let regions = Arc::new(Regions::new(count - 1));
     let arrivals = Arrivals::start(SECRET, args.seed, Arc::clone(&regions))?;
-    let mut gateway =
-        Gateway::start(&args.gateway, folder.path(), args.server_cpu, arrivals.address, count, None)?;
+    let routes = Routes::countries(count);
+    let binary = args.binary.find()?;
+    let setup = Setup::new(&binary, folder.path(), args.server_cpu, arrivals.address, &routes);
+    let mut gateway = Gateway::start(&setup)?;
     let env = [
         ("TARGET", format!("http://{}{PATH}", gateway.address)),
         ("SECRET", SECRET.to_owned()),
         ("RATE", rate.to_string()),
         ("SECONDS", seconds.to_string()),
         ("SEED", args.seed.to_string()),
-        ("REGIONS", serde_json::to_string(&prefixes(count))?),
+        ("REGIONS", serde_json::to_string(&routes.of_regions().collect::<Vec<_>>())?),
     ];
     let file = args.scripts.join(format!("{}.js", script.name));
     let tool = Tool::start(&args.k6, &file, folder.path(), &env)?;

@@ -13,27 +13,41 @@
 
 use clap::{Parser, Subcommand};
 
+mod ab;
 mod archive;
 mod bits;
 mod block;
 mod child;
 mod cpu;
+mod curves;
 mod floor;
 mod gateway;
 mod generator;
 mod goal;
 mod http;
 mod k6;
+mod load;
 mod measure;
+mod options;
 mod outage;
+mod pairs;
 mod peer;
+mod perf;
 mod pool;
 mod probe;
+mod provenance;
+mod quota;
+mod random;
+mod rig;
+mod schedule;
+mod script;
 mod server;
 mod sink;
 mod standard;
 mod stats;
 mod table;
+mod users;
+mod waiting;
 
 #[derive(Parser)]
 #[command(version, about = "Measures what a webhook costs", args_conflicts_with_subcommands = true)]
@@ -50,10 +64,14 @@ enum Command {
     Peers(standard::Args),
     /// Floor and gateway in alternating blocks, each figure in detail
     Measure(measure::Args),
-    /// A bare monoio server that reads requests and answers 200: the least that a webhook can cost
+    /// A bare server: the least that a webhook can cost
     Floor(floor::Args),
-    /// Signed webhooks against a server that runs already
-    Load(generator::Args),
+    /// What a webhook costs as one thing grows: connections, bytes, regions, ...
+    Curves(curves::Args),
+    /// Two builds or configurations of the gateway in alternating blocks
+    Ab(ab::Args),
+    /// Any load against one server, and its ledger
+    Load(load::Args),
     /// A region: answers 200 to every parcel and counts them
     Sink(sink::Args),
     /// k6 against a gateway with regions that count, and the ledger of both
@@ -68,7 +86,9 @@ fn main() -> anyhow::Result<()> {
         Command::Peers(args) => standard::run(&args),
         Command::Measure(args) => measure::run(&args),
         Command::Floor(args) => floor::run(&args),
-        Command::Load(args) => generator::run(&args),
+        Command::Curves(args) => curves::run(&args),
+        Command::Ab(args) => ab::run(&args),
+        Command::Load(args) => load::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::K6(args) => k6::run(&args),
         Command::Outage(args) => outage::run(&args),

@@ -5,17 +5,18 @@
 //! what waited by what the capacity leaves beside the load. The capacity is found once more at the end, and the
 //! lower one counts: machines that are shared change within minutes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::gateway::{self, Gateway, PATH, SECRET, of_region};
+use crate::gateway::{Gateway, PATH, SECRET, Setup, of_region};
 use crate::generator::{self, Load, Plan, Webhooks};
+use crate::options::{Binary, Crowd, Machine};
 use crate::pool::Numbered;
 use crate::sink;
+use crate::users::Routes;
 
 mod regions;
 
@@ -26,6 +27,8 @@ const FIRST: u64 = 1 << 24;
 const AGAIN: u64 = 1 << 27;
 /// Of the closed loop; the first two seconds do not count.
 const CAPACITY: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
+/// Many, so that a region that is down has many conversations waiting.
+const USERS: u64 = 200_000;
 /// Load before delays count.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// For the rest to arrive after the load has ended.
@@ -40,17 +43,16 @@ const TRIES: f64 = 1.1;
 /// Measure an outage of one region
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Exit code 0 if nothing is lost, the others' p99 is at most 1.2 times that before, (in the middle one of
-slices of ten seconds), the region has caught up within
+Exit code 0 if nothing is lost, the others' p99 is at most 1.2 times that before
+(in the middle one of slices of ten seconds), the region has caught up within
 1.5 times the ideal time, and there were at most 1.1 tries by parcel.
 
 Example:
   cargo build --release --workspace
-  target/release/penstock-loadtest outage --gateway target/release/penstock --seconds 600")]
+  target/release/penstock-loadtest outage --seconds 600")]
 pub struct Args {
-    /// Binary of the gateway
-    #[arg(long, value_name = "PATH")]
-    gateway: PathBuf,
+    #[command(flatten)]
+    binary: Binary,
     /// How long the region is down
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -72,35 +74,25 @@ pub struct Args {
     /// Kill the gateway (SIGKILL) at the end of the outage, and say how long its start takes
     #[arg(long)]
     kill: bool,
-    /// Keep-alive connections
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// Users who write and are written to
-    #[arg(long, default_value_t = 200_000)]
-    users: u64,
-    /// CPU of the gateway
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of generator and regions
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
-    /// Folder for the journal; on the disk that is to be measured
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    folder: PathBuf,
+    #[command(flatten)]
+    crowd: Crowd,
+    #[command(flatten)]
+    machine: Machine,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.seconds > 0 && args.before > 0, "seconds and before must be at least 1");
     ensure!(args.load > 0.0 && args.load < 1.0, "load must be above 0 and below 1");
-    ensure!(args.server_cpu != args.load_cpu, "gateway and load need a CPU each");
-    let folder = gateway::folder(&args.folder)?;
+    let (binary, folder) = (args.binary.find()?, args.machine.set_up()?);
     let count = usize::from(args.regions);
     let regions = Regions::new(count - 1)?;
     let taking = Arc::clone(&regions);
-    let sink = sink::serve("127.0.0.1:0".parse()?, Some(args.load_cpu), || {
+    let sink = sink::serve("127.0.0.1:0".parse()?, Some(args.machine.load_cpu), || {
         move |request: &[u8]| taking.take(request)
     })?;
-    let gateway = Gateway::start(&args.gateway, folder.path(), args.server_cpu, sink, count, None)?;
+    let routes = Routes::countries(count);
+    let setup = Setup::new(&binary, folder.path(), args.machine.server_cpu, sink, &routes);
+    let gateway = Gateway::start(&setup)?;
     let run = Run { args, regions, gateway, tried: 0.0, most_bytes: 0 };
     let capacity = run.capacity(0)?;
     let rate = args.rate.unwrap_or((capacity * args.load) as u64).max(1);
@@ -120,9 +112,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn start(&self, rate: u64, first: u64) -> anyhow::Result<Load> {
-        let Args { connections, users, load_cpu, .. } = *self.args;
-        let plan = Plan { target: self.gateway.address, connections, rate, cpu: Some(load_cpu) };
-        let numbered = Numbered::new(users, PATH, SECRET);
+        let Args { crowd, machine, .. } = self.args;
+        let plan = Plan::steady(self.gateway.address, crowd.connections, rate, machine.load_cpu);
+        let numbered = Numbered::new(crowd.users(USERS), PATH, SECRET);
         generator::start(plan, Webhooks::Numbered(Box::new(numbered.into()), first))
     }
 
@@ -226,8 +218,8 @@ impl Run<'_> {
         }
         println!(
             "answers while it was down: p50 {:.1} ms, p99 {:.1} ms",
-            acks.value_at_quantile(0.5) as f64 / 1e3,
-            acks.value_at_quantile(0.99) as f64 / 1e3
+            acks.accepted.value_at_quantile(0.5) as f64 / 1e3,
+            acks.accepted.value_at_quantile(0.99) as f64 / 1e3
         );
         let tries = self.tried + self.metric("penstock_attempts_total")? - tried_before;
         let parcels = (self.regions.to_failing.load(Relaxed) - taken_before).max(1);

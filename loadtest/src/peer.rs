@@ -12,8 +12,8 @@ use anyhow::{Context, bail};
 
 use crate::child::{Server, free_address};
 use crate::gateway::SECRET;
-use crate::pool::prefixes;
 use crate::sink::Sink;
+use crate::users::Routes;
 
 /// How long installing and compiling one may take; an engine of Bento's takes some minutes on a busy machine.
 const SET_UP: Duration = Duration::from_secs(600);
@@ -144,7 +144,7 @@ impl Running {
             .env("APP_SECRET", SECRET)
             .env("UPSTREAMS", upstreams(sink.address, regions))
             .env("SYNC", if peer.synced { "group" } else { "" });
-        let mut server = Server::start(command, cpu, &folder.join("server.log"))?;
+        let mut server = Server::start(command, &[cpu], &folder.join("server.log"))?;
         server.wait_until(|| TcpStream::connect(address).is_ok())?;
         Ok(Self { server, address })
     }
@@ -154,8 +154,8 @@ impl Running {
 fn upstreams(sink: SocketAddr, regions: usize) -> String {
     let url = |region: usize| format!("http://{sink}/region-{region}");
     let mut routes = Vec::new();
-    for (region, prefixes) in prefixes(regions).into_iter().enumerate() {
-        routes.extend(prefixes.into_iter().map(|prefix| format!("{prefix}={}", url(region))));
+    for (region, prefixes) in Routes::countries(regions).of_regions().enumerate() {
+        routes.extend(prefixes.iter().map(|prefix| format!("{prefix}={}", url(region))));
     }
     routes.push(format!("*={}", url(0)));
     routes.join(",")

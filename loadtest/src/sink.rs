@@ -10,13 +10,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use monoio::io::AsyncWriteRentExt;
 use monoio::net::TcpStream;
 
 use crate::http::{self, Incoming};
+use crate::script::{Act, Script};
 use crate::server;
 
 /// What a region does with a request.
@@ -49,6 +50,11 @@ pub struct Args {
     /// CPU to run on
     #[arg(long)]
     cpu: Option<usize>,
+    /// What a region does and when, `REGION@FROM-TO=WHAT`, seconds from the
+    /// start; REGION is a number or `*`, WHAT is `fail`, `break` or
+    /// `delay:200ms`; may be given again
+    #[arg(long = "act", value_name = "ACT")]
+    acts: Vec<Act>,
 }
 
 /// What came. The sink writes, anyone reads.
@@ -62,7 +68,7 @@ pub struct Received {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let sink = start(args.listen, args.cpu)?;
+    let sink = start_with(args.listen, args.cpu, Script::new(args.acts.clone()))?;
     println!("sink listens on {}", sink.address);
     let mut last = 0;
     loop {
@@ -79,7 +85,13 @@ pub struct Sink {
     pub received: Arc<Received>,
 }
 
+/// Takes everything.
 pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
+    start_with(listen, cpu, Script::new(Vec::new()))
+}
+
+/// Does as `script` says. What is not taken is not counted.
+pub fn start_with(listen: SocketAddr, cpu: Option<usize>, script: Script) -> anyhow::Result<Sink> {
     let received = Arc::new(Received::default());
     let shared = Arc::clone(&received);
     let address = serve(listen, cpu, move || {
@@ -90,8 +102,11 @@ pub fn start(listen: SocketAddr, cpu: Option<usize>) -> anyhow::Result<Sink> {
             hash: RandomState::new(),
         };
         move |request: &[u8]| {
-            counter.count(request);
-            true
+            let answer = script.answer(request, Instant::now());
+            if matches!(answer, Answer::Taken | Answer::TakenAfter(_)) {
+                counter.count(request);
+            }
+            answer
         }
     })?;
     Ok(Sink { address, received })
@@ -118,6 +133,13 @@ pub fn serve<A: Into<Answer> + 'static, T: Fn(&[u8]) -> A + 'static>(
         }
     })?;
     address.recv().context("start the sink; its cause stands above")
+}
+
+/// Whom a request is for, from its path: `/region-3`.
+pub fn region(request: &[u8]) -> Option<usize> {
+    let digits = request.strip_prefix(b"POST /region-")?;
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
 struct Counter {

@@ -5,68 +5,81 @@
 //! same webhooks, open loop at a share of that; the order turns from round to round (A B C, C B A, ...), so that a
 //! slow drift favours none. The floor gets the gateway's rate. A reference server gets its own share, since at a rate
 //! that it could bear the gateway would mostly sleep and wake; `--equal-rate` shows that comparison, too.
+//!
+//! The other parts of the table follow, each in its own file: what is counted, what grows, what is too much.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use serde_json::json;
 
 use crate::block::{self, Block, Build, Setting};
 use crate::cpu::steal;
-use crate::gateway::{self, PATH, SECRET};
 use crate::goal;
+use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
 use crate::peer::{self, Kind, Peer};
 use crate::pool::Pool;
 use crate::probe::Probe;
-use crate::sink::{self, Sink};
+use crate::rig::{CAPACITY, Rig};
+use crate::sink;
 use crate::table;
+use crate::users::Routes;
 
+mod backlog;
+mod counts;
+mod idle;
+mod overload;
+mod parts;
+mod scale;
+mod stall;
 mod rows;
 mod subject;
 
+use parts::{Found, Part};
 use subject::{Subject, What};
 
 /// Load of the gateway without sync beside the one with: at a lower one there is too little to tell apart.
 const SYNC_RATE: u64 = 10_000;
 /// The CPU may differ by so much before and after, or a reader is told to beware.
 const DRIFT: f64 = 0.1;
-/// Seconds of the closed loop that finds a capacity.
-const CAPACITY: u64 = 3;
-/// Webhooks of a closed loop; the gateway remembers ids, so they should not repeat.
-const CLOSED: usize = 400_000;
 
 /// Measure the gateway beside the floor and reference servers and print the goal table (the default)
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Takes about a minute by pair. Exit code 0 if every goal that was measured is kept.
+Takes about two minutes by pair. Exit code 0 if every goal that was measured is
+kept.
+
+Counting allocations and ring enters takes perf and its right to probe the
+gateway; the overload takes the right to make a control group. What cannot be
+had is said in the table.
 
 Examples:
   cargo build --release --workspace && target/release/penstock-loadtest
-  target/release/penstock-loadtest peers --peer nginx-lua --peer express:synced --pairs 3")]
+  target/release/penstock-loadtest peers --rows servers --peer nginx-lua --pairs 3
+  target/release/penstock-loadtest peers --rows backlog --backlog 10000000")]
 pub struct Args {
-    /// Binary of the gateway; without it the `penstock` beside this program
-    #[arg(long, value_name = "PATH")]
-    gateway: Option<PathBuf>,
-    /// Reference server, `nginx-lua`, `go-nethttp`, `express` or `bento`, with `:page` or `:synced` for what its 200
-    /// means; may be given again; without it all, as the goals have them
+    #[command(flatten)]
+    binary: Binary,
+    /// Parts of the table to be measured, separated by commas; without it all
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    rows: Vec<Part>,
+    /// Reference server, `nginx-lua`, `go-nethttp`, `express` or `bento`, with
+    /// `:page` or `:synced` for what its 200 means; may be given again; without
+    /// it all, as the goals have them
     #[arg(long = "peer", value_name = "NAME")]
     peers: Vec<Peer>,
     /// No reference server
     #[arg(long, conflicts_with = "peers")]
     no_peers: bool,
-    /// Blocks of each server; fewer than 6 give no interval of 95 %
-    #[arg(long, default_value_t = 8)]
-    pairs: usize,
-    /// Seconds measured in a block
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Seconds of load before that
-    #[arg(long, default_value_t = 1)]
-    warm_up: u64,
-    /// Keep-alive connections
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
+    #[command(flatten)]
+    blocks: Blocks,
+    #[command(flatten)]
+    crowd: Crowd,
+    /// Parcels that wait while ingest beside a backlog is measured; 10000000 is
+    /// the goal's, takes minutes to fill and 9 GB of disk
+    #[arg(long, default_value_t = 1_000_000)]
+    backlog: u64,
     /// Share of its capacity that each server is offered
     #[arg(long, default_value_t = 0.75)]
     load: f64,
@@ -79,18 +92,8 @@ pub struct Args {
     /// Regions, 1 to 8
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
     regions: u8,
-    /// Users who write and are written to
-    #[arg(long, default_value_t = 20_000)]
-    users: u64,
-    /// CPU of the servers
-    #[arg(long, default_value_t = 0)]
-    server_cpu: usize,
-    /// CPU of generator and regions
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
-    /// Folder for journals and logs of the runs; on the disk that is to be measured
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    folder: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -99,6 +102,8 @@ pub struct Args {
 /// All that a run found out.
 pub struct Run {
     pub subjects: Vec<Subject>,
+    /// What else is in the table.
+    pub found: Vec<Found>,
     /// Reference servers that cannot be measured here, and why.
     pub skipped: Vec<(Peer, String)>,
     pub probes: [Probe; 2],
@@ -109,27 +114,27 @@ pub struct Run {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    ensure!(args.pairs > 0 && args.seconds > 0, "pairs and seconds must be at least 1");
-    ensure!(args.server_cpu != args.load_cpu, "server and load need a CPU each");
+    args.blocks.check()?;
     ensure!(
         args.load > 0.0 && args.load <= 1.0,
         "--load is {}, expected a share above 0, at most 1",
         args.load
     );
-    let binary = match &args.gateway {
-        Some(binary) => binary.clone(),
-        None => std::env::current_exe().context("find the own binary")?.with_file_name("penstock"),
+    let (binary, folder) = (args.binary.find()?, args.machine.set_up()?);
+    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.machine.load_cpu))?;
+    let rig = Rig {
+        binary: &binary,
+        folder: folder.path(),
+        sink: &sink,
+        machine: &args.machine,
+        blocks: &args.blocks,
+        connections: args.crowd.connections,
+        users: args.crowd.users(USERS),
+        regions: args.regions.into(),
     };
-    ensure!(
-        binary.is_file(),
-        "{} not found: build it (cargo build --release --workspace) or name it with --gateway",
-        binary.display()
-    );
-    let folder = gateway::folder(&args.folder)?;
-    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.load_cpu))?;
-    let bench = Bench { args, binary: &binary, folder: folder.path(), sink: &sink };
+    let bench = Bench { args, rig };
     let run = bench.run()?;
-    let rows = rows::goals(&run);
+    let rows = bench.rows(&run);
     if args.json {
         println!("{:#}", bench.json(&run, &rows));
     } else {
@@ -151,32 +156,52 @@ fn load_average() -> String {
 
 struct Bench<'a> {
     args: &'a Args,
-    binary: &'a Path,
-    folder: &'a Path,
-    sink: &'a Sink,
+    rig: Rig<'a>,
 }
 
 impl Bench<'_> {
+    fn wants(&self, part: Part) -> bool {
+        self.args.rows.is_empty() || self.args.rows.contains(&part)
+    }
+
     fn run(&self) -> anyhow::Result<Run> {
-        let args = self.args;
-        let (peers, skipped) = self.set_up();
+        let (args, rig) = (self.args, &self.rig);
+        let servers = self.wants(Part::Servers);
+        let (peers, skipped) = if servers { self.set_up() } else { Default::default() };
         let load_before = load_average();
         let (stolen, total) = steal();
-        let before = Probe::take(self.folder, args.server_cpu)?;
+        let before = Probe::take(rig.folder, args.machine.server_cpu)?;
         eprintln!("before: {}", before.text());
-        let mut subjects = self.subjects(&peers)?;
-        for round in 0..args.pairs {
-            self.round(round, &mut subjects)?;
+        // A rate that was given stands for that share of a capacity.
+        let capacity = match args.rate {
+            Some(rate) => rate as f64 / args.load,
+            None => rig.capacity()?,
+        };
+        let mut subjects = Vec::new();
+        if servers {
+            subjects = self.subjects(capacity, &peers)?;
+            for round in 0..args.blocks.pairs {
+                self.round(round, &mut subjects)?;
+            }
         }
-        let after = Probe::take(self.folder, args.server_cpu)?;
+        let parts = Part::value_variants().iter().filter(|part| self.wants(**part));
+        let found = parts.map(|part| part.measure(rig, capacity, args.load, args.backlog)).collect();
+        let after = Probe::take(rig.folder, args.machine.server_cpu)?;
         let (stolen_now, total_now) = steal();
         Ok(Run {
             subjects,
+            found,
             skipped,
             probes: [before, after],
             steal_percent: (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0,
             load_average: [load_before, load_average()],
         })
+    }
+
+    /// The table of what was wanted.
+    fn rows(&self, run: &Run) -> Vec<goal::Row> {
+        let servers = if self.wants(Part::Servers) { rows::goals(run) } else { Vec::new() };
+        servers.into_iter().chain(run.found.iter().flat_map(|found| found.rows.iter().cloned())).collect()
     }
 
     /// The wanted servers that can be had here, and the others.
@@ -189,7 +214,7 @@ impl Bench<'_> {
         };
         let (mut peers, mut skipped) = (Vec::new(), Vec::new());
         for peer in wanted {
-            match peer::set_up(&peer::folder(), peer.kind, self.folder) {
+            match peer::set_up(&peer::folder(), peer.kind, self.rig.folder) {
                 Ok(()) => peers.push(peer),
                 Err(why) => {
                     eprintln!("SKIPPED {peer}: {why}");
@@ -201,23 +226,16 @@ impl Bench<'_> {
     }
 
     /// Everything that takes turns, with its rate.
-    fn subjects(&self, peers: &[Peer]) -> anyhow::Result<Vec<Subject>> {
+    fn subjects(&self, of_gateway: f64, peers: &[Peer]) -> anyhow::Result<Vec<Subject>> {
         let capacity = |what: What| -> anyhow::Result<f64> {
-            let pool = self.pool(0, CLOSED);
+            let pool = self.rig.pool(0, &self.rig.setting(0));
             let block = self.block(what, 0, CAPACITY, &pool)?;
-            let capacity = block.rate.min(1e6 / block.whole_us);
+            let capacity = block.capacity();
             eprintln!("capacity: {what} {:.1} k/s ({:.2} us each)", capacity / 1e3, block.whole_us);
             Ok(capacity)
         };
         let share = |capacity: f64, share: f64| (capacity * share).max(1.0) as u64;
-        // A rate that was given stands for that share of a capacity.
-        let (of_gateway, rate) = match self.args.rate {
-            Some(rate) => (rate as f64 / self.args.load, rate),
-            None => {
-                let capacity = capacity(What::Gateway)?;
-                (capacity, share(capacity, self.args.load))
-            }
-        };
+        let rate = share(of_gateway, self.args.load);
         let mut subjects = vec![
             Subject::new(What::Floor, rate),
             Subject::new(What::Gateway, rate),
@@ -242,17 +260,15 @@ impl Bench<'_> {
     }
 
     fn round(&self, round: usize, subjects: &mut [Subject]) -> anyhow::Result<()> {
-        let seconds = self.args.warm_up + self.args.seconds;
         let most = subjects.iter().map(|subject| subject.rate).max().unwrap_or(0);
-        // What is sent while the last of them are being answered is more than the seconds say.
-        let pool = self.pool(round + 1, usize::try_from(most * (seconds + 1)).unwrap_or(CLOSED));
+        let pool = self.rig.pool(round + 1, &self.rig.setting(most));
         let mut order: Vec<&mut Subject> =
             subjects.iter_mut().filter(|subject| subject.failed.is_none()).collect();
         if round % 2 == 1 {
             order.reverse();
         }
         for subject in order {
-            match self.block(subject.what, subject.rate, self.args.seconds, &pool) {
+            match self.block(subject.what, subject.rate, self.args.blocks.seconds, &pool) {
                 Ok(block) => {
                     eprintln!("round {round}: {}", subject::line(&subject.what.to_string(), &block));
                     subject.blocks.push(block);
@@ -269,54 +285,36 @@ impl Bench<'_> {
     }
 
     fn block(&self, what: What, rate: u64, seconds: u64, pool: &Arc<Pool>) -> anyhow::Result<Block> {
-        let args = self.args;
-        let setting = Setting {
-            connections: args.connections,
-            rate,
-            warm_up: args.warm_up,
-            seconds,
-            regions: args.regions.into(),
-            server_cpu: args.server_cpu,
-            load_cpu: args.load_cpu,
-            folder: self.folder.to_owned(),
-        };
+        let setting = Setting { seconds, ..self.rig.setting(rate) };
         let pool = Arc::clone(pool);
         let extra = if what == What::GatewayUnsynced { "\n[journal]\nsync = false\n" } else { "" };
         match what {
             What::Floor => block::floor(&setting, pool),
-            What::Peer(peer) => block::peer(&setting, pool, &peer, self.sink),
+            What::Peer(peer) => block::peer(&setting, pool, &peer, self.rig.sink),
             _ => {
-                let block = block::gateway(
-                    &setting,
-                    pool,
-                    Build { binary: self.binary, archive: true, extra },
-                    self.sink,
-                )?;
-                block.whole_ledger()?;
-                Ok(block)
+                let routes = Routes::countries(self.rig.regions);
+                self.rig.gateway(&setting, pool, Build { extra, ..Build::new(self.rig.binary, &routes) })
             }
         }
     }
 
-    fn pool(&self, seed: usize, count: usize) -> Arc<Pool> {
-        Arc::new(Pool::new(seed as u64, count, self.args.users, PATH, SECRET))
-    }
-
     fn text(&self, run: &Run, rows: &[goal::Row]) -> String {
         let [before, after] = &run.probes;
-        let mut lines = vec![
-            format!(
-                "\nServer CPU by webhook, {} connections, medians of the blocks\n",
-                self.args.connections
-            ),
-            subject::head(),
-        ];
+        let mut lines = vec![String::new()];
+        if !run.subjects.is_empty() {
+            lines.push(format!(
+                "Server CPU by webhook, {} connections, medians of the blocks\n",
+                self.rig.connections
+            ));
+            lines.push(subject::head());
+        }
         lines.extend(run.subjects.iter().filter(|subject| !subject.blocks.is_empty()).map(Subject::summary));
         lines.push(String::new());
         lines.push(goal::text(rows));
         lines.extend(rows::beside(run).into_iter().map(|(peer, estimate)| {
             format!("at the rate of {peer}   all-in by {peer}: {}", estimate.text(3))
         }));
+        lines.extend(run.found.iter().flat_map(|found| found.notes.iter().cloned()));
         lines.push(format!("before   {}", before.text()));
         lines.push(format!("after    {}", after.text()));
         let [load_before, load_after] = &run.load_average;
@@ -368,7 +366,8 @@ impl Bench<'_> {
             "goals": goal::json(rows),
             "servers": subjects,
             "skipped": skipped,
-            "connections": self.args.connections,
+            "connections": self.rig.connections,
+            "notes": run.found.iter().flat_map(|found| &found.notes).collect::<Vec<_>>(),
             "before": run.probes[0].json(),
             "after": run.probes[1].json(),
             "load_average": run.load_average,

@@ -44,9 +44,6 @@ pub fn text(run: &Run) -> String {
             column(run, |block| block.commits),
             column(run, |block| block.batch)
         ));
-        if column(run, |block| block.enters) > 0.0 {
-            line(format!("enters   {:.3} by webhook", column(run, |block| block.enters)));
-        }
         line(ledger(run));
         let archived: Vec<Archived> = run.gateway.iter().filter_map(|block| block.archived).collect();
         if !archived.is_empty() {
@@ -139,7 +136,8 @@ pub fn block_json(block: &Block) -> Value {
     json!({
         "rate": block.rate, "all_us": block.all_us, "ingest_us": block.ingest_us, "forward_us": block.forward_us,
         "archive_us": block.archive_us, "rest_us": block.rest_us, "p50_ms": block.p50_ms, "p99_ms": block.p99_ms, "sleeps": block.sleeps,
-        "commits": block.commits, "batch": block.batch, "doorbells": block.doorbells, "enters": block.enters,
+        "commits": block.commits, "batch": block.batch, "doorbells": block.doorbells,
+        "resident_bytes": block.resident_bytes,
         "accepted": block.accepted, "other": block.other, "failed": block.failed,
         "delivered": block.delivered, "again": block.again, "repeated": block.repeated,
         "archived": block.archived.map(|archived| archived.records),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::gateway::total;
+use crate::gateway::{outcome, total};
 
 use super::books::Books;
 
@@ -116,13 +116,6 @@ impl Noted {
             waiting: pages.last().map_or(0, |page| total(page, "penstock_backlog_parcels") as u64),
         }
     }
-}
-
-/// `penstock_webhooks_total` of one outcome.
-fn outcome(page: &str, outcome: &str) -> u64 {
-    let label = format!("outcome=\"{outcome}\"");
-    let lines: Vec<&str> = page.lines().filter(|line| line.contains(&label)).collect();
-    total(&lines.join("\n"), "penstock_webhooks_total") as u64
 }
 
 /// What does not fit together.

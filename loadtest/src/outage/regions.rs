@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::bits::Bits;
 use crate::pool::Numbered;
+use crate::sink::region;
 
 /// Longest delay that is told apart.
 const LONGEST_US: u64 = 600_000_000;
@@ -146,13 +147,6 @@ impl Regions {
         let micros = u64::try_from(now.saturating_duration_since(due).as_micros()).unwrap_or(LONGEST_US);
         self.delays.lock().unwrap_or_else(PoisonError::into_inner)[phase - 1].note(micros.max(1), now);
     }
-}
-
-/// From the path, `/region-3`.
-fn region(request: &[u8]) -> Option<usize> {
-    let digits = request.strip_prefix(b"POST /region-")?;
-    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
-    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
 #[cfg(test)]

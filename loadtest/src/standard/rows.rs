@@ -47,6 +47,18 @@ pub fn goals(run: &Run) -> Vec<Row> {
             ratio(run, What::GatewaySynced, all, What::GatewayUnsynced),
         ),
         Row::at_least("archive, records / all that is stored", 6.0, 7.0, of(run, What::Gateway, packed)),
+        Row::at_most(
+            "archive, us of CPU by event",
+            1.6,
+            1.0,
+            of(run, What::Gateway, |block| block.archive_us),
+        ),
+        Row::at_most(
+            "wakes of other cores, by webhook",
+            0.05,
+            0.01,
+            of(run, What::Gateway, |block| block.doorbells),
+        ),
     ]
 }
 
@@ -120,6 +132,8 @@ mod tests {
                 ingest_us: all_us / 2.0,
                 p50_ms: 1.0,
                 p99_ms: 9.5,
+                archive_us: 1.3,
+                doorbells: 0.005,
                 archived,
                 ..Block::default()
             };
@@ -137,6 +151,7 @@ mod tests {
                 subject(What::Peer(nginx), 80.0),
                 Subject::failed(What::Peer(express), &anyhow::anyhow!("forwarded 3 of 4")),
             ],
+            found: Vec::new(),
             skipped: vec![(Peer { kind: Kind::Bento, synced: false }, "no binary".to_owned())],
             probes: [probe.clone(), probe],
             steal_percent: 0.0,
@@ -158,7 +173,9 @@ mod tests {
         check("ack p50", 1.0, Verdict::Aim);
         check("ack p99", 9.5, Verdict::Fail);
         check("CPU, sync on / off", 1.2, Verdict::Fail);
-        check("archive", 6.5, Verdict::Pass);
+        check("archive, records", 6.5, Verdict::Pass);
+        check("archive, us", 1.3, Verdict::Pass);
+        check("wakes", 0.005, Verdict::Aim);
     }
 
     #[test]
