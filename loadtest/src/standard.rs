@@ -56,7 +56,7 @@ had is said in the table.
 
 Examples:
   cargo build --release --workspace && target/release/penstock-loadtest
-  target/release/penstock-loadtest peers --rows servers --peer nginx-lua --pairs 3
+  target/release/penstock-loadtest peers --rows servers --peer nginx-lua
   target/release/penstock-loadtest peers --rows backlog --backlog 10000000")]
 pub struct Args {
     #[command(flatten)]
