@@ -198,7 +198,8 @@ impl Curve {
         }
         for (name, read) in FITTED {
             if let Some(Line { a, b, r2 }) = self.fit(read) {
-                writeln!(out, "  {name:8} = {a:.2} + {b:.3e} x   (R2 {r2:.2})").ok();
+                let sign = if b < 0.0 { '-' } else { '+' };
+                writeln!(out, "  {name:8} = {a:.2} {sign} {:.3e} x   (R2 {r2:.2})", b.abs()).ok();
             }
         }
         if let Some(why) = &self.failed {

@@ -260,3 +260,63 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::Shape;
+    use crate::sink;
+
+    /// Sends to regions that take everything, for some time; what was sent, its latencies, and parcels that came.
+    fn run(plan: Plan, time: Duration) -> (Arc<Sent>, Latencies, u64) {
+        let sink = sink::start("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let pool = Pool::new(1, 100_000, 100, "/region-0", "secret");
+        let plan = Plan { target: sink.address, cpu: None, ..plan };
+        let load = start(plan, Webhooks::Pool(Arc::new(pool))).unwrap();
+        load.sent.record.store(true, Relaxed);
+        std::thread::sleep(time);
+        let sent = Arc::clone(&load.sent);
+        let latencies = load.stop().unwrap();
+        (sent, latencies, sink.received.parcels.load(Relaxed))
+    }
+
+    fn plan(connections: usize, rate: u64) -> Plan {
+        Plan::steady("127.0.0.1:1".parse().unwrap(), connections, rate, 0)
+    }
+
+    #[test]
+    fn every_webhook_that_is_due_is_sent_once() {
+        let (sent, latencies, parcels) = run(plan(8, 2000), Duration::from_secs(1));
+        let ok = sent.ok.load(Relaxed);
+        // A busy machine may be late with the last of them; none is left out.
+        assert!((1000..=2100).contains(&ok), "{ok}");
+        assert_eq!((parcels, latencies.accepted.len(), latencies.refused.len()), (ok, ok, 0));
+        assert_eq!((sent.repeated.load(Relaxed), sent.opened.load(Relaxed)), (0, 8));
+    }
+
+    #[test]
+    fn connections_that_have_sent_enough_are_replaced() {
+        let (sent, ..) = run(Plan { churn: 5, ..plan(4, 0) }, Duration::from_millis(300));
+        let (ok, opened) = (sent.ok.load(Relaxed), sent.opened.load(Relaxed));
+        assert!(ok > 20 && sent.failed.load(Relaxed) == 0, "{ok}");
+        assert!((ok / 5..=ok / 5 + 4).contains(&opened), "{ok} over {opened}");
+    }
+
+    #[test]
+    fn as_many_are_repeated_as_wanted() {
+        let (sent, ..) = run(Plan { repeats: 0.3, ..plan(4, 0) }, Duration::from_millis(500));
+        let (ok, again) = (sent.ok.load(Relaxed), sent.again.load(Relaxed));
+        assert!(ok > 500, "{ok}");
+        assert!((again as f64 / ok as f64 - 0.3).abs() < 0.1, "{again} of {ok}");
+    }
+
+    #[test]
+    fn a_schedule_that_ends_leaves_its_connections_until_they_are_told_to_stop() {
+        let shape = Shape::Step { from: 1000.0, to: 0.0, after: Duration::from_millis(100) };
+        let schedule = Schedule { shape, poisson: false, seed: 0 };
+        let start = Instant::now();
+        let (sent, ..) = run(Plan { schedule, ..plan(4, 0) }, Duration::from_millis(400));
+        assert!((95..=105).contains(&sent.ok.load(Relaxed)), "{:?}", sent.ok);
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -16,7 +16,7 @@ use crate::gateway::{Gateway, PATH, SECRET, Setup};
 use crate::generator::{self, Plan, Webhooks};
 use crate::options::{Binary, Crowd, Machine, USERS};
 use crate::pool::{Pool, Shape};
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, Schedule};
 use crate::script::{Act, Script};
 use crate::sink::{self, Sink};
 use crate::users::Routes;
@@ -29,6 +29,10 @@ use report::Report;
 
 /// How long parcels may take to arrive after load and acts have ended.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Webhooks made without being asked for: about 2 GB.
+const MOST: usize = 2_000_000;
+/// No closed loop on one CPU has so many answers a second.
+const FASTEST: usize = 80_000;
 
 /// Send signed webhooks, measure, and check the ledger
 #[derive(Debug, clap::Args)]
@@ -81,9 +85,10 @@ pub struct Args {
     /// How long
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Webhooks made in advance; sent again from the first when used up
-    #[arg(long, default_value_t = 300_000)]
-    pool: usize,
+    /// Webhooks made in advance, sent again from the first when used up; without
+    /// it as many as will be sent, up to 2,000,000
+    #[arg(long)]
+    pool: Option<usize>,
     /// Share of webhooks that were sent before, 0 to 1
     #[arg(long, default_value_t = 0.0)]
     repeats: f64,
@@ -104,15 +109,34 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    fn schedule(&self) -> Schedule {
+        self.arrivals.at(self.rate, self.seed)
+    }
+
+    /// So that nothing is repeated unless that is wanted.
+    fn pool_size(&self) -> usize {
+        let sent = || match self.schedule().dues() {
+            Some(dues) => {
+                let end = Duration::from_secs(self.seconds);
+                // Each connection has one in hand when the load ends.
+                dues.take(MOST).take_while(|due| *due <= end).count() + self.crowd.connections
+            }
+            None => FASTEST * usize::try_from(self.seconds).unwrap_or(MOST),
+        };
+        self.pool.unwrap_or_else(|| sent().min(MOST))
+    }
+}
+
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!((0.0..=1.0).contains(&args.repeats), "--repeats is {}, expected 0 to 1", args.repeats);
     ensure!(
-        args.pool > 0 && args.updates > 0 && args.seconds > 0,
+        args.pool != Some(0) && args.updates > 0 && args.seconds > 0,
         "pool, updates and seconds must be at least 1"
     );
     let shape = Shape { updates: args.updates, text: args.text };
     let users = args.crowd.users(USERS);
-    let pool = Arc::new(Pool::of(args.seed, args.pool, users, shape, &args.path, &args.secret));
+    let pool = Arc::new(Pool::of(args.seed, args.pool_size(), users, shape, &args.path, &args.secret));
     eprintln!("{} webhooks of {} bytes, seed {}", pool.len(), pool.mean_bytes(), args.seed);
     let report = match args.target {
         Some(target) => measure(args, target, args.pid, &Foreign { admin: args.admin }, pool)?,
@@ -199,7 +223,7 @@ fn measure(
     let plan = Plan {
         target,
         connections: args.crowd.connections,
-        schedule: args.arrivals.at(args.rate, args.seed),
+        schedule: args.schedule(),
         churn: args.churn,
         repeats: args.repeats,
         cpu: Some(args.machine.load_cpu),
@@ -229,4 +253,37 @@ fn measure(
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(Report { seconds: args.seconds, answered, latencies, cpu, opened: sent.opened.load(Relaxed), ledger })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn pool_has_a_webhook_for_every_moment() {
+        let check = |line: &str, expected: usize| {
+            let cli = Cli::parse_from(format!("load --connections 10 {line}").split(' '));
+            assert_eq!(cli.args.pool_size(), expected, "{line}");
+        };
+        check("--rate 1000 --seconds 3", 3011);
+        check("--rate 1000 --seconds 3 --arrivals even,step=5000@1s", 11_011);
+        check("--rate 1000 --seconds 3 --pool 7", 7);
+        check("--seconds 1", 80_000);
+        check("--rate 1000000 --seconds 60", 2_000_000);
+    }
+
+    #[test]
+    fn a_foreign_server_needs_its_own_path_only_where_there_is_one() {
+        assert!(Cli::try_parse_from(["load", "--path", "/x"]).is_err());
+        assert!(Cli::try_parse_from(["load", "--path", "/x", "--target", "127.0.0.1:1"]).is_ok());
+        assert!(Cli::try_parse_from(["load", "--act", "0@1-2=fail", "--target", "127.0.0.1:1"]).is_err());
+    }
 }
