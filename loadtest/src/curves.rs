@@ -30,7 +30,7 @@ use variable::Variable;
 /// Measure what a webhook costs as one thing grows
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
-All curves take about ten minutes.
+All curves take about eight minutes.
 
 Examples:
   target/release/penstock-loadtest curves
@@ -60,9 +60,14 @@ pub struct Args {
     save: PathBuf,
 }
 
+/// Share of the offered rate that a point must have.
+const LOADED: f64 = 0.95;
+
 /// One value of a variable, and its blocks.
 pub struct Point {
     pub x: f64,
+    /// Webhooks a second that it was to have.
+    pub offered: u64,
     pub blocks: Vec<Block>,
 }
 
@@ -132,7 +137,7 @@ fn measure(variable: Variable, rig: &Rig<'_>, rate: u64) -> Curve {
     for (at, x) in variable.values().iter().copied().enumerate() {
         match variable.blocks(rig, rate, x, at) {
             Ok(blocks) => {
-                let point = Point { x, blocks };
+                let point = Point { x, offered: variable.rate(rate, x), blocks };
                 eprintln!("{}", point.line(variable));
                 curve.points.push(point);
             }
@@ -148,6 +153,12 @@ fn measure(variable: Variable, rig: &Rig<'_>, rate: u64) -> Curve {
 }
 
 impl Point {
+    /// Whether it had the load that it was to have; if not, it is no point of the same curve: a server that mostly
+    /// sleeps pays more for each webhook.
+    fn is_loaded(&self) -> bool {
+        self.middle(|block| block.rate) >= self.offered as f64 * LOADED
+    }
+
     fn middle(&self, read: fn(&Block) -> f64) -> f64 {
         median(self.blocks.iter().map(read))
     }
@@ -157,6 +168,9 @@ impl Point {
             format!("{:14}{:>12}{:10.2}", variable.name(), variable.show(self.x), self.middle(rate));
         for read in COLUMNS.map(|(_, read)| read) {
             write!(line, "{:10.2}", self.middle(read)).ok();
+        }
+        if !self.is_loaded() {
+            line += "  slower than offered, not in the line";
         }
         line
     }
@@ -182,7 +196,8 @@ const FITTED: [Column; 2] = [COLUMNS[0], COLUMNS[1]];
 
 impl Curve {
     fn fit(&self, read: fn(&Block) -> f64) -> Option<Line> {
-        Line::through(self.points.iter().map(|point| (point.x, point.middle(read))))
+        let loaded = self.points.iter().filter(|point| point.is_loaded());
+        Line::through(loaded.map(|point| (point.x, point.middle(read))))
     }
 
     fn text(&self) -> String {
@@ -210,7 +225,8 @@ impl Curve {
 
     fn json(&self) -> Value {
         let point = |point: &Point| {
-            let mut value = json!({ "x": point.x, "rate": point.middle(|block| block.rate) });
+            let mut value = json!({ "x": point.x, "offered": point.offered, "rate": point.middle(|block| block.rate),
+                "fitted": point.is_loaded() });
             for (name, read) in COLUMNS {
                 value[name.replace(' ', "_")] = json!({ "median": point.middle(read), "values": point.blocks.iter().map(read).collect::<Vec<_>>() });
             }
@@ -236,14 +252,16 @@ mod tests {
     #[test]
     fn curve_shows_its_points_and_the_line_through_them() {
         let block = |all_us| Block { all_us, ingest_us: all_us / 2.0, rate: 8e3, ..Block::default() };
-        let points = [(1.0, 21.0), (10.0, 30.0), (100.0, 120.0)];
+        // The last one had twice the load to bear.
+        let points = [(1.0, 21.0, 8000), (10.0, 30.0, 8000), (100.0, 120.0, 8000), (200.0, 900.0, 16_000)];
         let curve = Curve {
             variable: Variable::Regions,
-            points: points.map(|(x, us)| Point { x, blocks: vec![block(us); 2] }).into(),
+            points: points.map(|(x, us, offered)| Point { x, offered, blocks: vec![block(us); 2] }).into(),
             failed: Some("200: no disk".to_owned()),
         };
         let text = curve.text();
         assert!(text.contains("all us   = 20.00 + 1.000e0 x   (R2 1.00)"), "{text}");
+        assert_eq!(text.matches("not in the line").count(), 1, "{text}");
         assert!(text.contains("NOT WHOLE at 200: no disk"), "{text}");
         assert_eq!(curve.json()["points"][2]["all_us"]["values"], json!([120.0, 120.0]));
         assert_eq!(curve.json()["fit_ingest_us"]["a"].as_f64().unwrap().round(), 10.0);

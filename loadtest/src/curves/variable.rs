@@ -87,6 +87,15 @@ impl Variable {
         format!("{x}")
     }
 
+    /// Webhooks a second at a point, where `rate` are wanted.
+    pub fn rate(self, rate: u64, x: f64) -> u64 {
+        match self {
+            Self::Payload => rate.min((BYTES / x) as u64).max(1),
+            Self::Updates => rate.min((UPDATES / x) as u64).max(1),
+            _ => rate,
+        }
+    }
+
     /// The blocks of one point; `at` tells it from the others, for the webhooks' seed.
     pub fn blocks(self, rig: &Rig<'_>, rate: u64, x: f64, at: usize) -> anyhow::Result<Vec<Block>> {
         if self == Self::Backlog {
@@ -94,24 +103,17 @@ impl Variable {
         }
         let many = Rig { users: MANY_USERS, ..rig.clone() };
         let rig = if matches!(self, Self::Regions | Self::Prefixes) { &many } else { rig };
-        let mut setting = rig.setting(rate);
+        let mut setting = rig.setting(self.rate(rate, x));
         let (mut routes, mut shape, mut extra) =
             (Routes::countries(rig.regions), Shape::USUAL, String::new());
-        let at_most = |rate: f64| setting.rate.min(rate as u64).max(1);
         match self {
             Self::Connections => {
                 setting.connections = x as usize;
                 // Thousands take a while to be made.
                 setting.warm_up += x as u64 / 4000;
             }
-            Self::Payload => {
-                shape.text = Some((x - AROUND).max(0.0) as usize);
-                setting.rate = at_most(BYTES / x);
-            }
-            Self::Updates => {
-                shape.updates = x as usize;
-                setting.rate = at_most(UPDATES / x);
-            }
+            Self::Payload => shape.text = Some((x - AROUND).max(0.0) as usize),
+            Self::Updates => shape.updates = x as usize,
             Self::Regions => routes = Routes::blocks(x as usize, MANY_USERS),
             Self::Prefixes => routes = Routes::many(rig.regions, x as usize),
             Self::Duplicates => setting.repeats = x / 100.0,
@@ -156,6 +158,14 @@ fn backlog(rig: &Rig<'_>, rate: u64, parcels: u64) -> anyhow::Result<Vec<Block>>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_webhooks_come_less_often() {
+        assert_eq!(Variable::Payload.rate(8000, 600.0), 8000);
+        assert_eq!(Variable::Payload.rate(8000, 3e6), 16);
+        assert_eq!(Variable::Updates.rate(8000, 1000.0), 20);
+        assert_eq!(Variable::Backlog.rate(8000, 1e6), 8000);
+    }
 
     #[test]
     fn values_of_a_curve_go_up_and_span_what_is_promised() {
