@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::block::{Block, Build};
-use crate::cpu::steal;
+use crate::cpu::Steal;
 use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
 use crate::pairs::{Side, alternate};
 use crate::probe::Probe;
@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         regions: args.regions.into(),
     };
     let provenance = Provenance::now();
-    let (stolen, total) = steal();
+    let steal = Steal::now();
     let before = Probe::take(folder.path(), args.machine.server_cpu)?;
     let rate = match args.rate {
         Some(rate) => rate,
@@ -118,8 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Ok(block)
     })?;
     let after = Probe::take(folder.path(), args.machine.server_cpu)?;
-    let (stolen_now, total_now) = steal();
-    let stolen = (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0;
+    let stolen = steal.percent_since();
     let drift = before.drift(&after);
     let rows: Vec<_> = MEASURES.iter().filter_map(|measure| Row::of(*measure, &a, &b)).collect();
     if args.json {

@@ -137,12 +137,27 @@ fn process_ns(pid: u32) -> anyhow::Result<u64> {
     Ok((ticks(11)? + ticks(12)?) * TICK_NS)
 }
 
-/// Share of all CPU time that the hypervisor gave to others since boot, as (stolen, total) ticks.
-pub fn steal() -> (u64, u64) {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<u64> =
-        stat.lines().next().unwrap_or("").split(' ').filter_map(|text| text.parse().ok()).collect();
-    (ticks.get(7).copied().unwrap_or(0), ticks.iter().take(8).sum())
+/// CPU time that the hypervisor gave to others, and all, since boot; in ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct Steal {
+    stolen: u64,
+    total: u64,
+}
+
+impl Steal {
+    pub fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks: Vec<u64> =
+            stat.lines().next().unwrap_or("").split(' ').filter_map(|text| text.parse().ok()).collect();
+        Self { stolen: ticks.get(7).copied().unwrap_or(0), total: ticks.iter().take(8).sum() }
+    }
+
+    /// Percent of all CPU time from then until now.
+    pub fn percent_since(self) -> f64 {
+        let now = Self::now();
+        let total = now.total.saturating_sub(self.total).max(1);
+        now.stolen.saturating_sub(self.stolen) as f64 / total as f64 * 100.0
+    }
 }
 
 #[cfg(test)]

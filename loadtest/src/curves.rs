@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::block::Block;
-use crate::cpu::steal;
+use crate::cpu::Steal;
 use crate::options::{Binary, Machine, USERS};
 use crate::probe::Probe;
 use crate::provenance::Provenance;
@@ -99,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         regions: 2,
     };
     let provenance = Provenance::now();
-    let (stolen, total) = steal();
+    let steal = Steal::now();
     let before = Probe::take(folder.path(), args.machine.server_cpu)?;
     let curves: Vec<Curve> = Variable::value_variants()
         .iter()
@@ -107,8 +107,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .map(|variable| measure(*variable, &rig, args.rate))
         .collect();
     let after = Probe::take(folder.path(), args.machine.server_cpu)?;
-    let (stolen_now, total_now) = steal();
-    let stolen = (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0;
+    let stolen = steal.percent_since();
     let mut out = provenance.text();
     curves.iter().for_each(|curve| out += &curve.text());
     // A String takes everything.

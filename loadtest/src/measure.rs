@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::block::{self, Block, Build, Setting};
-use crate::cpu::steal;
+use crate::cpu::Steal;
 use crate::gateway::{PATH, SECRET};
 use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
 use crate::pairs::{self, Side};
@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let folder = args.machine.set_up()?;
     let Machine { server_cpu, load_cpu, .. } = args.machine;
     let sink = sink::start("127.0.0.1:0".parse()?, Some(load_cpu))?;
-    let (stolen, total) = steal();
+    let steal = Steal::now();
     let mut run = Run::default();
     let routes = Routes::countries(args.regions.into());
     let setting = Setting {
@@ -98,8 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     run.floor = floor.into_iter().flatten().collect();
     run.gateway = gateway.into_iter().flatten().collect();
-    let (stolen_now, total_now) = steal();
-    run.steal_percent = (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0;
+    run.steal_percent = steal.percent_since();
     run.load_average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned();
     if args.json {
         println!("{:#}", table::json(&run));

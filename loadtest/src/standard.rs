@@ -15,7 +15,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use crate::block::{self, Block, Build, Setting};
-use crate::cpu::steal;
+use crate::cpu::Steal;
 use crate::goal;
 use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
 use crate::peer::{self, Kind, Peer};
@@ -169,7 +169,7 @@ impl Bench<'_> {
         let servers = self.wants(Part::Servers);
         let (peers, skipped) = if servers { self.set_up() } else { Default::default() };
         let load_before = load_average();
-        let (stolen, total) = steal();
+        let steal = Steal::now();
         let before = Probe::take(rig.folder, args.machine.server_cpu)?;
         eprintln!("before: {}", before.text());
         // A rate that was given stands for that share of a capacity.
@@ -187,13 +187,12 @@ impl Bench<'_> {
         let parts = Part::value_variants().iter().filter(|part| self.wants(**part));
         let found = parts.map(|part| part.measure(rig, capacity, args.load, args.backlog)).collect();
         let after = Probe::take(rig.folder, args.machine.server_cpu)?;
-        let (stolen_now, total_now) = steal();
         Ok(Run {
             subjects,
             found,
             skipped,
             probes: [before, after],
-            steal_percent: (stolen_now - stolen) as f64 / (total_now - total).max(1) as f64 * 100.0,
+            steal_percent: steal.percent_since(),
             load_average: [load_before, load_average()],
         })
     }
