@@ -17,6 +17,9 @@ use crate::users::Routes;
 const SHARE: f64 = 0.3;
 /// By the peak.
 const OFFERED: f64 = 2.0;
+/// Of the closed loop: so many that the gateway always has something to do, though it stands still for most of each
+/// period.
+const PEAK_CONNECTIONS: usize = 512;
 /// Of the offered load.
 const CONNECTIONS: usize = 8192;
 
@@ -53,7 +56,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
 fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     let routes = Routes::countries(rig.regions);
     let build = Build { quota: Some(SHARE), ..Build::new(rig.binary, &routes) };
-    let closed = rig.setting(0);
+    let closed = Setting { connections: PEAK_CONNECTIONS, ..rig.setting(0) };
     let peak = block::gateway(&closed, rig.pool(5000 + round, &closed), build, rig.sink)?;
     let offered = (peak.rate * OFFERED) as u64;
     // The connections are made in the first seconds.
