@@ -15,18 +15,16 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 
 use super::chain;
 use super::disk::{Disk, is_no_file, is_nothing};
 use super::note::Stage;
 use super::shelf::{Entry, EntryKind, Shelf};
-use super::store::{Body, Store, StoreFault};
+use super::store::{Body, Store, StoreFault, sums};
 use crate::fault;
 
 const UNFINISHED: &str = ".tmp";
-/// Bytes copied at a time.
-const CHUNK: usize = 256 << 10;
 /// Folders whose names are known to be durable: a few hours of them.
 const ROOTED_MAX: usize = 16;
 
@@ -88,19 +86,9 @@ impl<D: Disk> Folder<D> {
         let mut file = self.disk.create(&unfinished)?;
         match body {
             Body::Bytes(bytes) => self.disk.append(&mut file, bytes)?,
-            Body::File { path, sha256, .. } => {
-                let (mut from, mut context) = (self.disk.read(path, 0)?, Context::new(&SHA256));
-                let mut chunk = vec![0; CHUNK];
-                loop {
-                    match from.read(&mut chunk)? {
-                        0 => break,
-                        read => {
-                            context.update(&chunk[..read]);
-                            self.disk.append(&mut file, &chunk[..read])?;
-                        }
-                    }
-                }
-                if context.finish().as_ref() != sha256 {
+            Body::File { path, bytes, crc, .. } => {
+                let copy = |bytes: &[u8]| self.disk.append(&mut file, bytes);
+                if sums(self.disk.read(path, 0)?, copy)? != (*bytes, *crc) {
                     return Err(io::Error::other(format!("{} is not what it was just now", path.display())));
                 }
             }
@@ -134,27 +122,26 @@ impl<D: Disk> Folder<D> {
     /// Whether those bytes are there.
     fn is_same(&self, path: &Path, body: &Body<'_>) -> io::Result<bool> {
         let (bytes, sha256) = match body {
-            Body::Bytes(bytes) => (bytes.len() as u64, digest(&SHA256, bytes).as_ref().to_vec()),
-            Body::File { bytes, sha256, .. } => (*bytes, sha256.to_vec()),
+            Body::Bytes(bytes) => (bytes.len() as u64, chain::hash(bytes)),
+            Body::File { bytes, sha256, .. } => (*bytes, (*sha256).to_owned()),
         };
         match self.digest(path, bytes) {
-            Ok(found) => Ok(found.as_ref() == sha256),
+            Ok(found) => Ok(found == sha256),
             // Its own files this gateway can read.
             Err(error) if is_no_file(&error) || error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// SHA-256 of a file, as far as one of `bytes` bytes can have it.
-    fn digest(&self, path: &Path, bytes: u64) -> io::Result<Digest> {
-        let mut file = self.disk.read(path, 0)?.take(bytes + 1);
-        let (mut context, mut chunk) = (Context::new(&SHA256), vec![0; CHUNK]);
-        loop {
-            match file.read(&mut chunk)? {
-                0 => return Ok(context.finish()),
-                read => context.update(&chunk[..read]),
-            }
-        }
+    /// SHA-256 of a file in hex, as far as one of `bytes` bytes can have it. Others may have put it there, so that a
+    /// CRC would not do.
+    fn digest(&self, path: &Path, bytes: u64) -> io::Result<String> {
+        let mut context = Context::new(&SHA256);
+        sums(self.disk.read(path, 0)?.take(bytes + 1), |chunk| {
+            context.update(chunk);
+            Ok(())
+        })?;
+        Ok(chain::hex(context.finish().as_ref()))
     }
 
     /// Somebody put other bytes under a name of this gateway's: they stay, beside it.

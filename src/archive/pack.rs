@@ -10,12 +10,14 @@
 use std::io;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use crc_fast::Digest;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, ParamSwitch};
 
 use super::chain::merkle::Tree;
 use super::index::IndexBuilder;
 use super::read::Contents;
+use super::store::CRC;
 use crate::stamp::Hour;
 
 /// What a frame holds before compression: larger ones gain nothing, smaller ones compress worse.
@@ -124,6 +126,7 @@ struct Open {
     /// But for its digests.
     contents: Contents,
     sha256: Context,
+    crc: Digest,
     /// Where a chain wants it.
     tree: Option<Tree>,
 }
@@ -146,8 +149,14 @@ impl Pack {
     pub fn open(&mut self, name: Name, now_ms: u64) {
         self.lines.clear();
         self.index.clear();
-        let (sha256, tree) = (Context::new(&SHA256), self.rules.proven.then(Tree::default));
-        self.open = Some(Open { name, opened_ms: now_ms, contents: Contents::default(), sha256, tree });
+        self.open = Some(Open {
+            name,
+            opened_ms: now_ms,
+            contents: Contents::default(),
+            sha256: Context::new(&SHA256),
+            crc: Digest::new(CRC),
+            tree: self.rules.proven.then(Tree::default),
+        });
     }
 
     /// For one record to be appended to; then call [`Pack::added`].
@@ -182,6 +191,7 @@ impl Pack {
         open.contents.bytes += frame.len() as u64;
         self.index.frame(frame.len() as u64);
         open.sha256.update(frame);
+        open.crc.update(frame);
         self.lines.clear();
         // One webhook of megabytes must not keep them for ever.
         self.lines.shrink_to(2 * self.rules.frame);
@@ -206,6 +216,11 @@ impl Pack {
         contents.sha256 = open.sha256.clone().finish().as_ref().try_into().unwrap_or_default();
         contents.merkle_root = open.tree.as_ref().map(Tree::root);
         contents
+    }
+
+    /// The CRC of the object's bytes, as far as its frames are written: for whoever reads them again.
+    pub fn crc(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.crc.finalize())
     }
 
     /// The index of the object, as far as its frames are written.

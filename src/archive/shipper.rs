@@ -12,7 +12,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::chain::{Chain, Head};
@@ -20,7 +19,7 @@ use super::disk::Disk;
 use super::heads::Published;
 use super::shelf::Shelf;
 use super::spool::Ticket;
-use super::store::{Body, Store, StoreFault};
+use super::store::{Body, Store, StoreFault, sums};
 use super::strand::Order;
 use crate::fault;
 use crate::metrics::archive::ArchiveCells;
@@ -194,31 +193,30 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
     fn ship(&mut self, ticket: &Ticket) -> Result<(), StoreFault> {
         let object = &ticket.object;
         let (journal, first_lsn) = (object.journal.clone(), object.first_lsn);
-        let read = match self.read(ticket) {
+        let is_it = match self.is_whole(ticket) {
             // Its disk may have lost it for good; what the machine lacks for a while is not that.
             Err(error) if self.unread >= UNREAD_MAX => {
                 tracing::error!(region = %self.name, file = %ticket.file.display(), %error, "a closed object cannot be read");
-                None
+                false
             }
             Err(error) => {
                 self.unread += 1;
                 return Err(error.into());
             }
-            Ok(read) => read,
+            Ok(is_it) => is_it,
         };
         self.unread = 0;
         // Without its tree it was closed before links were signed, and no link could be held to it.
-        let is_proven = self.chain.is_none() || object.is_proven();
-        let read = read.filter(|_| is_proven);
+        let is_it = is_it && (self.chain.is_none() || object.is_proven());
         // What has its link is in the archive, whatever became of it here.
-        if read.is_none()
+        if !is_it
             && let Some(chain) = &mut self.chain
             && chain.has(&mut self.store, object)?
         {
             self.pier.told.send(Told::Shipped { journal, first_lsn }).ok();
             return Ok(());
         }
-        let Some(sha256) = read else {
+        if !is_it {
             tracing::error!(
                 region = %self.name, file = %ticket.file.display(),
                 "a closed object is not what is to be archived; it is made anew from the journal"
@@ -229,11 +227,12 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
             self.queue.push_front(ticket.clone());
             self.pier.told.send(Told::Damaged { journal, first_lsn }).ok();
             return Ok(());
-        };
+        }
         if !ticket.index.is_empty() {
             self.store.put(&object.index_name(), &Body::Bytes(&ticket.index))?;
         }
-        let body = Body::File { path: &ticket.file, bytes: object.bytes, sha256 };
+        let (bytes, sha256) = (object.bytes, object.sha256.as_str());
+        let body = Body::File { path: &ticket.file, bytes, sha256, crc: ticket.crc };
         self.store.put(&object.name, &body)?;
         fault::point("object-put");
         if let Some(chain) = &mut self.chain
@@ -251,25 +250,13 @@ impl<S: Store + Shelf, D: Disk> Shipper<S, D> {
         Ok(())
     }
 
-    /// The SHA-256 of the spooled file, if it is what was closed.
-    fn read(&self, ticket: &Ticket) -> io::Result<Option<[u8; 32]>> {
+    /// Whether the spooled file is what was closed.
+    fn is_whole(&self, ticket: &Ticket) -> io::Result<bool> {
         if !self.disk.exists(&ticket.file)? {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut file = self.disk.read(&ticket.file, 0)?;
-        let (mut context, mut bytes, mut chunk) = (Context::new(&SHA256), 0, vec![0; 256 << 10]);
-        loop {
-            match file.read(&mut chunk)? {
-                0 => break,
-                read => {
-                    context.update(&chunk[..read]);
-                    bytes += read as u64;
-                }
-            }
-        }
-        let sha256: [u8; 32] = context.finish().as_ref().try_into().unwrap_or_default();
-        let is_it = bytes == ticket.object.bytes && ticket.object.has(&sha256);
-        Ok(is_it.then_some(sha256))
+        let found = sums(self.disk.read(&ticket.file, 0)?, |_| Ok(()))?;
+        Ok(found == (ticket.object.bytes, ticket.crc))
     }
 
     /// Says once per episode what the store does not do.

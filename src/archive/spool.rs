@@ -29,8 +29,9 @@ const UPLOAD: &str = "upload";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub object: ObjectLink,
-    /// Its bytes.
+    /// Its bytes, and their CRC-64/NVME as they were written.
     pub file: PathBuf,
+    pub crc: u64,
     /// What is put beside it, for whoever searches.
     pub index: Vec<u8>,
 }
@@ -53,6 +54,7 @@ pub(super) struct Spool<D> {
 struct Page {
     v: u32,
     object: ObjectLink,
+    crc: u64,
 }
 
 impl<D: Disk> Spool<D> {
@@ -141,7 +143,9 @@ impl<D: Disk> Spool<D> {
             }
             let file = path.with_extension("");
             match note::load::<_, Page>(&self.disk, &path) {
-                Ok(Some((Page { v: 1, object }, index))) => tickets.push(Ticket { object, file, index }),
+                Ok(Some((Page { v: 1, object, crc }, index))) => {
+                    tickets.push(Ticket { object, file, crc, index });
+                }
                 // The journal still has what is in it.
                 found => {
                     let error =
@@ -190,6 +194,7 @@ impl<D: Disk> Spool<D> {
         &self,
         unfinished: &Unfinished<D::File>,
         object: ObjectLink,
+        crc: u64,
         index: Vec<u8>,
     ) -> io::Result<Ticket> {
         fault::point("object-written");
@@ -197,8 +202,8 @@ impl<D: Disk> Spool<D> {
             self.disk.sync(&unfinished.file)?;
         }
         fault::point("object-synced");
-        let ticket = Ticket { object, file: unfinished.path.clone(), index };
-        let page = Page { v: 1, object: ticket.object.clone() };
+        let ticket = Ticket { object, file: unfinished.path.clone(), crc, index };
+        let page = Page { v: 1, object: ticket.object.clone(), crc };
         note::save(&self.disk, &ticket_of(&ticket.file), &page, &ticket.index, |stage| {
             if stage == Stage::Durable {
                 fault::point("object-spooled");

@@ -333,7 +333,7 @@ impl<F> Strand<F> {
         let index = self.pack.index();
         let object =
             ObjectLink::new(place, tools.journal_id.to_owned(), &self.pack.contents()).indexed(&index);
-        let ticket = tools.spool.close(file, object, index)?;
+        let ticket = tools.spool.close(file, object, self.pack.crc(), index)?;
         let first = *first;
         self.object = None;
         self.pause = None;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use crc_fast::{CrcAlgorithm, checksum};
 use penstock::archive::bucket::{Bucket, Driver, Options};
 use penstock::archive::store::{Body, Store, StoreFault};
 use penstock::config::{Access, BucketPlace, Keys, Lock, LockMode, Secret};
@@ -120,8 +121,10 @@ pub(crate) struct Spooled {
 
 impl Spooled {
     pub(crate) fn put(&self, bucket: &mut Bucket, name: &str) -> Result<(), StoreFault> {
-        let sha256 = digest(&SHA256, &self.bytes).as_ref().try_into().unwrap();
-        bucket.put(name, &Body::File { path: &self.path, bytes: self.bytes.len() as u64, sha256 })
+        let sha256: String =
+            digest(&SHA256, &self.bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (bytes, crc) = (self.bytes.len() as u64, checksum(CrcAlgorithm::Crc64Nvme, &self.bytes));
+        bucket.put(name, &Body::File { path: &self.path, bytes, sha256: &sha256, crc })
     }
 }
 

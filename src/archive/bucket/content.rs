@@ -1,24 +1,22 @@
 //! What is put, with its digests.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
+use crc_fast::checksum;
 
-use crate::archive::store::{Body, Reason, StoreFault};
-
-/// Read at once while a file is digested.
-const CHUNK: usize = 256 << 10;
+use crate::archive::store::{Body, CRC, Reason, StoreFault, sums};
 
 #[derive(Debug, Clone)]
 pub(super) struct Content {
     source: Source,
     pub(super) bytes: u64,
-    pub(super) sha256: [u8; 32],
+    /// In hex.
+    pub(super) sha256: String,
     /// CRC-64/NVME of the whole.
     pub(super) crc: u64,
 }
@@ -35,23 +33,22 @@ impl Content {
         match body {
             Body::Bytes(bytes) => {
                 let bytes = Bytes::copy_from_slice(bytes);
-                let mut sums = Sums::default();
-                sums.add(&bytes);
-                let (sha256, crc) = sums.finish();
+                let (sha256, crc) = (hex(digest(&SHA256, &bytes).as_ref()), checksum(CRC, &bytes));
                 Ok(Self { bytes: bytes.len() as u64, source: Source::Bytes(bytes), sha256, crc })
             }
-            Body::File { path, bytes, sha256 } => {
-                let (read, found, crc) = digest(path).map_err(|error| unreadable(path, &error))?;
-                if (read, found) != (*bytes, *sha256) {
+            Body::File { path, bytes, sha256, crc } => {
+                let found = File::open(path).and_then(|file| sums(file, |_| Ok(())));
+                let (read, found) = found.map_err(|error| unreadable(path, &error))?;
+                if (read, found) != (*bytes, *crc) {
                     let path = path.display();
                     let what = format!(
-                        "{path} is not what was written there: it has {read} bytes with SHA-256 {}, not {bytes} with {}",
-                        hex(&found),
-                        hex(sha256)
+                        "{path} is not what was written there: it has {read} bytes with CRC-64 {found:016x}, not {bytes} \
+                         with {crc:016x}"
                     );
                     return Err(StoreFault::new(Reason::Other, what));
                 }
-                Ok(Self { source: Source::File(path.to_path_buf()), bytes: *bytes, sha256: *sha256, crc })
+                let (source, sha256) = (Source::File(path.to_path_buf()), (*sha256).to_owned());
+                Ok(Self { source, bytes: *bytes, sha256, crc: *crc })
             }
         }
     }
@@ -83,10 +80,6 @@ impl Content {
             }
         }
     }
-
-    pub(super) fn sha256_hex(&self) -> String {
-        hex(&self.sha256)
-    }
 }
 
 /// Runs what waits for the disk where nobody else waits for it.
@@ -100,44 +93,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 fn unreadable(path: &Path, error: &io::Error) -> StoreFault {
     StoreFault::new(Reason::Other, format!("{} cannot be read: {error}", path.display()))
-}
-
-fn digest(path: &Path) -> io::Result<(u64, [u8; 32], u64)> {
-    let (mut file, mut chunk) = (File::open(path)?, vec![0; CHUNK]);
-    let (mut sums, mut bytes) = (Sums::default(), 0);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => {
-                sums.add(&chunk[..read]);
-                bytes += read as u64;
-            }
-        }
-    }
-    let (sha256, crc) = sums.finish();
-    Ok((bytes, sha256, crc))
-}
-
-struct Sums {
-    sha256: Context,
-    crc: Digest,
-}
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self { sha256: Context::new(&SHA256), crc: Digest::new(CrcAlgorithm::Crc64Nvme) }
-    }
-}
-
-impl Sums {
-    fn add(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        self.crc.update(bytes);
-    }
-
-    fn finish(self) -> ([u8; 32], u64) {
-        (self.sha256.finish().as_ref().try_into().unwrap_or_default(), self.crc.finalize())
-    }
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -156,13 +111,13 @@ mod tests {
         let whole = Content::of(&Body::Bytes(b"123456789")).unwrap();
         // The check value of the algorithm.
         assert_eq!(whole.crc, 0xae8b_1486_0a79_9888);
-        let file = |bytes, sha256| Content::of(&Body::File { path: &path, bytes, sha256 });
-        let same = file(9, whole.sha256).unwrap();
+        let file = |bytes, crc| Content::of(&Body::File { path: &path, bytes, sha256: &whole.sha256, crc });
+        let same = file(9, whole.crc).unwrap();
         assert_eq!((same.crc, same.notes()), (whole.crc, Some(folder.path().join("object.upload"))));
-        for fault in [file(8, whole.sha256), file(9, [0; 32])] {
+        for fault in [file(8, whole.crc), file(9, 7)] {
             assert!(fault.unwrap_err().what.contains("not what was written"));
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(file(9, whole.sha256).unwrap_err().what.contains("cannot be read"));
+        assert!(file(9, whole.crc).unwrap_err().what.contains("cannot be read"));
     }
 }

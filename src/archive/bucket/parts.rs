@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, checksum};
+use crc_fast::checksum;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::Method;
 
@@ -15,7 +15,7 @@ use super::notes::{Part, Upload, forget};
 use super::put::{Miss, Over, Put, condition};
 use super::request::{Request, S3, crc_text};
 use super::standing::CRC;
-use crate::archive::store::{Reason, StoreFault};
+use crate::archive::store::{self, Reason, StoreFault};
 use crate::fault;
 
 /// Parts on their way at once, each of them in memory.
@@ -87,7 +87,7 @@ impl Put {
     async fn send_part(&self, id: &str, number: u64, part: u64) -> Result<Part, Miss> {
         let offset = (number - 1) * part;
         let bytes = self.content.part(offset, part.min(self.content.bytes - offset)).await?;
-        let crc = crc_text(checksum(CrcAlgorithm::Crc64Nvme, &bytes));
+        let crc = crc_text(checksum(store::CRC, &bytes));
         let query = format!("partNumber={number}&uploadId={}", encoded(id));
         let request = Request::new(Method::PUT, &self.key, query)
             .header("x-amz-sdk-checksum-algorithm", "CRC64NVME")

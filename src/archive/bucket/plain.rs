@@ -46,7 +46,7 @@ async fn send(
     traffic: &Traffic,
 ) -> Result<(), StoreFault> {
     let mut attributes = Attributes::new();
-    attributes.insert(Attribute::Metadata(SHA256.into()), content.sha256_hex().into());
+    attributes.insert(Attribute::Metadata(SHA256.into()), content.sha256.clone().into());
     if content.bytes <= part {
         let bytes = content.part(0, content.bytes).await?;
         let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
@@ -95,8 +95,8 @@ async fn is_there(store: &DynObjectStore, path: &Path, content: &Content) -> Res
         Err(error) => return Err(fault(error)),
     };
     let found = head.attributes.get(&Attribute::Metadata(SHA256.into())).map(AsRef::as_ref);
-    let ours = content.sha256_hex();
-    if head.meta.size == content.bytes && found == Some(ours.as_str()) {
+    let ours = content.sha256.as_str();
+    if head.meta.size == content.bytes && found == Some(ours) {
         return Ok(true);
     }
     let what = format!(

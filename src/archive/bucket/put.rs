@@ -168,7 +168,7 @@ impl Put {
             Some("json") => "application/json",
             _ => "application/octet-stream",
         };
-        let mut about = vec![("content-type", kind.to_owned()), (SHA256, self.content.sha256_hex())];
+        let mut about = vec![("content-type", kind.to_owned()), (SHA256, self.content.sha256.clone())];
         about.extend(lock_headers(self.lock, until));
         about
     }
@@ -182,7 +182,7 @@ impl Put {
             place: self.place.clone(),
             key: self.key.clone(),
             bytes: self.content.bytes,
-            sha256: self.content.sha256_hex(),
+            sha256: self.content.sha256.clone(),
             part: self.part,
             lock: self
                 .lock

@@ -57,8 +57,8 @@ fn differs(answer: &Answer, content: &Content) -> Option<String> {
         let found = bytes.map_or("no length".to_owned(), |bytes| format!("{bytes} bytes"));
         return Some(format!("{found} stand there, not {}", content.bytes));
     }
-    let (found, ours) = (answer.header(SHA256), content.sha256_hex());
-    if found != Some(ours.as_str()) {
+    let (found, ours) = (answer.header(SHA256), content.sha256.as_str());
+    if found != Some(ours) {
         return Some(format!("what stands there has SHA-256 {}, not {ours}", found.unwrap_or("not told")));
     }
     // Told by the store itself, of the bytes that it has; not every store tells it.
@@ -112,7 +112,7 @@ mod tests {
 
     fn head(change: &[(&str, &str)]) -> Answer {
         let content = Content::of(&Body::Bytes(b"hello")).unwrap();
-        let sha256 = content.sha256_hex();
+        let sha256 = content.sha256.clone();
         let crc = crc_text(content.crc);
         let mut all = vec![
             ("content-length", "5"),

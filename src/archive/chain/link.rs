@@ -200,11 +200,6 @@ impl ObjectLink {
         index::name_of(&self.name).unwrap_or_default()
     }
 
-    /// Whether that is its digest.
-    pub(in crate::archive) fn has(&self, sha256: &[u8]) -> bool {
-        self.sha256 == hex(sha256)
-    }
-
     /// Whether a link of it can be verified.
     pub(in crate::archive) fn is_proven(&self) -> bool {
         !self.merkle_root.is_empty()
@@ -220,6 +215,6 @@ pub fn hash(link: &[u8]) -> String {
     hex(digest(&SHA256, link).as_ref())
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(in crate::archive) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -30,6 +30,7 @@ pub(super) mod merkle;
 pub mod verify;
 mod writer;
 
+pub(super) use link::hex;
 pub use link::{Link, LinkFault, ObjectLink, Sealed, hash};
 pub use writer::{Chain, Head, Linked, Newest, Signer, linked, short};
 
