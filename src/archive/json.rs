@@ -22,31 +22,51 @@ pub(super) fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends the inside of a JSON string. `text` is UTF-8, or a part of it between two characters.
-pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
+/// Appends bytes with quotes, if they are UTF-8. False if they are not: then nothing is appended.
+pub(super) fn utf8(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    // What providers send has quotes every few bytes, and no control characters.
-    if !escape_quotes(text, out) {
+    out.push(b'"');
+    // Hardly a body is not ASCII.
+    let is_text = escape_any(bytes, out) || std::str::from_utf8(bytes).is_ok();
+    if is_text {
+        out.push(b'"');
+    } else {
         out.truncate(start);
-        escape_all(text, out);
     }
+    is_text
 }
 
-/// As [`escape`], if there are no control characters; false if there are, or if this processor cannot do it.
+/// Appends the inside of a JSON string. `text` is UTF-8, or a part of it between two characters.
+pub(super) fn escape(text: &[u8], out: &mut Vec<u8>) {
+    escape_any(text, out);
+}
+
+/// As [`escape`], for any bytes; whether all of them are ASCII.
+fn escape_any(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    // What providers send has quotes every few bytes, and no control characters.
+    escape_quotes(text, out).unwrap_or_else(|| {
+        out.truncate(start);
+        escape_all(text, out);
+        text.is_ascii()
+    })
+}
+
+/// As [`escape_any`], if there are no control characters; `None` if there are, or if this processor cannot do it.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "one call, of what takes half of the time that other ways take")]
-fn escape_quotes(text: &[u8], out: &mut Vec<u8>) -> bool {
-    if is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("popcnt") {
+fn escape_quotes(text: &[u8], out: &mut Vec<u8>) -> Option<bool> {
+    if is_x86_feature_detected!("avx") && is_x86_feature_detected!("popcnt") {
         // SAFETY: it is safe code that needs these two of the processor, which was asked just now.
         unsafe { spread::escape_quotes(text, out) }
     } else {
-        false
+        None
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn escape_quotes(_: &[u8], _: &mut Vec<u8>) -> bool {
-    false
+fn escape_quotes(_: &[u8], _: &mut Vec<u8>) -> Option<bool> {
+    None
 }
 
 /// As [`escape`], for every text.

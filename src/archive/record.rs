@@ -72,6 +72,7 @@ pub struct Records {
     default_region: usize,
     mixed: Mixed,
     mask: Option<Masker>,
+    headers: Vec<Header>,
     cutter: Cutter,
     ranges: Ranges,
 }
@@ -86,6 +87,7 @@ impl Records {
             default_region: config.default_region,
             mixed: config.archive.mixed,
             mask: config.archive.mask.as_ref().map(Masker::new),
+            headers: vec![Header::default(); HEADERS],
             cutter: Cutter::new(),
             ranges: Ranges::default(),
         }
@@ -113,10 +115,13 @@ impl Records {
     ) -> Result<(), RecordFault> {
         let Webhook { journal, lsn, meta, body, sha256, raw, .. } = *webhook;
         let kind = if meta.wasender() { SourceKind::Wasender } else { SourceKind::Whatsapp };
-        // Slots are few: nearly every webhook has one.
-        let own: Vec<bool> = meta.regions().map(|id| self.region(id) == region).collect();
+        let part = !raw && self.mixed == Mixed::Split && meta.regions().any(|id| self.region(id) != region);
+        // Nearly every webhook is one region's alone.
+        let own: Vec<bool> = match part {
+            true => meta.regions().map(|id| self.region(id) == region).collect(),
+            false => Vec::new(),
+        };
         let is_own = |slot: u16| own.get(usize::from(slot)).copied().unwrap_or(false);
-        let part = !raw && self.mixed == Mixed::Split && own.contains(&false);
         if part {
             let slots: Vec<u16> = meta.events().map(|event| event.slot).collect();
             let keep = |event: usize| slots.get(event).is_some_and(|slot| is_own(*slot));
@@ -153,7 +158,7 @@ impl Records {
         write_peer(meta.peer(), out);
         out.push(b'"');
         out.extend_from_slice(b",\"headers\":{");
-        write_headers(meta.headers(), self.mask.as_ref(), out);
+        write_headers(meta.headers(), self.mask.as_ref(), &mut self.headers, out);
         out.extend_from_slice(b"},\"events\":[");
         let mut first = true;
         let events = meta.events().zip(meta.users());
@@ -184,12 +189,11 @@ impl Records {
             if part {
                 self.write_part(body, out);
             } else {
-                match std::str::from_utf8(body) {
-                    Ok(text) if !raw => {
-                        out.extend_from_slice(b",\"body\":");
-                        json::string(text, out);
-                    }
-                    _ => write_base64(body, out),
+                let start = out.len();
+                out.extend_from_slice(b",\"body\":");
+                if raw || !json::utf8(body, out) {
+                    out.truncate(start);
+                    write_base64(body, out);
                 }
             }
         }
@@ -270,10 +274,20 @@ fn write_base64(body: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Headers of a webhook whose members are remembered.
+const HEADERS: usize = 8;
+
+/// A header that came in the last webhook: most of them come again, in the same order.
+#[derive(Clone, Default)]
+struct Header {
+    line: Vec<u8>,
+    member: Vec<u8>,
+}
+
 /// Kept headers, `name: value` lines, as members; the values of one that came several times are joined by
 /// commas.
-fn write_headers(lines: &[u8], mask: Option<&Masker>, out: &mut Vec<u8>) {
-    let fields: Vec<(&[u8], &[u8])> = Fields { lines }.collect();
+fn write_headers(lines: &[u8], mask: Option<&Masker>, last: &mut [Header], out: &mut Vec<u8>) {
+    let fields: Vec<Field<'_>> = Fields { lines }.collect();
     // Headers may hold any byte; JSON may not. Hardly one is not ASCII.
     let plain = lines.is_ascii();
     let write = |name: &[u8], value: &[u8], out: &mut Vec<u8>| match (mask, plain) {
@@ -281,29 +295,51 @@ fn write_headers(lines: &[u8], mask: Option<&Masker>, out: &mut Vec<u8>) {
         (None, false) => json::escape(String::from_utf8_lossy(value).as_bytes(), out),
         (Some(mask), _) => mask.header(name, &String::from_utf8_lossy(value), out),
     };
-    for (at, (name, value)) in fields.iter().enumerate() {
-        if fields.iter().take(at).any(|(before, _)| before == name) {
+    for (at, Field { line, name, value }) in fields.iter().enumerate() {
+        if fields.iter().take(at).any(|before| before.name == *name) {
             continue;
         }
-        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
+        if at > 0 {
+            out.push(b',');
+        }
+        let mut more = fields.iter().skip(at + 1).filter(|other| other.name == *name).peekable();
+        let mut last = last.get_mut(at).filter(|_| more.peek().is_none());
+        if let Some(last) = last.as_ref().filter(|last| last.line == *line) {
+            out.extend_from_slice(&last.member);
+            continue;
+        }
+        let start = out.len();
+        out.push(b'"');
         json::escape(name, out);
         out.extend_from_slice(b"\":\"");
         write(name, value, out);
-        for (_, more) in fields.iter().skip(at + 1).filter(|(other, _)| other == name) {
+        for Field { value, .. } in more {
             out.extend_from_slice(b", ");
-            write(name, more, out);
+            write(name, value, out);
         }
         out.push(b'"');
+        if let Some(last) = &mut last {
+            last.line.clear();
+            last.line.extend_from_slice(line);
+            last.member.clear();
+            last.member.extend_from_slice(out.get(start..).unwrap_or_default());
+        }
     }
 }
 
-/// Name and value of each line.
+struct Field<'a> {
+    line: &'a [u8],
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+/// Each line.
 struct Fields<'a> {
     lines: &'a [u8],
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = (&'a [u8], &'a [u8]);
+    type Item = Field<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = memchr::memchr(b'\n', self.lines)?;
@@ -311,7 +347,7 @@ impl<'a> Iterator for Fields<'a> {
         self.lines = rest;
         let colon = memchr::memchr(b':', line).unwrap_or(line.len());
         let (name, value) = line.split_at(colon);
-        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii()))
+        Some(Field { line, name, value: value.strip_prefix(b":").unwrap_or(value).trim_ascii() })
     }
 }
 
