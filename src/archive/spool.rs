@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>           an object: complete if it has a ticket
-//! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>.ticket    what it is; its index
+//! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>.ticket    what it is, its CRC-64, its index
 //! <data_dir>/archive/spool/<region>/<gateway>-<journal>-<first lsn>.upload    how far a bucket has it
 //! ```
 //!
