@@ -18,13 +18,13 @@ pub fn on_core<F: Future>(cpu: Option<usize>, main: F) -> anyhow::Result<F::Outp
     }
     let mut ring = <io_uring::IoUring>::builder();
     // Without these two the kernel interrupts the core for every completion: half as expensive again.
-    ring.setup_single_issuer().setup_coop_taskrun();
+    ring.setup_single_issuer().setup_defer_taskrun();
     let mut runtime = RuntimeBuilder::<IoUringDriver>::new()
         .with_entries(ENTRIES)
         .uring_builder(ring)
         .enable_timer()
         .build()
-        .context("set up io_uring with SINGLE_ISSUER and COOP_TASKRUN (Linux 6.0, allowed by seccomp)")?;
+        .context("set up io_uring with SINGLE_ISSUER and DEFER_TASKRUN (Linux 6.1, allowed by seccomp)")?;
     Ok(runtime.block_on(main))
 }
 

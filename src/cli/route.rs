@@ -176,7 +176,6 @@ mod tests {
                 more_users: false,
                 number,
                 account,
-                range: 0..0,
             };
             assert_eq!(event_line(&config, &router, &event), format!("Message{expected}\n"));
         };

@@ -1,4 +1,4 @@
-//! Turns what a walk finds into [`Event`]s: computes keys and byte ranges.
+//! Turns what a walk finds into [`Event`]s: computes keys and values.
 //!
 //! A key is the first 128 bits of SHA-256 over provider, family, number, ids and, where there is no
 //! id, the canonical form of what the event says. Keys are stored: their recipe must never change.
@@ -7,7 +7,6 @@
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
 use super::canonical::Canonical;
-use super::document::{Document, Spans};
 use super::says::Says;
 use super::walk::{Found, Sink};
 use super::{Event, Key};
@@ -61,19 +60,18 @@ pub(crate) fn cut(digest: &[u8]) -> Key {
 }
 
 /// Gives each event to `visit`.
-pub(crate) struct Emit<'t, 'v, V> {
-    spans: Spans<'t>,
+pub(crate) struct Emit<'v, V> {
     digester: &'v mut Digester,
     visit: &'v mut V,
 }
 
-impl<'t, 'v, V: FnMut(&Event<'_>)> Emit<'t, 'v, V> {
-    pub(crate) fn new(document: Document<'t>, digester: &'v mut Digester, visit: &'v mut V) -> Self {
-        Self { spans: document.spans(), digester, visit }
+impl<'v, V: FnMut(&Event<'_>)> Emit<'v, V> {
+    pub(crate) fn new(digester: &'v mut Digester, visit: &'v mut V) -> Self {
+        Self { digester, visit }
     }
 }
 
-impl<'t, V: FnMut(&Event<'_>)> Sink<'t> for Emit<'t, '_, V> {
+impl<'t, V: FnMut(&Event<'_>)> Sink<'t> for Emit<'_, V> {
     fn event(&mut self, found: &Found<'_, 't>) {
         let event = Event {
             kind: found.kind,
@@ -83,7 +81,6 @@ impl<'t, V: FnMut(&Event<'_>)> Sink<'t> for Emit<'t, '_, V> {
             more_users: found.more_users,
             number: found.number,
             account: found.account,
-            range: self.spans.of(found.value),
         };
         (self.visit)(&event);
     }

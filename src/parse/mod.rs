@@ -1,16 +1,14 @@
-//! What is in a webhook: its events, each with a key, its users and its byte range.
+//! What is in a webhook: its events, each with a key and its users.
 //!
 //! Only what routing, ordering and dedupe need is read; the raw bytes stay as they came. Reading never
 //! fails: a body that is not understood is one event without a user, keyed by the body's digest,
 //! because an error answer would make the provider repeat it for days.
 //!
-//! Invariants: events come in the order of the document and their ranges do not overlap; what holds
+//! Invariants: events come in the order of the document and do not overlap; what holds
 //! no recognised event (a list element, a change, an entry) is itself one event without a user, so
 //! every part of the body belongs to an event; time is linear in the body (sorting aside) and
 //! no memory is allocated per event. Nothing here logs: ids, phones and bodies are personal data.
 //! Deliberately absent: what messages say. Nobody on this side of the region needs it.
-
-use std::ops::Range;
 
 use crate::config::SourceKind;
 
@@ -124,8 +122,6 @@ pub struct Event<'a> {
     pub number: &'a str,
     /// `entry[].id`, the WhatsApp business account; empty if none.
     pub account: &'a str,
-    /// The event's own JSON element in the raw body.
-    pub range: Range<usize>,
 }
 
 /// What became of a body. Either way at least one event was visited.
@@ -170,7 +166,7 @@ impl Parser {
     pub fn parse(&mut self, kind: SourceKind, body: &[u8], visit: &mut impl FnMut(&Event<'_>)) -> Parsed {
         let Self { scratch, index, digester } = self;
         let read = scratch.read(body, |document| {
-            let mut emit = emit::Emit::new(document, digester, visit);
+            let mut emit = emit::Emit::new(digester, visit);
             walk(kind, document, index, &mut emit)
         });
         match read.and_then(|walked| walked) {
@@ -186,7 +182,6 @@ impl Parser {
                     more_users: false,
                     number: "",
                     account: "",
-                    range: 0..body.len(),
                 });
                 Parsed::Opaque(reason)
             }

@@ -1,6 +1,7 @@
 //! Tests of the parser: samples with known answers, and random bodies against a slow reference.
 
 use std::fs;
+use std::ops::Range;
 
 use super::*;
 
@@ -56,16 +57,36 @@ pub(crate) struct Owned {
     pub(crate) more_users: bool,
     pub(crate) number: String,
     pub(crate) account: String,
+    /// The event's own JSON element in the raw body.
     pub(crate) range: Range<usize>,
 }
 
 pub(crate) fn parse(kind: SourceKind, body: &[u8]) -> (Parsed, Vec<Owned>) {
     let mut events = Vec::new();
-    let parsed = Parser::new().parse(kind, body, &mut |event| events.push(owned(event)));
+    let mut ranges = ranges(kind, body).into_iter();
+    let mut next = || ranges.next().expect("an event for each value");
+    let parsed = Parser::new().parse(kind, body, &mut |event| events.push(owned(event, next())));
+    assert_eq!(ranges.next(), None, "a value for each event");
     (parsed, events)
 }
 
-pub(crate) fn owned(event: &Event<'_>) -> Owned {
+/// Where the events lie, as who cuts a body finds them.
+fn ranges(kind: SourceKind, body: &[u8]) -> Vec<Range<usize>> {
+    struct Places<'t>(Spans<'t>, Vec<Range<usize>>);
+    impl<'t> Sink<'t> for Places<'t> {
+        fn event(&mut self, found: &Found<'_, 't>) {
+            self.1.push(self.0.of(found.value));
+        }
+    }
+    let mut index = Index::default();
+    let walked = Scratch::default().read(body, |document| {
+        let mut places = Places(document.spans(), Vec::new());
+        walk(kind, document, &mut index, &mut places).map(|_| places.1)
+    });
+    walked.and_then(|ranges| ranges).unwrap_or_else(|_| vec![0..body.len()])
+}
+
+fn owned(event: &Event<'_>, range: Range<usize>) -> Owned {
     let text = |text: Option<&str>| text.map(String::from);
     Owned {
         kind: event.kind,
@@ -75,7 +96,7 @@ pub(crate) fn owned(event: &Event<'_>) -> Owned {
         more_users: event.more_users,
         number: event.number.into(),
         account: event.account.into(),
-        range: event.range.clone(),
+        range,
     }
 }
 
