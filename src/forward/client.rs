@@ -34,8 +34,8 @@ use crate::http1::{BadAnswer, Response};
 /// A region that is there answers a SYN within one retransmission, which comes after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection that rested less is used without a look at it. The look is a system call, a tenth of what
-/// a parcel costs, and cannot see what arrives just after it anyway.
+/// A connection that rested less is used without a look at it. The look is a system call, a twentieth of what
+/// a parcel costs, and no server closes what rested so shortly, but when it restarts.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
 
 /// Below the 60 s and 75 s after which common balancers and servers close, so that it is mostly we
