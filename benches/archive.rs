@@ -24,14 +24,7 @@ use penstock::journal::buffer::AlignedBuf;
 use penstock::parse::Parser;
 use penstock::stamp::Hour;
 
-#[path = "../loadtest/src/pool.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "it is the load generator's, which uses more of it"
-)]
-mod pool;
+mod load;
 
 const WEBHOOKS: usize = 20_000;
 const JOURNAL: &str = "000102030405060708090a0b0c0d0e0f";
@@ -49,7 +42,7 @@ const NOON_NS: u64 = 1_789_387_200_000_000_000;
 
 /// Meta and body of webhooks as a business gets them, one event each, received at `at(n)`.
 fn webhooks(seed: u64, users: u64, received_ns: impl Fn(usize) -> u64) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let pool = pool::Pool::new(seed, WEBHOOKS, users, "/webhook", "secret");
+    let pool = load::pool::Pool::new(seed, WEBHOOKS, users, "/webhook", "secret");
     let mut parser = Parser::new();
     let make = |at: usize| {
         let request = pool.get(at);

@@ -13,14 +13,7 @@ use ringless::{Core, SECRET, config, request};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[path = "../loadtest/src/pool.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "it is the load generator's, which uses more of it"
-)]
-mod pool;
+mod load;
 
 #[path = "../tests/support/ringless/mod.rs"]
 #[allow(unreachable_pub, dead_code, reason = "a test has it, too")]
@@ -39,7 +32,7 @@ fn sample(name: &str) -> Vec<u8> {
 /// The load generator's mix: 88 % statuses, texts, and now and then a batch.
 fn mix() -> Vec<Vec<u8>> {
     let config = config();
-    let pool = pool::Pool::new(1, WEBHOOKS, 5_000, &config.sources[0].path, SECRET);
+    let pool = load::pool::Pool::new(1, WEBHOOKS, 5_000, &config.sources[0].path, SECRET);
     let batch = request(&config, &sample("own-batch-two-regions"));
     let of = |at: usize| if at % BATCHES == BATCHES - 1 { batch.clone() } else { pool.get(at).to_vec() };
     (0..WEBHOOKS).map(of).collect()

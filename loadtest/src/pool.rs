@@ -3,8 +3,9 @@
 //! 88 % statuses, 12 % messages, as a business sees them that mostly sends. Everything comes from the seed: the same
 //! seed is the same load, another seed shares no id with it.
 
-use crate::random::Random;
+use super::random::Random;
 
+#[path = "pool/webhook.rs"]
 mod webhook;
 
 pub use webhook::Shape;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::random::Random;
+use super::random::Random;
 
 /// Country prefix, what follows it, and how often: a few big markets and a tail.
 const COUNTRIES: [(&str, usize, u64); 8] = [

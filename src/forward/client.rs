@@ -36,7 +36,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that rested less is used without a look at it. The look is a system call, a twentieth of what
 /// a parcel costs, and no server closes what rested so shortly, but when it restarts.
-const LOOK_AFTER: Duration = Duration::from_millis(100);
+const LOOK_AFTER: Duration = Duration::from_millis(10);
 
 /// Below the 60 s and 75 s after which common balancers and servers close, so that it is mostly we
 /// who close first. Servers that close earlier are noticed when the connection is taken out.

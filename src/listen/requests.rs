@@ -88,7 +88,7 @@ enum Rest {
 impl<H: Handler> Requests<H> {
     pub(super) fn new() -> Self {
         Self {
-            input: Vec::with_capacity(BUFFER),
+            input: Vec::new(),
             pending: Vec::new(),
             lookalikes: 0,
             scan: Scan::default(),
@@ -216,7 +216,20 @@ impl<H: Handler> Requests<H> {
 
     /// Bytes held beyond the first buffer.
     pub(super) fn held(&self) -> usize {
-        self.input.capacity() - BUFFER + self.chunks.capacity()
+        self.held_with(self.input.capacity())
+    }
+
+    /// The same with a buffer of that many bytes.
+    pub(super) fn held_with(&self, buffer: usize) -> usize {
+        buffer.saturating_sub(BUFFER) + self.chunks.capacity()
+    }
+
+    /// Gives back all memory while nothing is being read.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() && self.body.is_none() {
+            self.input = Vec::new();
+            self.pending = Vec::new();
+        }
     }
 
     /// Gives back what a large request needed.
@@ -233,6 +246,7 @@ impl<H: Handler> Requests<H> {
         self.input.clear();
         self.chunks.clear();
         self.shrink();
+        self.input.reserve(BUFFER);
     }
 
     /// Moves what is left to the front of the buffer.

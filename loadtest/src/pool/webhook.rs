@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use aws_lc_rs::hmac;
 
-use crate::random::Random;
-use crate::users::phone;
+use super::super::random::Random;
+use super::super::users::phone;
 
 /// What webhooks look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

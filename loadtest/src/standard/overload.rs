@@ -1,9 +1,10 @@
 //! Twice of what the gateway can do: how much of it is still accepted, and how late?
 //!
-//! The gateway gets a share of its CPU, so that a generator on one CPU can offer twice its peak. The peak is what a
-//! closed loop gets out of it under that share. The offered load has connections enough that a webhook which is due
+//! The gateway gets a share of its CPU, so that a generator on one CPU can offer twice its peak. The peak is what it
+//! can go on with: what a closed loop gets out of it under that share, or what its CPU by webhook allows, forwarding
+//! and archives included, if that is less. The offered load has connections enough that a webhook which is due
 //! mostly finds one free: a provider does not wait for one either. More than the peak can be accepted, because under
-//! overload forwarding gets less of the CPU than the closed loop leaves it; what arrives meanwhile is said, too.
+//! overload forwarding and archives give way; what arrives meanwhile is said, too.
 
 use super::parts::{Found, why};
 use crate::block::{self, Block, Build, Setting};
@@ -24,7 +25,8 @@ const PEAK_CONNECTIONS: usize = 512;
 const CONNECTIONS: usize = 8192;
 
 struct Round {
-    peak: Block,
+    /// Webhooks a second.
+    peak: f64,
     overload: Block,
 }
 
@@ -36,7 +38,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
         let rounds = rounds.as_ref().map_err(Clone::clone)?;
         Estimate::of(rounds.iter().map(read)).ok_or_else(|| "no round".to_owned())
     };
-    let goodput = estimate(|round| round.overload.rate / round.peak.rate * 100.0);
+    let goodput = estimate(|round| round.overload.rate / round.peak * 100.0);
     let p99 = estimate(|round| round.overload.p99_ms);
     let rows = vec![
         Row::at_least("twice the peak offered: accepted, % of it", 90.0, 97.0, goodput),
@@ -47,7 +49,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
         SHARE * 100.0,
         quota::kind()
     )];
-    if let Ok(delivered) = estimate(|round| round.overload.delivery_rate / round.peak.delivery_rate * 100.0) {
+    if let Ok(delivered) = estimate(|round| round.overload.delivery_rate / round.peak * 100.0) {
         notes.push(format!("overload delivered meanwhile, % of the peak: {}", delivered.text(1)));
     }
     Found { rows, notes }
@@ -58,7 +60,8 @@ fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     let build = Build { quota: Some(SHARE), ..Build::new(rig.binary, &routes) };
     let closed = Setting { connections: PEAK_CONNECTIONS, ..rig.setting(0) };
     let peak = block::gateway(&closed, rig.pool(5000 + round, &closed), build, rig.sink)?;
-    let offered = (peak.rate * OFFERED) as u64;
+    let peak = peak.rate.min(SHARE * 1e6 / peak.whole_us);
+    let offered = (peak * OFFERED) as u64;
     // The connections are made in the first seconds.
     let setting =
         Setting { connections: CONNECTIONS, warm_up: rig.blocks.warm_up + 3, ..rig.setting(offered) };
@@ -67,7 +70,7 @@ fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     eprintln!(
         "overload {round}: peak {:.1} k/s; of {:.1} k/s offered {:.1} k/s accepted and {:.1} k/s delivered, p50 {:.1} ms, p99 {:.1} ms; \
          {} answered otherwise, {} connections broken",
-        peak.rate / 1e3,
+        peak / 1e3,
         offered as f64 / 1e3,
         overload.rate / 1e3,
         overload.delivery_rate / 1e3,

@@ -83,7 +83,7 @@ fn ranges(kind: SourceKind, body: &[u8]) -> Vec<Range<usize>> {
         let mut places = Places(document.spans(), Vec::new());
         walk(kind, document, &mut index, &mut places).map(|_| places.1)
     });
-    walked.and_then(|ranges| ranges).unwrap_or_else(|_| vec![0..body.len()])
+    walked.and_then(|ranges| ranges).unwrap_or_else(|_| std::iter::once(0..body.len()).collect())
 }
 
 fn owned(event: &Event<'_>, range: Range<usize>) -> Owned {
