@@ -62,9 +62,9 @@ fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     let peak = block::gateway(&closed, rig.pool(5000 + round, &closed), build, rig.sink)?;
     let peak = peak.rate.min(SHARE * 1e6 / peak.whole_us);
     let offered = (peak * OFFERED) as u64;
-    // The connections are made in the first seconds.
+    // The connections are made in the first seconds, and what piled up meanwhile goes.
     let setting =
-        Setting { connections: CONNECTIONS, warm_up: rig.blocks.warm_up + 3, ..rig.setting(offered) };
+        Setting { connections: CONNECTIONS, warm_up: rig.blocks.warm_up + 15, ..rig.setting(offered) };
     let overload = block::gateway(&setting, rig.pool(6000 + round, &setting), build, rig.sink)?;
     overload.whole_ledger()?;
     eprintln!(
