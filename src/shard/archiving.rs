@@ -28,9 +28,9 @@ pub(super) fn start(
     Ok(ended)
 }
 
-/// On a CPU that a core needs too, the archiver gets what that leaves, and a third beside a forwarding core that
-/// gives way itself: what it reads is safe already, and it can be late.
-const NICE: i32 = 19;
+/// On a CPU that a core needs too, the archiver gets a tenth of it: what it reads is safe already, and
+/// it can be late.
+const NICE: i32 = 10;
 
 async fn run(setup: archive::Setup, progress: Arc<Progress>, ended: Sender<()>) -> io::Result<()> {
     // Of this thread alone. Without it the archive works all the same.

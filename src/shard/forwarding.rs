@@ -8,9 +8,9 @@ use crossbeam_channel::Sender;
 use super::{GRACE, Progress, Step, tell};
 use crate::forward::{Forwarder, Setup};
 
-/// On a CPU that it shares with an ingest core, a forwarding core gets a thirtieth while both want all of it: the
-/// provider waits for its answer, a region for what is safe already.
-const NICE: i32 = 15;
+/// On a CPU that it shares with an ingest core, a forwarding core gets a quarter while both want all of it: the
+/// provider waits for its answer, a region for what is safe already. Not less, since others may want that CPU, too.
+const NICE: i32 = 5;
 
 /// `shares`: its CPU is an ingest core's, too.
 pub(super) async fn run(
