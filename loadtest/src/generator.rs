@@ -208,7 +208,6 @@ impl Shared {
     /// Which webhook is next, once its moment has come, and the moment its latency counts from. `None` if the load is
     /// told to stop before.
     async fn take_turn(&self) -> Option<(u64, Instant)> {
-        let number = self.pick();
         let mut now = Instant::now();
         let due = match self.dues.borrow_mut().as_mut() {
             None => now,
@@ -216,7 +215,7 @@ impl Shared {
             Some(dues) => dues.next().map_or(now + IDLE, |due| self.started + due),
         };
         if due <= now {
-            return Some((number, due));
+            return Some((self.pick(), due));
         }
         while due - now > NAP {
             monoio::time::sleep(NAP).await;
@@ -226,7 +225,7 @@ impl Shared {
             now = Instant::now();
         }
         monoio::time::sleep(due.saturating_duration_since(now)).await;
-        Some((number, Instant::now()))
+        Some((self.pick(), Instant::now()))
     }
 
     /// A webhook that was not sent yet, or one of the last ones again.

@@ -29,8 +29,8 @@ use report::Report;
 
 /// How long parcels may take to arrive after load and acts have ended.
 const DRAIN: Duration = Duration::from_secs(20);
-/// Webhooks made without being asked for: about 2 GB.
-const MOST: usize = 2_000_000;
+/// Bytes of webhooks made without being asked for.
+const MOST_BYTES: usize = 2 << 30;
 /// No closed loop on one CPU has so many answers a second.
 const FASTEST: usize = 80_000;
 
@@ -115,16 +115,16 @@ impl Args {
     }
 
     /// So that nothing is repeated unless that is wanted.
-    fn pool_size(&self) -> usize {
+    fn pool_size(&self, most: usize) -> usize {
         let sent = || match self.schedule().dues() {
             Some(dues) => {
                 let end = Duration::from_secs(self.seconds);
                 // Each connection has one in hand when the load ends.
-                dues.take(MOST).take_while(|due| *due <= end).count() + self.crowd.connections
+                dues.take(most).take_while(|due| *due <= end).count() + self.crowd.connections
             }
-            None => FASTEST * usize::try_from(self.seconds).unwrap_or(MOST),
+            None => FASTEST * usize::try_from(self.seconds).unwrap_or(most),
         };
-        self.pool.unwrap_or_else(|| sent().min(MOST))
+        self.pool.unwrap_or_else(|| sent().min(most))
     }
 }
 
@@ -136,7 +136,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     let shape = Shape { updates: args.updates, text: args.text };
     let users = args.crowd.users(USERS);
-    let pool = Arc::new(Pool::of(args.seed, args.pool_size(), users, shape, &args.path, &args.secret));
+    let make = |count| Pool::of(args.seed, count, users, shape, &args.path, &args.secret);
+    let most = (MOST_BYTES / make(1).mean_bytes()).max(1);
+    let pool = Arc::new(make(args.pool_size(most)));
     eprintln!("{} webhooks of {} bytes, seed {}", pool.len(), pool.mean_bytes(), args.seed);
     let report = match args.target {
         Some(target) => measure(args, target, args.pid, &Foreign { admin: args.admin }, pool)?,
@@ -271,7 +273,7 @@ mod tests {
     fn pool_has_a_webhook_for_every_moment() {
         let check = |line: &str, expected: usize| {
             let cli = Cli::parse_from(format!("load --connections 10 {line}").split(' '));
-            assert_eq!(cli.args.pool_size(), expected, "{line}");
+            assert_eq!(cli.args.pool_size(2_000_000), expected, "{line}");
         };
         check("--rate 1000 --seconds 3", 3011);
         check("--rate 1000 --seconds 3 --arrivals even,step=5000@1s", 11_011);

@@ -3,8 +3,9 @@
 //! Invariants:
 //! - An attempt ends within the region's timeout (and one sweep of the core's [`Deadlines`]).
 //! - A connection carries one request at a time and goes back to the pool only after an answer that
-//!   ended where its framing says, with nothing behind it. A connection that rested and has anything
-//!   to read before it is used is closed. So no answer is taken for another request's.
+//!   ended where its framing says, with nothing behind it. A connection that rested for longer than
+//!   [`LOOK_AFTER`] and has anything to read before it is used is closed. So no answer is taken for another
+//!   request's, unless a region answers twice, and the second time within that.
 //! - Connections are opened only when the pool is empty, so with at most `in_flight` attempts at once
 //!   (the caller's part) there are at most `in_flight` connections.
 //! - Memory of a connection is bounded: 8 KiB to write from, at most 128 KiB to read into, 4 KiB between
@@ -35,7 +36,8 @@ use crate::http1::{BadAnswer, Response};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that rested less is used without a look at it. The look is a system call, a twentieth of what
-/// a parcel costs, and no server closes what rested so shortly, but when it restarts.
+/// a parcel costs. Where the region has closed it in so short a time, the request is sent again and says that it may be
+/// a duplicate.
 const LOOK_AFTER: Duration = Duration::from_millis(10);
 
 /// Below the 60 s and 75 s after which common balancers and servers close, so that it is mostly we

@@ -27,8 +27,9 @@ const BODY_RATE_MIN: usize = 1 << 10;
 const LINGER_MAX: usize = 256 << 10;
 /// Bytes of answers that a connection keeps room for.
 const OUT_KEPT: usize = 4 << 10;
-/// After so many requests in a row of which each came soon, within so long, a connection keeps its buffer while it waits
-/// for the next one. The others, which may be thousands, wait without; that takes an operation more for each request.
+/// After so many requests in a row of which each came soon, within so long, a connection keeps its buffer (of 8 KiB) while
+/// it waits for the next one, however long that takes. The others, which may be thousands, wait without; that takes an
+/// operation more for each request.
 const BUSY: u8 = 4;
 const SOON: Duration = Duration::from_secs(1);
 
@@ -122,6 +123,7 @@ impl<H: Handler> Connection<H> {
         let since = self.now;
         if idle && self.soon < BUSY {
             self.requests.rest();
+            self.grant.resize(self.requests.held());
             self.out = Vec::new();
             // What is wrong with the socket the read below will tell.
             self.stream.readable(false).await.ok();

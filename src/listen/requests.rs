@@ -228,6 +228,7 @@ impl<H: Handler> Requests<H> {
     pub(super) fn rest(&mut self) {
         if self.input.is_empty() && self.body.is_none() {
             self.input = Vec::new();
+            self.chunks = Vec::new();
             self.pending = Vec::new();
         }
     }

@@ -230,10 +230,14 @@ impl Gateway {
                 watch: handling.watch()?,
             };
             let (progress, finished) = (Arc::clone(&progress), finished_to.clone());
-            let cpu = config.cores.forward[core];
-            let shares = cpu.is_some() && config.cores.ingest.contains(&cpu);
-            let main = move || forwarding::run(setup, shares, progress, finished);
-            spawn::core(format!("forward-{core}"), cpu, flags, fatal_to.clone(), main)?;
+            let main = move || forwarding::run(setup, progress, finished);
+            spawn::core(
+                format!("forward-{core}"),
+                config.cores.forward[core],
+                flags,
+                fatal_to.clone(),
+                main,
+            )?;
         }
 
         let cells = Arc::clone(&registry.archive);

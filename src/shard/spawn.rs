@@ -22,10 +22,11 @@ pub enum Fatal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RingFlags {
     /// Completions are run when the owner waits for some, all that came in one go: a twentieth less CPU
-    /// than `Cooperative`. The runtime waits whenever no task is ready, so none is late.
+    /// than `Cooperative`. The runtime waits whenever no task is ready, and no task wakes itself (see `wake`), so none
+    /// is late.
     Deferred,
-    /// Kernel 6.0. Completions are run when the owner enters the kernel, not by interrupting it: a quarter to
-    /// four tenths less CPU than `Plain`.
+    /// Kernel 6.0. Completions are run when the owner enters the kernel, not by interrupting it; that takes a quarter
+    /// to a half more CPU.
     Cooperative,
     /// Kernels before 6.0.
     Plain,
@@ -41,7 +42,7 @@ impl RingFlags {
         }
         builder(Self::Plain).build(8)?;
         tracing::warn!(
-            "this kernel has no SINGLE_ISSUER with DEFER_TASKRUN (6.1 and later): expect up to 40 % more CPU"
+            "this kernel has no SINGLE_ISSUER with DEFER_TASKRUN (6.1 and later): expect a quarter to a half more CPU"
         );
         Ok(Self::Plain)
     }

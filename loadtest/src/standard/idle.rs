@@ -28,7 +28,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
     let rounds: anyhow::Result<Vec<f64>> = (0..ROUNDS).map(|round| by_connection(rig, round)).collect();
     let found =
         why(rounds).and_then(|rounds| Estimate::of(rounds.into_iter()).ok_or_else(|| "no round".to_owned()));
-    let rows = vec![Row::at_most("resident KB by idle connection (of 10,000)", 4.0, 1.0, found)];
+    let rows = vec![Row::at_most("resident KB by idle connection, after one webhook", 4.0, 1.0, found)];
     Found { rows, notes: Vec::new() }
 }
 

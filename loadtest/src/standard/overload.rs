@@ -4,7 +4,7 @@
 //! can go on with: what a closed loop gets out of it under that share, or what its CPU by webhook allows, forwarding
 //! and archives included, if that is less. The offered load has connections enough that a webhook which is due
 //! mostly finds one free: a provider does not wait for one either. More than the peak can be accepted, because under
-//! overload forwarding and archives give way; what arrives meanwhile is said, too.
+//! overload forwarding gets less of the CPU than the closed loop leaves it; what arrives meanwhile is said, too.
 
 use super::parts::{Found, why};
 use crate::block::{self, Block, Build, Setting};
@@ -41,7 +41,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
     let goodput = estimate(|round| round.overload.rate / round.peak * 100.0);
     let p99 = estimate(|round| round.overload.p99_ms);
     let rows = vec![
-        Row::at_least("twice the peak offered: accepted, % of it", 90.0, 97.0, goodput),
+        Row::at_least("twice the peak offered: accepted, % of the peak", 90.0, 97.0, goodput),
         Row::at_most("twice the peak offered: p99 accepted, ms", 250.0, 50.0, p99),
     ];
     let mut notes = vec![format!(
