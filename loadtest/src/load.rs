@@ -49,7 +49,7 @@ pub struct Args {
     /// Server that runs already; without it a gateway with regions of its own
     #[arg(long, value_name = "ADDRESS")]
     target: Option<SocketAddr>,
-    /// That server's [admin] address: counters and ledger
+    /// That server's `[admin]` address: counters and ledger
     #[arg(long, value_name = "ADDRESS", requires = "target")]
     admin: Option<SocketAddr>,
     /// That server's process: CPU time
