@@ -4,7 +4,7 @@
 //! - An attempt ends within the region's timeout (and one sweep of the core's [`Deadlines`]).
 //! - A connection carries one request at a time and goes back to the pool only after an answer that
 //!   ended where its framing says, with nothing behind it. A connection that rested for longer than
-//!   [`LOOK_AFTER`] and has anything to read before it is used is closed. So no answer is taken for another
+//!   `LOOK_AFTER` and has anything to read before it is used is closed. So no answer is taken for another
 //!   request's, unless a region answers twice, and the second time within that.
 //! - Connections are opened only when the pool is empty, so with at most `in_flight` attempts at once
 //!   (the caller's part) there are at most `in_flight` connections.
