@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use crate::block::{Block, Build};
+use crate::block::{Block, Build, COLUMNS, Column};
 use crate::cpu::Steal;
-use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
+use crate::options::{Binary, Terms};
 use crate::pairs::{Side, alternate};
 use crate::probe::Probe;
 use crate::provenance::Provenance;
-use crate::rig::Rig;
 use crate::sink;
 use crate::stats::{Estimate, median};
 use crate::users::Routes;
@@ -45,39 +44,21 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     other_config: Option<PathBuf>,
     #[command(flatten)]
-    blocks: Blocks,
-    #[command(flatten)]
-    crowd: Crowd,
-    #[command(flatten)]
-    machine: Machine,
+    terms: Terms,
     /// Webhooks a second for both; without it half of what the first can do
     #[arg(long)]
     rate: Option<u64>,
-    /// Regions, 1 to 8
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
-    regions: u8,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
 }
 
-type Measure = (&'static str, fn(&Block) -> f64);
-
-const MEASURES: [Measure; 6] = [
-    ("all us", |block| block.all_us),
-    ("ingest us", |block| block.ingest_us),
-    ("forward us", |block| block.forward_us),
-    ("archive us", |block| block.archive_us),
-    ("p50 ms", |block| block.p50_ms),
-    ("p99 ms", |block| block.p99_ms),
-];
-
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    args.blocks.check()?;
+    args.terms.blocks.check()?;
     ensure!(
-        args.blocks.pairs >= PAIRS,
+        args.terms.blocks.pairs >= PAIRS,
         "{} pairs are too few for a verdict; at least {PAIRS}",
-        args.blocks.pairs
+        args.terms.blocks.pairs
     );
     let binary = args.binary.find()?;
     let other = args.other.as_ref().unwrap_or(&binary);
@@ -90,37 +71,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         None => Ok(String::new()),
     };
     let extras = [read(&args.config)?, read(&args.other_config)?];
-    let folder = args.machine.set_up()?;
-    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.machine.load_cpu))?;
-    let rig = Rig {
-        binary: &binary,
-        folder: folder.path(),
-        sink: &sink,
-        machine: &args.machine,
-        blocks: &args.blocks,
-        connections: args.crowd.connections,
-        users: args.crowd.users(USERS),
-        regions: args.regions.into(),
-    };
+    let folder = args.terms.machine.set_up()?;
+    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.terms.machine.load_cpu))?;
+    let rig = args.terms.rig(&binary, folder.path(), &sink);
     let provenance = Provenance::now();
     let steal = Steal::now();
-    let before = Probe::take(folder.path(), args.machine.server_cpu)?;
+    let before = Probe::take(folder.path(), args.terms.machine.server_cpu)?;
     let rate = match args.rate {
         Some(rate) => rate,
         None => ((rig.capacity()? / 2.0) as u64).max(1),
     };
     let (setting, routes) = (rig.setting(rate), Routes::countries(rig.regions));
-    let (a, b) = alternate(args.blocks.pairs, |pair, side| {
+    let (a, b) = alternate(args.terms.blocks.pairs, |pair, side| {
         let (binary, extra) = if side == Side::A { (&binary, &extras[0]) } else { (other, &extras[1]) };
         let build = Build { extra, ..Build::new(binary, &routes) };
         let block = rig.gateway(&setting, rig.pool(pair + 1, &setting), build)?;
         eprintln!("pair {pair}: {side:?} {:.1} k/s, {:.2} us", block.rate / 1e3, block.all_us);
         Ok(block)
     })?;
-    let after = Probe::take(folder.path(), args.machine.server_cpu)?;
+    let after = Probe::take(folder.path(), args.terms.machine.server_cpu)?;
     let stolen = steal.percent_since();
     let drift = before.drift(&after);
-    let rows: Vec<_> = MEASURES.iter().filter_map(|measure| Row::of(*measure, &a, &b)).collect();
+    let rows: Vec<_> = COLUMNS.iter().filter_map(|column| Row::of(*column, &a, &b)).collect();
     if args.json {
         let value = json!({
             "provenance": provenance.json(),
@@ -152,7 +124,7 @@ struct Row {
 }
 
 impl Row {
-    fn of((name, read): Measure, a: &[Block], b: &[Block]) -> Option<Self> {
+    fn of((name, read): Column, a: &[Block], b: &[Block]) -> Option<Self> {
         let ratio = Estimate::of_ratios(b.iter().map(read), a.iter().map(read))?;
         Some(Self { name, a: median(a.iter().map(read)), b: median(b.iter().map(read)), ratio })
     }
@@ -189,7 +161,7 @@ mod tests {
         let check = |ratios: [f64; 8], verdict| {
             let blocks = |values: [f64; 8]| values.map(|all_us| Block { all_us, ..Block::default() });
             let row =
-                Row::of(MEASURES[0], &blocks([10.0; 8]), &blocks(ratios.map(|ratio| ratio * 10.0))).unwrap();
+                Row::of(COLUMNS[0], &blocks([10.0; 8]), &blocks(ratios.map(|ratio| ratio * 10.0))).unwrap();
             assert_eq!(row.verdict(), verdict, "{}", row.text());
         };
         check([0.9, 0.91, 0.92, 0.9, 0.88, 0.9, 0.95, 0.93], "B is lower");

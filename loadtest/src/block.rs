@@ -27,6 +27,9 @@ use crate::users::Routes;
 /// How long the parcels of a block may take to arrive after its load has ended.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// How long its connections may take to be made; with fewer it is measured all the same.
+const CONNECTING: Duration = Duration::from_secs(10);
+
 /// How a server is loaded, and where.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -109,6 +112,19 @@ pub struct Block {
     /// Webhooks sent twice because the pool was too small.
     pub repeated: u64,
 }
+
+/// A figure of a block, by its name.
+pub type Column = (&'static str, fn(&Block) -> f64);
+
+/// What a webhook costs and how long it waits, in microseconds and milliseconds.
+pub const COLUMNS: [Column; 6] = [
+    ("all us", |block| block.all_us),
+    ("ingest us", |block| block.ingest_us),
+    ("forward us", |block| block.forward_us),
+    ("archive us", |block| block.archive_us),
+    ("p50 ms", |block| block.p50_ms),
+    ("p99 ms", |block| block.p99_ms),
+];
 
 impl Block {
     /// Of a closed loop: the lower of what was answered and what the cost lets one CPU do, what was still to be
@@ -337,6 +353,10 @@ fn load(
         let (answered, delivered) = (sent.ok.load(Relaxed), (target.delivered)());
         Ok(Reading { at: Instant::now(), usage, counters, answered, delivered })
     };
+    let start = Instant::now();
+    while sent.opened.load(Relaxed) < setting.connections as u64 && start.elapsed() < CONNECTING {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     std::thread::sleep(Duration::from_secs(setting.warm_up));
     let before = read()?;
     sent.record.store(true, Relaxed);

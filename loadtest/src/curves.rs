@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::block::Block;
+use crate::block::{Block, COLUMNS, Column};
 use crate::cpu::Steal;
 use crate::options::{Binary, Machine, USERS};
 use crate::probe::Probe;
@@ -164,9 +164,9 @@ impl Point {
 
     fn line(&self, variable: Variable) -> String {
         let mut line =
-            format!("{:14}{:>12}{:10.2}", variable.name(), variable.show(self.x), self.middle(rate));
+            format!("{:14}{:>12}{:12.2}", variable.name(), variable.show(self.x), self.middle(rate));
         for read in COLUMNS.map(|(_, read)| read) {
-            write!(line, "{:10.2}", self.middle(read)).ok();
+            write!(line, "{:12.2}", self.middle(read)).ok();
         }
         if !self.is_loaded() {
             line += "  slower than offered, not in the line";
@@ -178,17 +178,6 @@ impl Point {
 fn rate(block: &Block) -> f64 {
     block.rate / 1e3
 }
-
-type Column = (&'static str, fn(&Block) -> f64);
-
-const COLUMNS: [Column; 6] = [
-    ("all us", |block| block.all_us),
-    ("ingest", |block| block.ingest_us),
-    ("forward", |block| block.forward_us),
-    ("archive", |block| block.archive_us),
-    ("p50 ms", |block| block.p50_ms),
-    ("p99 ms", |block| block.p99_ms),
-];
 
 /// The columns that a line is laid through.
 const FITTED: [Column; 2] = [COLUMNS[0], COLUMNS[1]];
@@ -202,9 +191,9 @@ impl Curve {
     fn text(&self) -> String {
         let variable = self.variable;
         let mut out = format!("\n{}: {}\n", variable.name(), variable.meaning());
-        write!(out, "{:14}{:>12}{:>10}", "", variable.unit(), "k/s").ok();
+        write!(out, "{:14}{:>12}{:>12}", "", variable.unit(), "k/s").ok();
         for (name, _) in COLUMNS {
-            write!(out, "{name:>10}").ok();
+            write!(out, "{name:>12}").ok();
         }
         out.push('\n');
         for point in &self.points {

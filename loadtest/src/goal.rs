@@ -1,6 +1,6 @@
 //! The goal table: what must hold, what is aimed at, what was measured.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use serde_json::{Value, json};
 
@@ -20,8 +20,46 @@ pub struct Row {
     pub side: Side,
     pub must: f64,
     pub aim: f64,
-    /// Or why there is nothing.
-    pub measured: Result<Estimate, String>,
+    pub measured: Result<Estimate, Missing>,
+}
+
+/// Why a row has no value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// Nobody asked, or it cannot be had here.
+    Unavailable(String),
+    /// It went wrong, maybe because webhooks were lost: a goal that is missed.
+    Failed(String),
+}
+
+impl Missing {
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Unavailable(why) | Self::Failed(why) => why,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Missing {
+    fn from(error: anyhow::Error) -> Self {
+        let why = format!("{error:#}").replace('\n', "; ");
+        if error.is::<Unavailable>() { Self::Unavailable(why) } else { Self::Failed(why) }
+    }
+}
+
+/// Context of an error that says nothing about the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Unavailable;
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not to be had on this machine")
+    }
+}
+
+/// Of no values there is no estimate.
+pub fn some(estimate: Option<Estimate>) -> Result<Estimate, Missing> {
+    estimate.ok_or_else(|| Missing::Unavailable("no values".to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +71,18 @@ pub enum Verdict {
 }
 
 impl Row {
-    pub fn at_most(name: &str, must: f64, aim: f64, measured: Result<Estimate, String>) -> Self {
+    pub fn at_most(name: &str, must: f64, aim: f64, measured: Result<Estimate, Missing>) -> Self {
         Self { name: name.to_owned(), side: Side::AtMost, must, aim, measured }
     }
 
-    pub fn at_least(name: &str, must: f64, aim: f64, measured: Result<Estimate, String>) -> Self {
+    pub fn at_least(name: &str, must: f64, aim: f64, measured: Result<Estimate, Missing>) -> Self {
         Self { name: name.to_owned(), side: Side::AtLeast, must, aim, measured }
     }
 
     pub fn verdict(&self) -> Verdict {
         match &self.measured {
-            Err(_) => Verdict::NotMeasured,
+            Err(Missing::Unavailable(_)) => Verdict::NotMeasured,
+            Err(Missing::Failed(_)) => Verdict::Fail,
             Ok(estimate) if self.keeps(estimate.median, self.aim) => Verdict::Aim,
             Ok(estimate) if self.keeps(estimate.median, self.must) => Verdict::Pass,
             Ok(_) => Verdict::Fail,
@@ -81,7 +120,7 @@ impl Row {
                 let unsure = if self.is_unsure() { ", unsure" } else { "" };
                 (estimate.text(decimals(estimate.median)), format!("{verdict}{unsure}"))
             }
-            Err(why) => ("-".to_owned(), format!("{verdict}: {why}")),
+            Err(missing) => ("-".to_owned(), format!("{verdict}: {}", missing.why())),
         }
     }
 }
@@ -123,13 +162,13 @@ pub fn json(rows: &[Row]) -> Value {
                 Verdict::NotMeasured => "not measured",
             },
             "unsure": row.is_unsure(),
-            "why_not": row.measured.as_ref().err(),
+            "why_not": row.measured.as_ref().err().map(Missing::why),
         })
     };
     rows.iter().map(row).collect()
 }
 
-/// How many goals of which something was measured are missed.
+/// How many goals are missed.
 pub fn missed(rows: &[Row]) -> usize {
     rows.iter().filter(|row| row.verdict() == Verdict::Fail).count()
 }
@@ -147,7 +186,7 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn measured(low: f64, median: f64, high: f64) -> Result<Estimate, String> {
+    fn measured(low: f64, median: f64, high: f64) -> Result<Estimate, Missing> {
         Ok(Estimate { median, low, high, sure: 0.99, values: 8 })
     }
 
@@ -166,13 +205,29 @@ mod tests {
         check(at_least(measured(7.0, 7.0, 7.0)), Verdict::Aim, false);
         check(at_least(measured(6.0, 6.5, 7.0)), Verdict::Pass, false);
         check(at_least(measured(5.0, 5.9, 6.1)), Verdict::Fail, true);
-        check(at_least(Err("no archive".to_owned())), Verdict::NotMeasured, false);
+        check(at_least(Err(Missing::Unavailable("no archive".to_owned()))), Verdict::NotMeasured, false);
+        check(at_least(Err(Missing::Failed("3 of 4".to_owned()))), Verdict::Fail, false);
+    }
+
+    #[test]
+    fn what_went_wrong_is_a_miss_and_what_cannot_be_had_is_none() {
+        let lost = || anyhow::anyhow!("answered 4 and delivered 3");
+        let missing = Missing::from(lost().context("round 1"));
+        assert_eq!(missing, Missing::Failed("round 1: answered 4 and delivered 3".to_owned()));
+        let missing = Missing::from(anyhow::anyhow!("no perf").context(Unavailable).context("round 1"));
+        assert_eq!(missing.why(), "round 1: not to be had on this machine: no perf");
+        assert!(matches!(missing, Missing::Unavailable(_)), "{missing:?}");
     }
 
     #[test]
     fn what_was_not_measured_is_said_and_is_no_miss() {
         let rows = [
-            Row::at_most("all-in / Express", 0.1, 0.066, Err("npm is not here".to_owned())),
+            Row::at_most(
+                "all-in / Express",
+                0.1,
+                0.066,
+                Err(Missing::Unavailable("npm is not here".to_owned())),
+            ),
             Row::at_most("all-in / floor", 3.2, 2.7, measured(3.3, 3.4, 3.5)),
             Row::at_most("all-in / Go", 0.2, 0.12, measured(0.1, 0.111, 0.12)),
         ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::block::{self, Block, Build, Setting};
 use crate::cpu::Steal;
 use crate::gateway::{PATH, SECRET};
-use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
+use crate::options::{Binary, Machine, Terms, USERS};
 use crate::pairs::{self, Side};
 use crate::pool::Pool;
 use crate::sink;
@@ -27,17 +27,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "gateway")]
     floor_only: bool,
     #[command(flatten)]
-    blocks: Blocks,
-    #[command(flatten)]
-    crowd: Crowd,
-    #[command(flatten)]
-    machine: Machine,
+    terms: Terms,
     /// Webhooks a second; 0 = as fast as answers come
     #[arg(long, default_value_t = 0)]
     rate: u64,
-    /// Regions of the gateway, 1 to 8
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
-    regions: u8,
     /// Give every region of the gateway an archive, on the same disk
     #[arg(long)]
     archive: bool,
@@ -61,29 +54,29 @@ pub struct Run {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    args.blocks.check()?;
+    args.terms.blocks.check()?;
     let binary = if args.floor_only { None } else { Some(args.binary.find()?) };
-    let folder = args.machine.set_up()?;
-    let Machine { server_cpu, load_cpu, .. } = args.machine;
+    let folder = args.terms.machine.set_up()?;
+    let Machine { server_cpu, load_cpu, .. } = args.terms.machine;
     let sink = sink::start("127.0.0.1:0".parse()?, Some(load_cpu))?;
     let steal = Steal::now();
     let mut run = Run::default();
-    let routes = Routes::countries(args.regions.into());
+    let routes = Routes::countries(args.terms.regions.into());
     let setting = Setting {
-        connections: args.crowd.connections,
+        connections: args.terms.crowd.connections,
         rate: args.rate,
-        warm_up: args.blocks.warm_up,
-        seconds: args.blocks.seconds,
+        warm_up: args.terms.blocks.warm_up,
+        seconds: args.terms.blocks.seconds,
         repeats: 0.0,
-        regions: args.regions.into(),
+        regions: args.terms.regions.into(),
         server_cpu,
         load_cpu,
         folder: folder.path().to_owned(),
     };
     let mut number = 0;
-    let (floor, gateway) = pairs::alternate(args.blocks.pairs, |_, side| {
+    let (floor, gateway) = pairs::alternate(args.terms.blocks.pairs, |_, side| {
         number += 1;
-        let pool = Arc::new(Pool::new(number, args.pool, args.crowd.users(USERS), PATH, SECRET));
+        let pool = Arc::new(Pool::new(number, args.pool, args.terms.crowd.users(USERS), PATH, SECRET));
         run.bytes = pool.mean_bytes();
         let (name, block) = match (&binary, side) {
             (_, Side::A) => ("floor", block::floor(&setting, pool)?),

@@ -1,11 +1,13 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
 use crate::gateway;
+use crate::rig::Rig;
+use crate::sink::Sink;
 
 /// Where servers and load run.
 #[derive(Debug, Clone, clap::Args)]
@@ -93,6 +95,35 @@ impl Blocks {
 
 /// Users where a command has no reason for another number.
 pub const USERS: u64 = 20_000;
+
+/// What blocks are run under: how many there are, under which load, and where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Terms {
+    #[command(flatten)]
+    pub blocks: Blocks,
+    #[command(flatten)]
+    pub crowd: Crowd,
+    /// Regions of the gateway, 1 to 8
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub regions: u8,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+impl Terms {
+    pub fn rig<'a>(&'a self, binary: &'a Path, folder: &'a Path, sink: &'a Sink) -> Rig<'a> {
+        Rig {
+            binary,
+            folder,
+            sink,
+            machine: &self.machine,
+            blocks: &self.blocks,
+            connections: self.crowd.connections,
+            users: self.crowd.users(USERS),
+            regions: self.regions.into(),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::goal::Unavailable;
+
 /// Every way into a ring.
 pub const ENTERS: &str = "syscalls:sys_enter_io_uring_enter";
 /// Where the gateway's allocator is entered: new memory, zeroed memory, more memory.
@@ -87,13 +89,16 @@ impl Counts {
 
 /// Runs it to its end; the error has what it said.
 fn run(command: &mut Command) -> anyhow::Result<Output> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("run {}", command.get_program().display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{} ended with {}: {}", command.get_program().display(), output.status, said.trim());
-    }
-    Ok(output)
+    let mut ended = || -> anyhow::Result<Output> {
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.with_context(|| format!("run {}", command.get_program().display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("{} ended with {}: {}", command.get_program().display(), output.status, said.trim());
+        }
+        Ok(output)
+    };
+    ended().context(Unavailable)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use crate::goal::Unavailable;
+
 /// Short, because the server stands still at its end: that is in every latency.
 const PERIOD_US: u64 = 10_000;
 
@@ -30,6 +32,10 @@ pub fn kind() -> &'static str {
 impl Quota {
     /// Gives all threads of `pid` that share of a CPU together.
     pub fn set(pid: u32, share: f64) -> anyhow::Result<Self> {
+        Self::make(pid, share).context(Unavailable)
+    }
+
+    fn make(pid: u32, share: f64) -> anyhow::Result<Self> {
         let mounts = fs::read_to_string("/proc/mounts").context("read /proc/mounts")?;
         let quota_us = (PERIOD_US as f64 * share) as u64;
         let Some((parent, version)) = controller(&mounts) else {

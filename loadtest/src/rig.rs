@@ -10,6 +10,8 @@ use crate::pool::{Pool, Shape};
 use crate::sink::Sink;
 use crate::users::Routes;
 
+/// Connections that are made in a second at least.
+const CONNECTS: u64 = 2000;
 /// Seconds of the closed loop that finds a capacity.
 pub const CAPACITY: u64 = 3;
 /// Webhooks of a closed loop; the gateway remembers ids, so they should not repeat.
@@ -50,8 +52,9 @@ impl Rig<'_> {
     }
 
     pub fn pool_of(&self, seed: usize, setting: &Setting, shape: Shape) -> Arc<Pool> {
-        // What is sent while the last of them are being answered is more than the seconds say.
-        let count = setting.rate * (setting.warm_up + setting.seconds + 1);
+        // What is sent while connections are made, and the last ones answered, is more than the seconds say.
+        let more = 1 + setting.connections as u64 / CONNECTS;
+        let count = setting.rate * (setting.warm_up + setting.seconds + more);
         let count = if setting.rate == 0 { CLOSED } else { usize::try_from(count).unwrap_or(CLOSED) };
         Arc::new(Pool::of(seed as u64, count, self.users, shape, PATH, SECRET))
     }

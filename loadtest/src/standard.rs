@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::block::{self, Block, Build, Setting};
 use crate::cpu::Steal;
 use crate::goal;
-use crate::options::{Binary, Blocks, Crowd, Machine, USERS};
+use crate::options::{Binary, Terms};
 use crate::peer::{self, Kind, Peer};
 use crate::pool::Pool;
 use crate::probe::Probe;
@@ -73,9 +73,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "peers")]
     no_peers: bool,
     #[command(flatten)]
-    blocks: Blocks,
-    #[command(flatten)]
-    crowd: Crowd,
+    terms: Terms,
     /// Parcels that wait while ingest beside a backlog is measured; 10000000 is
     /// the goal's, takes minutes to fill and 9 GB of disk
     #[arg(long, default_value_t = 1_000_000)]
@@ -89,11 +87,6 @@ pub struct Args {
     /// Also the gateway at the rates of the reference servers
     #[arg(long)]
     equal_rate: bool,
-    /// Regions, 1 to 8
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=8))]
-    regions: u8,
-    #[command(flatten)]
-    machine: Machine,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -114,24 +107,15 @@ pub struct Run {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    args.blocks.check()?;
+    args.terms.blocks.check()?;
     ensure!(
         args.load > 0.0 && args.load <= 1.0,
         "--load is {}, expected a share above 0, at most 1",
         args.load
     );
-    let (binary, folder) = (args.binary.find()?, args.machine.set_up()?);
-    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.machine.load_cpu))?;
-    let rig = Rig {
-        binary: &binary,
-        folder: folder.path(),
-        sink: &sink,
-        machine: &args.machine,
-        blocks: &args.blocks,
-        connections: args.crowd.connections,
-        users: args.crowd.users(USERS),
-        regions: args.regions.into(),
-    };
+    let (binary, folder) = (args.binary.find()?, args.terms.machine.set_up()?);
+    let sink = sink::start("127.0.0.1:0".parse()?, Some(args.terms.machine.load_cpu))?;
+    let rig = args.terms.rig(&binary, folder.path(), &sink);
     let bench = Bench { args, rig };
     let run = bench.run()?;
     let rows = bench.rows(&run);
@@ -170,7 +154,7 @@ impl Bench<'_> {
         let (peers, skipped) = if servers { self.set_up() } else { Default::default() };
         let load_before = load_average();
         let steal = Steal::now();
-        let before = Probe::take(rig.folder, args.machine.server_cpu)?;
+        let before = Probe::take(rig.folder, args.terms.machine.server_cpu)?;
         eprintln!("before: {}", before.text());
         // A rate that was given stands for that share of a capacity.
         let capacity = match args.rate {
@@ -180,13 +164,13 @@ impl Bench<'_> {
         let mut subjects = Vec::new();
         if servers {
             subjects = self.subjects(capacity, &peers)?;
-            for round in 0..args.blocks.pairs {
+            for round in 0..args.terms.blocks.pairs {
                 self.round(round, &mut subjects)?;
             }
         }
         let parts = Part::value_variants().iter().filter(|part| self.wants(**part));
         let found = parts.map(|part| part.measure(rig, capacity, args.load, args.backlog)).collect();
-        let after = Probe::take(rig.folder, args.machine.server_cpu)?;
+        let after = Probe::take(rig.folder, args.terms.machine.server_cpu)?;
         Ok(Run {
             subjects,
             found,
@@ -267,7 +251,7 @@ impl Bench<'_> {
             order.reverse();
         }
         for subject in order {
-            match self.block(subject.what, subject.rate, self.args.blocks.seconds, &pool) {
+            match self.block(subject.what, subject.rate, self.args.terms.blocks.seconds, &pool) {
                 Ok(block) => {
                     eprintln!("round {round}: {}", subject::line(&subject.what.to_string(), &block));
                     subject.blocks.push(block);

@@ -35,16 +35,10 @@ pub enum RingFlags {
 impl RingFlags {
     /// Tries a small ring with each set-up. The error is that of the plain one: no io_uring at all.
     pub fn detect() -> io::Result<Self> {
-        if let Some(flags) =
-            [Self::Deferred, Self::Cooperative].into_iter().find(|flags| builder(*flags).build(8).is_ok())
-        {
-            return Ok(flags);
+        match [Self::Deferred, Self::Cooperative].into_iter().find(|flags| builder(*flags).build(8).is_ok()) {
+            Some(flags) => Ok(flags),
+            None => builder(Self::Plain).build(8).map(|_| Self::Plain),
         }
-        builder(Self::Plain).build(8)?;
-        tracing::warn!(
-            "this kernel has no SINGLE_ISSUER with DEFER_TASKRUN (6.1 and later): expect a quarter to a half more CPU"
-        );
-        Ok(Self::Plain)
     }
 }
 

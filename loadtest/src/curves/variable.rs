@@ -107,11 +107,7 @@ impl Variable {
         let (mut routes, mut shape, mut extra) =
             (Routes::countries(rig.regions), Shape::USUAL, String::new());
         match self {
-            Self::Connections => {
-                setting.connections = x as usize;
-                // Thousands take a while to be made.
-                setting.warm_up += x as u64 / 4000;
-            }
+            Self::Connections => setting.connections = x as usize,
             Self::Payload => shape.text = Some((x - AROUND).max(0.0) as usize),
             Self::Updates => shape.updates = x as usize,
             Self::Regions => routes = Routes::blocks(x as usize, MANY_USERS),

@@ -4,10 +4,10 @@
 
 use std::time::Instant;
 
-use super::parts::{Found, why};
+use super::parts::Found;
 use crate::child::free_address;
 use crate::gateway::total;
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::pairs::{Side, alternate};
 use crate::rig::Rig;
 use crate::stats::Estimate;
@@ -18,12 +18,16 @@ const STRIDE: u64 = 1_000_000;
 
 pub fn measure(rig: &Rig<'_>, rate: u64, parcels: u64) -> Found {
     let mut notes = Vec::new();
-    let found = why(compare(rig, rate, parcels, &mut notes));
+    let pairs = compare(rig, rate, parcels, &mut notes);
+    let found = pairs
+        .map_err(Missing::from)
+        .and_then(|[empty, full]| some(Estimate::of_ratios(full.into_iter(), empty.into_iter())));
     let name = format!("ingest CPU, backlog of {parcels} / none");
     Found { rows: vec![Row::at_most(&name, 1.15, 1.05, found)], notes }
 }
 
-fn compare(rig: &Rig<'_>, rate: u64, parcels: u64, notes: &mut Vec<String>) -> anyhow::Result<Estimate> {
+/// What ingest cost beside none and beside all.
+fn compare(rig: &Rig<'_>, rate: u64, parcels: u64, notes: &mut Vec<String>) -> anyhow::Result<[Vec<f64>; 2]> {
     // Nobody listens there.
     let down = free_address()?;
     let full = Waiting::start(rig, down, "full")?;
@@ -52,6 +56,5 @@ fn compare(rig: &Rig<'_>, rate: u64, parcels: u64, notes: &mut Vec<String>) -> a
         Ok(cost)
     })?;
     full.end()?;
-    Estimate::of_ratios(filled.into_iter(), empty.into_iter())
-        .ok_or_else(|| anyhow::anyhow!("no pair was measured"))
+    Ok([empty, filled])
 }

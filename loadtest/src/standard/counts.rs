@@ -3,9 +3,11 @@
 //! The kernel counts them in the running gateway. `cargo test --test alloc` counts the allocations of the gateway's own
 //! work without a ring, in full commits; here the runtime's are in it, and commits are as small as the load makes them.
 
-use super::parts::{Found, why};
+use anyhow::Context;
+
+use super::parts::Found;
 use crate::block::{Block, Build};
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::perf::{Allocator, ENTERS};
 use crate::rig::Rig;
 use crate::stats::Estimate;
@@ -15,19 +17,20 @@ pub fn measure(rig: &Rig<'_>, rate: u64) -> Found {
     let by_answer = |thread: &'static str, events: Vec<String>| {
         move |block: &Block| block.counts.of(thread, &events) / block.rate
     };
-    let estimate = |blocks: &Result<Vec<Block>, String>, read: &dyn Fn(&Block) -> f64| {
+    let estimate = |blocks: &Result<Vec<Block>, Missing>, read: &dyn Fn(&Block) -> f64| {
         let blocks = blocks.as_ref().map_err(Clone::clone)?;
-        Estimate::of(blocks.iter().map(read)).ok_or_else(|| "no block".to_owned())
+        some(Estimate::of(blocks.iter().map(read)))
     };
     let enters = vec![ENTERS.to_owned()];
-    let entered = why(blocks(rig, rate, &enters));
-    let allocated = why(Allocator::probe(rig.binary).and_then(|allocator| {
+    let entered = blocks(rig, rate, &enters).map_err(Missing::from);
+    let allocated = Allocator::probe(rig.binary).context("cargo test --test alloc counts them, too");
+    let allocated = allocated.and_then(|allocator| {
         let events = allocator.events();
         Ok((blocks(rig, rate, &events)?, events))
-    }));
+    });
     let (allocated, events) = match allocated {
         Ok((blocks, events)) => (Ok(blocks), events),
-        Err(why) => (Err(format!("{why}; see cargo test --test alloc")), Vec::new()),
+        Err(error) => (Err(Missing::from(error)), Vec::new()),
     };
     let [in_ingest, in_forward] =
         ["ingest", "forward"].map(|thread| estimate(&allocated, &by_answer(thread, events.clone())));

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::parts::{Found, why};
+use super::parts::Found;
 use super::scale::CONNECTIONS;
 use crate::gateway::{Gateway, PATH, SECRET, Setup};
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::pool::Pool;
 use crate::rig::Rig;
 use crate::stats::Estimate;
@@ -26,8 +26,7 @@ const REST: Duration = Duration::from_secs(1);
 
 pub fn measure(rig: &Rig<'_>) -> Found {
     let rounds: anyhow::Result<Vec<f64>> = (0..ROUNDS).map(|round| by_connection(rig, round)).collect();
-    let found =
-        why(rounds).and_then(|rounds| Estimate::of(rounds.into_iter()).ok_or_else(|| "no round".to_owned()));
+    let found = rounds.map_err(Missing::from).and_then(|rounds| some(Estimate::of(rounds.into_iter())));
     let rows = vec![Row::at_most("resident KB by idle connection, after one webhook", 4.0, 1.0, found)];
     Found { rows, notes: Vec::new() }
 }

@@ -6,9 +6,9 @@
 //! mostly finds one free: a provider does not wait for one either. More than the peak can be accepted, because under
 //! overload forwarding gets less of the CPU than the closed loop leaves it; what arrives meanwhile is said, too.
 
-use super::parts::{Found, why};
+use super::parts::Found;
 use crate::block::{self, Block, Build, Setting};
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::quota;
 use crate::rig::Rig;
 use crate::stats::Estimate;
@@ -23,6 +23,8 @@ const OFFERED: f64 = 2.0;
 const PEAK_CONNECTIONS: usize = 512;
 /// Of the offered load.
 const CONNECTIONS: usize = 8192;
+/// Seconds in which goes what piled up while the connections were made.
+const SETTLING: u64 = 12;
 
 struct Round {
     /// Webhooks a second.
@@ -33,10 +35,10 @@ struct Round {
 pub fn measure(rig: &Rig<'_>) -> Found {
     let rounds: anyhow::Result<Vec<Round>> =
         (0..rig.blocks.pairs.div_ceil(2)).map(|round| one(rig, round)).collect();
-    let rounds = why(rounds);
+    let rounds = rounds.map_err(Missing::from);
     let estimate = |read: fn(&Round) -> f64| {
         let rounds = rounds.as_ref().map_err(Clone::clone)?;
-        Estimate::of(rounds.iter().map(read)).ok_or_else(|| "no round".to_owned())
+        some(Estimate::of(rounds.iter().map(read)))
     };
     let goodput = estimate(|round| round.overload.rate / round.peak * 100.0);
     let p99 = estimate(|round| round.overload.p99_ms);
@@ -62,9 +64,8 @@ fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     let peak = block::gateway(&closed, rig.pool(5000 + round, &closed), build, rig.sink)?;
     let peak = peak.rate.min(SHARE * 1e6 / peak.whole_us);
     let offered = (peak * OFFERED) as u64;
-    // The connections are made in the first seconds, and what piled up meanwhile goes.
-    let setting =
-        Setting { connections: CONNECTIONS, warm_up: rig.blocks.warm_up + 15, ..rig.setting(offered) };
+    let warm_up = rig.blocks.warm_up + SETTLING;
+    let setting = Setting { connections: CONNECTIONS, warm_up, ..rig.setting(offered) };
     let overload = block::gateway(&setting, rig.pool(6000 + round, &setting), build, rig.sink)?;
     overload.whole_ledger()?;
     eprintln!(

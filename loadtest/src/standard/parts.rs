@@ -55,8 +55,3 @@ impl Part {
         }
     }
 }
-
-/// Of a part that failed: why, in one line.
-pub fn why<T>(found: anyhow::Result<T>) -> Result<T, String> {
-    found.map_err(|error| format!("{error:#}").replace('\n', "; "))
-}

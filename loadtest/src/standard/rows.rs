@@ -3,7 +3,7 @@
 use super::Run;
 use super::subject::{Subject, What};
 use crate::block::Block;
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::peer::{Kind, Peer};
 use crate::stats::Estimate;
 
@@ -82,14 +82,16 @@ impl Run {
     }
 
     /// The subject, if it has blocks to judge by; else why not.
-    fn measured(&self, what: What) -> Result<&Subject, String> {
+    fn measured(&self, what: What) -> Result<&Subject, Missing> {
+        // A reference server that fails says nothing about the gateway; when that fails the run ends.
+        let missing = |why: &str| Missing::Unavailable(why.to_owned());
         let skipped = self.skipped.iter().find(|(peer, _)| What::Peer(*peer) == what);
         if let Some((_, why)) = skipped {
-            return Err(why.clone());
+            return Err(missing(why));
         }
-        let subject = self.find(what).ok_or("not asked for")?;
+        let subject = self.find(what).ok_or_else(|| missing("not asked for"))?;
         match &subject.failed {
-            Some(why) => Err(why.clone()),
+            Some(why) => Err(missing(why)),
             None => Ok(subject),
         }
     }
@@ -100,15 +102,14 @@ impl Run {
     }
 }
 
-fn of(run: &Run, what: What, read: fn(&Block) -> f64) -> Result<Estimate, String> {
-    Estimate::of(run.measured(what)?.values(read)).ok_or_else(|| "no block".to_owned())
+fn of(run: &Run, what: What, read: fn(&Block) -> f64) -> Result<Estimate, Missing> {
+    some(Estimate::of(run.measured(what)?.values(read)))
 }
 
 /// Of `read` of one by all CPU of the other.
-fn ratio(run: &Run, above: What, read: fn(&Block) -> f64, below: What) -> Result<Estimate, String> {
+fn ratio(run: &Run, above: What, read: fn(&Block) -> f64, below: What) -> Result<Estimate, Missing> {
     let (above, below) = (run.measured(above)?, run.measured(below)?);
-    let ratios = Estimate::of_ratios(above.values(read), below.values(|block| block.all_us));
-    ratios.ok_or_else(|| "no block".to_owned())
+    some(Estimate::of_ratios(above.values(read), below.values(|block| block.all_us)))
 }
 
 /// Indexes and whatever else lies there count as stored.
@@ -183,7 +184,7 @@ mod tests {
         let rows = goals(&run());
         let check = |name: &str, why: &str| {
             let row = rows.iter().find(|row| row.name.starts_with(name)).unwrap();
-            assert_eq!(row.measured.as_ref().unwrap_err(), why);
+            assert_eq!(row.measured, Err(Missing::Unavailable(why.to_owned())));
         };
         check("all-in / Bento", "no binary");
         check("all-in / Express", "forwarded 3 of 4");

@@ -1,8 +1,8 @@
 //! One thing made large, everything else the same, in alternating blocks: prefixes, regions, connections.
 
-use super::parts::{Found, why};
+use super::parts::Found;
 use crate::block::{self, Block, Build, Setting};
-use crate::goal::Row;
+use crate::goal::{Missing, Row, some};
 use crate::pairs::{Side, alternate};
 use crate::rig::Rig;
 use crate::stats::Estimate;
@@ -13,8 +13,6 @@ const USERS: u64 = 200_000;
 const PREFIXES: [usize; 2] = [10, 100_000];
 const REGIONS: usize = 200;
 pub const CONNECTIONS: usize = 10_000;
-/// Seconds that so many connections take to be made, with time to spare.
-const CONNECTING: u64 = 3;
 
 /// One side: how it is loaded, and where its webhooks go.
 struct Arm<'a> {
@@ -41,11 +39,8 @@ pub fn regions(rig: &Rig<'_>, rate: u64) -> Found {
 
 pub fn connections(rig: &Rig<'_>, rate: u64) -> Found {
     let routes = Routes::countries(rig.regions);
-    let arms = [rig.connections, CONNECTIONS].map(|connections| {
-        let setting = rig.setting(rate);
-        let warm_up = setting.warm_up + CONNECTING;
-        Arm { setting: Setting { connections, warm_up, ..setting }, routes: &routes }
-    });
+    let arms = [rig.connections, CONNECTIONS]
+        .map(|connections| Arm { setting: Setting { connections, ..rig.setting(rate) }, routes: &routes });
     let found = compare(rig, "connections", &arms, |block| block.ingest_us);
     one(Row::at_most(&format!("ingest CPU, 10,000 connections / {}", rig.connections), 1.4, 1.2, found))
 }
@@ -60,7 +55,7 @@ fn compare(
     name: &str,
     arms: &[Arm<'_>; 2],
     read: fn(&Block) -> f64,
-) -> Result<Estimate, String> {
+) -> Result<Estimate, Missing> {
     let run = alternate(rig.blocks.pairs, |pair, side| {
         let Arm { setting, routes } = &arms[usize::from(side == Side::B)];
         let pool = rig.pool(3000 + pair, setting);
@@ -84,7 +79,6 @@ fn compare(
         );
         Ok(block)
     });
-    let (few, many) = why(run)?;
-    let ratios = Estimate::of_ratios(many.iter().map(read), few.iter().map(read));
-    ratios.ok_or_else(|| "no block".to_owned())
+    let (few, many) = run?;
+    some(Estimate::of_ratios(many.iter().map(read), few.iter().map(read)))
 }

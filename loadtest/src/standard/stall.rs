@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::parts::{Found, why};
+use super::parts::Found;
 use crate::child::free_address;
 use crate::cpu::pin;
 use crate::gateway::{Gateway, PATH, SECRET, Setup, TOKEN};
-use crate::goal::Row;
+use crate::goal::{Missing, Row, Unavailable, some};
 use crate::pool::{Pool, Shape};
 use crate::rig::Rig;
 use crate::stats::{Estimate, median};
@@ -40,7 +40,7 @@ const KINDS: [(&str, Shape); 2] = [
 pub fn measure(rig: &Rig<'_>) -> Found {
     let mut found = Found::default();
     for (at, (name, shape)) in KINDS.into_iter().enumerate() {
-        let stalls = why(stalls(rig, 7000 + at as u64, shape));
+        let stalls = stalls(rig, 7000 + at as u64, shape).map_err(Missing::from);
         if let Ok(stalls) = &stalls {
             let note = format!(
                 "stall    {name}: the echo usually takes {:.3} ms; spans as long without a large webhook have {:.3} ms \
@@ -51,9 +51,7 @@ pub fn measure(rig: &Rig<'_>) -> Found {
             eprintln!("{note}");
             found.notes.push(note);
         }
-        let estimate = stalls.and_then(|stalls| {
-            Estimate::of(stalls.with.into_iter()).ok_or_else(|| "no large webhook".to_owned())
-        });
+        let estimate = stalls.and_then(|stalls| some(Estimate::of(stalls.with.into_iter())));
         found.rows.push(Row::at_most(
             &format!("core stalled by a webhook of {name}, ms"),
             1.0,
@@ -119,7 +117,7 @@ fn probe(address: SocketAddr, cpu: usize, stop: &AtomicBool) -> anyhow::Result<V
 /// When each large webhook began to be sent and when its answer came.
 fn send(address: SocketAddr, cpu: usize, pool: &Pool) -> anyhow::Result<Vec<Span>> {
     pin(cpu)?;
-    give_way()?;
+    give_way().context(Unavailable)?;
     let mut stream = connect(address)?;
     let (mut sent, mut answer) = (Vec::new(), [0; 1024]);
     for at in 0..pool.len() {

@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use crc_fast::checksum;
 
+use crate::archive::chain;
 use crate::archive::store::{Body, CRC, Reason, StoreFault, sums};
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl Content {
         match body {
             Body::Bytes(bytes) => {
                 let bytes = Bytes::copy_from_slice(bytes);
-                let (sha256, crc) = (hex(digest(&SHA256, &bytes).as_ref()), checksum(CRC, &bytes));
+                let (sha256, crc) = (chain::hash(&bytes), checksum(CRC, &bytes));
                 Ok(Self { bytes: bytes.len() as u64, source: Source::Bytes(bytes), sha256, crc })
             }
             Body::File { path, bytes, sha256, crc } => {
@@ -93,10 +93,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 fn unreadable(path: &Path, error: &io::Error) -> StoreFault {
     StoreFault::new(Reason::Other, format!("{} cannot be read: {error}", path.display()))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use nix::libc::{EACCES, ENOMEM, ENOSYS, EPERM};
 
 use super::Finding;
 use super::machine::Machine;
+use crate::shard::RingFlags;
 
 /// Entries of a core's ring.
 const ENTRIES: u32 = 1024;
@@ -25,18 +26,15 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     findings
 }
 
-/// A ring as the cores build it; without its flags the kernel interrupts the core for every completion.
+/// A ring as the cores build it.
 fn flags() -> Finding {
-    let mut wanted = <IoUring>::builder();
-    wanted.setup_single_issuer().setup_defer_taskrun();
-    let mut fallback = <IoUring>::builder();
-    fallback.setup_single_issuer().setup_coop_taskrun();
-    if wanted.build(ENTRIES).is_ok() {
-        return Finding::ok("io_uring", "allowed, with SINGLE_ISSUER and DEFER_TASKRUN");
-    }
-    let (missing, costs) = match fallback.build(ENTRIES) {
-        Ok(_) => ("DEFER_TASKRUN (it has COOP_TASKRUN)", "a twentieth"),
-        Err(_) => ("SINGLE_ISSUER, DEFER_TASKRUN or COOP_TASKRUN", "a quarter to a half"),
+    let (missing, costs) = match RingFlags::detect() {
+        Ok(RingFlags::Deferred) => {
+            return Finding::ok("io_uring", "allowed, with SINGLE_ISSUER and DEFER_TASKRUN");
+        }
+        Ok(RingFlags::Cooperative) => ("DEFER_TASKRUN (it has COOP_TASKRUN)", "a twentieth"),
+        Ok(RingFlags::Plain) => ("SINGLE_ISSUER, DEFER_TASKRUN or COOP_TASKRUN", "a quarter to a half"),
+        Err(error) => return refused(&error, None),
     };
     Finding::warn(
         "io_uring",
