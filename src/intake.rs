@@ -30,6 +30,7 @@ use crate::journal::ground::{Ground, Ring};
 use crate::journal::{Journal, Ticket};
 use crate::listen::{Answer, Handler, Reply};
 use crate::metrics::{IngestCells, WebhookOutcome};
+use crate::overload::Guard;
 use crate::parse::{Event, EventKind, Parsed, Parser, conversations};
 use crate::route::{Routed, Router, Rule};
 use crate::verify::Verifier;
@@ -82,6 +83,7 @@ pub struct Intake<G: Ground = Ring> {
     allow_from: Vec<IpNet>,
     trusted_proxies: Vec<IpNet>,
     journal: Rc<Journal<G>>,
+    guard: Rc<Guard>,
     seq: Arc<AtomicU64>,
     cells: Arc<IngestCells>,
     work: RefCell<Work>,
@@ -107,6 +109,7 @@ impl<G: Ground> Intake<G> {
         config: &Config,
         owners: &[u16],
         journal: Rc<Journal<G>>,
+        guard: Rc<Guard>,
         seq: Arc<AtomicU64>,
         cells: Arc<IngestCells>,
     ) -> Self {
@@ -123,6 +126,7 @@ impl<G: Ground> Intake<G> {
             allow_from: config.listen.allow_from.clone(),
             trusted_proxies: config.listen.trusted_proxies.clone(),
             journal,
+            guard,
             seq,
             cells,
             work: RefCell::default(),
@@ -265,6 +269,7 @@ where
         if !matches!(head.header(desk.verifier.header()), Field::One(_)) {
             return Err(self.refuse(at, WebhookOutcome::BadSignature, UNSIGNED));
         }
+        self.guard.count();
         if !self.journal.accepting() {
             return Err(self.refuse(at, WebhookOutcome::Unavailable, UNAVAILABLE));
         }

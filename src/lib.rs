@@ -68,6 +68,7 @@ pub mod config;
 pub mod metrics;
 pub mod wake;
 pub mod deadline;
+pub mod overload;
 pub mod stamp;
 pub mod http1;
 pub mod listen;

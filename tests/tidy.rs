@@ -13,6 +13,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("fault", &[]),
     ("wake", &[]),
     ("deadline", &[]),
+    ("overload", &["wake"]),
     ("stamp", &[]),
     ("http1", &[]),
     ("side", &[]),
@@ -29,7 +30,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("entry", &["journal::buffer", "parse"]),
     ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
-    ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
+    (
+        "intake",
+        &["config", "entry", "http1", "journal", "listen", "metrics", "overload", "parse", "route", "verify"],
+    ),
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
     // Why a parcel dies is not its business: never forward.
@@ -38,18 +42,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "forward",
         &[
             "config", "cut", "dead", "deadline", "dedupe", "entry", "handling", "handoff", "http1",
-            "journal", "metrics", "parse", "side", "stamp", "verify", "wake",
+            "journal", "metrics", "overload", "parse", "side", "stamp", "verify", "wake",
         ],
     ),
     // From the journal alone: never forward.
-    ("archive", &["config", "cut", "entry", "handling", "journal", "metrics", "parse", "stamp"]),
+    ("archive", &["config", "cut", "entry", "handling", "journal", "metrics", "overload", "parse", "stamp"]),
     // It starts and stops everything else.
     (
         "shard",
         &[
             "admin", "archive", "config", "dead", "deadline", "dedupe", "entry", "forward", "handling",
-            "handoff", "http1", "intake", "journal", "listen", "metrics", "parse", "route", "side", "verify",
-            "wake",
+            "handoff", "http1", "intake", "journal", "listen", "metrics", "overload", "parse", "route",
+            "side", "verify", "wake",
         ],
     ),
     ("admin", &["config", "dead", "entry", "metrics"]),
@@ -97,6 +101,7 @@ const PURE: &[&str] = &[
     "src/forward/told.rs",
     "src/cut/",
     "src/stamp.rs",
+    "src/overload/policy.rs",
     "src/archive/bucket/answer.rs",
     "src/archive/bucket/standing.rs",
     "src/archive/json.rs",

@@ -25,6 +25,7 @@ use crate::journal::read::JournalReader;
 use crate::journal::store::hex;
 use crate::journal::view::JournalView;
 use crate::metrics::archive::ArchiveCells;
+use crate::overload::{GiveWay, Rest};
 
 /// How often it is looked whether there is something to do.
 const LOOK: Duration = Duration::from_millis(100);
@@ -53,6 +54,7 @@ pub struct Setup {
     /// By region.
     pub cells: Arc<Vec<ArchiveCells>>,
     pub watch: Watch,
+    pub give_way: Arc<GiveWay>,
 }
 
 /// Whether any region archives.
@@ -74,7 +76,7 @@ fn unix_ms() -> u64 {
 /// Runs until `stopping` says so; then reads what is durable, closes every object, waits for the archives to take them,
 /// and returns, within about two seconds. What is left then is archived after the next start.
 pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
-    let Setup { config, journals, cells, watch } = setup;
+    let Setup { config, journals, cells, watch, give_way } = setup;
     let known = journals.iter().map(|view| (view.id, Arc::clone(&view.archived)));
     let own = journals.first().map(|view| hex(&view.id)).unwrap_or_default();
     let docks = ship(&config, &own, &cells)?;
@@ -86,6 +88,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
     let start = Instant::now();
     let now_ms = || start.elapsed().as_millis() as u64;
     let mut finish_by = None;
+    let mut rest = Rest::new(give_way);
     loop {
         if stopping() && finish_by.is_none() {
             finish_by = Some(Instant::now() + FINISH);
@@ -93,6 +96,9 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         let mut read = false;
         for (journal, desk) in desks.iter_mut().enumerate() {
             read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
+            if finish_by.is_none() {
+                rest.take();
+            }
         }
         let ends: Vec<Position> = desks.iter().map(|desk| desk.end).collect();
         if finish_by.is_some_and(|end| !read || Instant::now() > end) {

@@ -44,6 +44,7 @@ use crate::journal::read::RecordReader;
 use crate::journal::spare::is_full;
 use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
+use crate::overload::{GiveWay, Rest};
 use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
@@ -102,6 +103,7 @@ pub struct Setup {
     pub marks: Vec<Target>,
     pub cells: Arc<ForwardCells>,
     pub held: Arc<AtomicUsize>,
+    pub give_way: Arc<GiveWay>,
     pub side: side::Handle,
     pub limits: Limits,
     /// For the jitter of retries.
@@ -152,6 +154,7 @@ pub struct Forwarder {
     attempts: Rc<Attempts>,
     inlet: Inlet,
     bell: Bell,
+    rest: Rest,
 }
 
 impl Forwarder {
@@ -166,6 +169,7 @@ impl Forwarder {
             marks,
             cells,
             held,
+            give_way,
             side,
             limits,
             seed,
@@ -249,18 +253,19 @@ impl Forwarder {
                 deadlines.sweep(Instant::now());
             }
         });
-        Ok(Self { feed, sieve, regions, attempts, inlet, bell: Bell::new(&doorbell)? })
+        let (bell, rest) = (Bell::new(&doorbell)?, Rest::new(give_way));
+        Ok(Self { feed, sieve, regions, attempts, inlet, bell, rest })
     }
 
     /// Runs until `stopping` says so; the doorbell must be rung for it to be looked at. Then finishes
     /// what is under way, for at most `grace`, and what is settled, for at most [`LAST_KEYS`]. True if nothing was left
     /// under way or unmarked.
     pub async fn run(self, stopping: impl Fn() -> bool + 'static, grace: Duration) -> io::Result<bool> {
-        let Self { feed, sieve, regions, attempts, inlet, bell } = self;
+        let Self { feed, sieve, regions, attempts, inlet, bell, rest } = self;
         let stopping = Rc::new(stopping);
         {
             let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
-            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed).await });
+            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, rest).await });
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
@@ -340,9 +345,10 @@ fn remember(
     Ok((Rc::new(Sieve::new(seen, Instant::now(), Arc::clone(cells))), Rc::new(settler)))
 }
 
-async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed) {
+async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, mut rest: Rest) {
     for count in 1u32.. {
         monoio::time::sleep(TICK).await;
+        rest.take();
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));

@@ -147,6 +147,8 @@ pub struct IngestCells {
     pub committed_bytes: Counter,
     /// 1 while new webhooks are taken.
     pub accepting: Gauge,
+    /// How late the core was when it was last looked at.
+    pub lag_ns: Gauge,
     /// Journal segments made ahead.
     pub spare_segments: Gauge,
     /// Hand-overs that found a full channel.

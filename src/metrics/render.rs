@@ -169,6 +169,12 @@ impl Registry {
     fn render_journal(&self, page: &mut Page) {
         let ingest = |read: fn(&IngestCells) -> u64| sum(&self.ingest, read);
         page.gauge("penstock_ingest_cores", "Ingest cores.").sample(&[], self.ingest.len());
+        let lag = self.ingest.iter().map(|cells| cells.lag_ns.get()).max().unwrap_or_default();
+        page.gauge(
+            "penstock_ingest_lag_seconds",
+            "How late the ingest core that is latest is; from 0.03 on it is overloaded.",
+        )
+        .sample(&[], lag as f64 / 1e9);
         page.gauge("penstock_accepting_cores", "Ingest cores whose journal takes webhooks.")
             .sample(&[], ingest(|cells| cells.accepting.get()));
         page.histogram("penstock_commit_seconds", "One durable write of a journal.")

@@ -22,6 +22,7 @@ use crate::journal::view::Published;
 use crate::journal::writer::Seed;
 use crate::listen;
 use crate::metrics::IngestCells;
+use crate::overload::{GiveWay, Guard};
 use crate::wake::{Bell, Doorbell};
 
 /// Frame buffers kept warm: one being filled, one being written, the rest at the forwarding cores.
@@ -44,6 +45,7 @@ pub(super) struct Setup {
     pub marks: Receiver<MarkBatch>,
     pub doorbell: Doorbell,
     pub held: Arc<AtomicUsize>,
+    pub give_way: Arc<GiveWay>,
     pub seq: Arc<AtomicU64>,
     pub cells: Arc<IngestCells>,
     pub progress: Arc<Progress>,
@@ -77,8 +79,19 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
             }
         });
     }
+    let guard = Guard::new(setup.give_way);
+    {
+        let (guard, cells, core) = (Rc::clone(&guard), Arc::clone(&cells), core);
+        monoio::spawn(async move {
+            // Without it nobody gives way under overload, and answers come late.
+            if let Err(error) = guard.watch(|lag| cells.lag_ns.set(lag.as_nanos() as u64)).await {
+                tracing::error!(core, %error, "cannot tell how late this core is; nobody gives way to it");
+            }
+        });
+    }
     let intake =
-        Rc::new(Intake::new(&config, &setup.owners, Rc::clone(&journal), setup.seq, Arc::clone(&cells)));
+        Intake::new(&config, &setup.owners, Rc::clone(&journal), guard, setup.seq, Arc::clone(&cells));
+    let intake = Rc::new(intake);
     cells.accepting.set(u64::from(journal.accepting()));
     tell(&setup.started, ());
     let listening = monoio::spawn({

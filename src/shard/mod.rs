@@ -38,6 +38,7 @@ use crate::journal::view::{Archived, JournalView, Published};
 use crate::journal::writer::Seed;
 use crate::listen;
 use crate::metrics::render::Registry;
+use crate::overload::GiveWay;
 use crate::side::Side;
 use crate::wake::Doorbell;
 
@@ -189,6 +190,7 @@ impl Gateway {
         })?);
         registry.process.quarantined.set(handling.quarantined());
         let held = Arc::new(AtomicUsize::new(0));
+        let give_way = Arc::new(GiveWay::default());
         let seq = Arc::new(AtomicU64::new(store.max_seq + 1));
         let progress = Arc::new(Progress::default());
         let (fatal_to, fatal) = crossbeam_channel::unbounded();
@@ -220,6 +222,7 @@ impl Gateway {
                 marks: targets(&store, &marks),
                 cells: Arc::clone(&registry.forward[core]),
                 held: Arc::clone(&held),
+                give_way: Arc::clone(&give_way),
                 side: side.handle(),
                 limits,
                 seed: random_seed()?,
@@ -246,8 +249,13 @@ impl Gateway {
         }
 
         let cells = Arc::clone(&registry.archive);
-        let archive =
-            archive::Setup { config: Arc::clone(&config), journals: views, cells, watch: handling.watch()? };
+        let archive = archive::Setup {
+            config: Arc::clone(&config),
+            journals: views,
+            cells,
+            watch: handling.watch()?,
+            give_way: Arc::clone(&give_way),
+        };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
@@ -272,6 +280,7 @@ impl Gateway {
                 marks: mark_batches,
                 doorbell: ingest_bells[core].clone(),
                 held: Arc::clone(&held),
+                give_way: Arc::clone(&give_way),
                 seq: Arc::clone(&seq),
                 cells: Arc::clone(&registry.ingest[core]),
                 progress: Arc::clone(&progress),

@@ -32,6 +32,7 @@ use penstock::journal::writer::Seed;
 use penstock::listen::encode::{Date, date, encode};
 use penstock::listen::{Answer, Handler};
 use penstock::metrics::{Counter, IngestCells, SourceCells};
+use penstock::overload::Guard;
 use penstock::verify::Verifier;
 use penstock::wake::{Doorbell, Notify};
 
@@ -211,7 +212,14 @@ impl Core {
         let mut core = Self {
             ground,
             timer: None,
-            intake: Intake::new(config, &owners, journal, Arc::new(AtomicU64::new(1)), cells),
+            intake: Intake::new(
+                config,
+                &owners,
+                journal,
+                Guard::new(Arc::default()),
+                Arc::new(AtomicU64::new(1)),
+                cells,
+            ),
             writer: Box::pin(writer),
             orders,
             wrote,
