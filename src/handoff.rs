@@ -55,6 +55,9 @@ impl Default for Limits {
     }
 }
 
+/// Lists of entries that are kept for the next frames of one forwarding core.
+const LISTS: usize = 64;
+
 /// Entries of one frame for one forwarding core.
 #[derive(Debug)]
 pub struct Handed {
@@ -69,6 +72,8 @@ pub struct Handed {
 #[derive(Debug, Clone)]
 pub struct Outlet {
     frames: Sender<Handed>,
+    /// Lists that the forwarding core has done with.
+    lists: Receiver<Vec<EntryAt>>,
     overflow: Arc<AtomicBool>,
     doorbell: Doorbell,
 }
@@ -77,19 +82,30 @@ pub struct Outlet {
 #[derive(Debug)]
 pub struct Inlet {
     frames: Receiver<Handed>,
+    lists: Sender<Vec<EntryAt>>,
     overflow: Arc<AtomicBool>,
 }
 
 /// The two ends of one forwarding core's channel.
 pub fn channel(doorbell: Doorbell, limits: Limits) -> (Outlet, Inlet) {
     let (give, take) = crossbeam_channel::bounded(limits.frames);
+    let (back, lists) = crossbeam_channel::bounded(LISTS);
     let overflow = Arc::new(AtomicBool::new(false));
-    (Outlet { frames: give, overflow: Arc::clone(&overflow), doorbell }, Inlet { frames: take, overflow })
+    (
+        Outlet { frames: give, lists, overflow: Arc::clone(&overflow), doorbell },
+        Inlet { frames: take, lists: back, overflow },
+    )
 }
 
 impl Inlet {
     pub fn try_recv(&self) -> Option<Handed> {
         self.frames.try_recv().ok()
+    }
+
+    /// Takes the list of a frame back, to be filled again.
+    pub fn give_back(&self, list: Vec<EntryAt>) {
+        // Enough are on their way: this one is dropped.
+        self.lists.try_send(list).ok();
     }
 
     /// Nothing to take and nothing missed.
@@ -147,11 +163,13 @@ impl Handoff {
         if count == 0 || outlet.overflow.load(SeqCst) {
             return;
         }
-        let entries = if count == committed.entries.len() && self.outlets.len() == 1 {
-            std::mem::take(committed.entries)
+        let mut entries = outlet.lists.try_recv().unwrap_or_default();
+        entries.clear();
+        if count == committed.entries.len() && self.outlets.len() == 1 {
+            std::mem::swap(&mut entries, committed.entries);
         } else {
-            committed.entries.iter().filter(concerned).copied().collect()
-        };
+            entries.extend(committed.entries.iter().filter(concerned));
+        }
         let handed = Handed {
             journal: self.journal,
             position: committed.position,

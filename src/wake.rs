@@ -61,9 +61,9 @@ impl Timer {
     /// Starts the task that reads the timer; `target` is notified each time it fires.
     pub fn start(target: Rc<Notify>) -> io::Result<Self> {
         let fd = Rc::new(TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?);
-        let file = ring_file(fd.as_fd().try_clone_to_owned()?)?;
+        let word = Word::new(fd.as_fd().try_clone_to_owned()?)?;
         monoio::spawn(async move {
-            while read_word(&file).await.is_ok() {
+            while word.read().await.is_ok() {
                 target.notify();
             }
         });
@@ -110,14 +110,14 @@ impl Doorbell {
 /// The owner's side of a [`Doorbell`].
 pub struct Bell {
     ring: Arc<Ring>,
-    file: File,
+    word: Word,
 }
 
 impl Bell {
     /// Call on the owning core.
     pub fn new(doorbell: &Doorbell) -> io::Result<Self> {
-        let file = ring_file(doorbell.0.fd.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { ring: Arc::clone(&doorbell.0), file })
+        let word = Word::new(doorbell.0.fd.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { ring: Arc::clone(&doorbell.0), word })
     }
 
     /// Sleeps until rung. `empty` looks at the channels once more after the bell was armed.
@@ -128,13 +128,13 @@ impl Bell {
             return Ok(());
         }
         // Empty, or somebody took the flag down in this moment and is about to write.
-        read_word(&self.file).await
+        self.word.read().await
     }
 }
 
 /// The fair way to step aside: through the ring, so that every other task and timer gets its turn.
 pub struct Yield {
-    file: File,
+    word: Word,
 }
 
 impl Yield {
@@ -142,20 +142,32 @@ impl Yield {
         // In semaphore mode each read takes one; 2^63 of them outlast the machine.
         let fd = EventFd::from_value_and_flags(u32::MAX, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_SEMAPHORE)?;
         fd.write(1 << 62)?;
-        Ok(Self { file: ring_file(fd.as_fd().try_clone_to_owned()?)? })
+        Ok(Self { word: Word::new(fd.as_fd().try_clone_to_owned()?)? })
     }
 
     pub async fn now(&self) -> io::Result<()> {
-        read_word(&self.file).await
+        self.word.read().await
     }
 }
 
-fn ring_file(fd: OwnedFd) -> io::Result<File> {
-    File::from_std(std::fs::File::from(fd))
+/// The eight bytes of an eventfd or timerfd.
+struct Word {
+    file: File,
+    /// Used again by the next read; reads at the same time have one each.
+    buffer: Cell<Vec<u8>>,
 }
 
-/// Reads the eight bytes of an eventfd or timerfd.
-async fn read_word(file: &File) -> io::Result<()> {
-    let (read, _) = file.read_at(vec![0u8; 8], 0).await;
-    read.map(|_| ())
+impl Word {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { file: File::from_std(std::fs::File::from(fd))?, buffer: Cell::default() })
+    }
+
+    async fn read(&self) -> io::Result<()> {
+        let mut buffer = self.buffer.take();
+        buffer.clear();
+        buffer.reserve(8);
+        let (read, buffer) = self.file.read_at(buffer, 0).await;
+        self.buffer.set(buffer);
+        read.map(|_| ())
+    }
 }

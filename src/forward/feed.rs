@@ -197,7 +197,8 @@ impl Feed {
                 && let Some(frame) = inlet.try_recv()
             {
                 taken += frame.entries.len();
-                self.take(frame);
+                self.take(&frame);
+                inlet.give_back(frame.entries);
             }
             if taken >= TURN {
                 return Taken::More;
@@ -217,7 +218,7 @@ impl Feed {
         }
     }
 
-    fn take(&self, handed: Handed) {
+    fn take(&self, handed: &Handed) {
         if handed.position < self.standing.borrow()[handed.journal] {
             // Pushed late, after a snapshot that covers it.
             return;

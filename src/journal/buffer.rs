@@ -120,16 +120,34 @@ unsafe impl IoBufMut for AlignedBuf {
         self.len = pos;
     }
 }
-/// Frames up to this are copied for their readers: about a microsecond, against holding 256 KiB.
-const COPY: usize = 16 * 1024;
+/// Frames of up to so many blocks are copied for their readers: about a microsecond, against holding 256 KiB.
+const COPY_BLOCKS: usize = 4;
+/// Unused buffers kept for such copies, by blocks.
+const COPIES: usize = 64;
 
 /// Frame buffers on their way round: filled by an ingest core, written, read by forwarding cores,
 /// and back. Keeps the memory warm (a fresh megabyte costs 256 page faults) and counts what is out.
 #[derive(Clone)]
-pub struct BufferPool {
+pub struct BufferPool(Arc<Pool>);
+
+struct Pool {
+    full: Shelf,
+    /// For copies, by blocks less one.
+    small: [Shelf; COPY_BLOCKS],
+    held: Arc<AtomicUsize>,
+}
+
+/// Unused buffers.
+struct Shelf {
     give: Sender<AlignedBuf>,
     take: Receiver<AlignedBuf>,
-    held: Arc<AtomicUsize>,
+}
+
+impl Shelf {
+    fn new(most: usize) -> Self {
+        let (give, take) = crossbeam_channel::bounded(most);
+        Self { give, take }
+    }
 }
 
 /// What a pooled buffer starts with: a commit at 100,000 webhooks a second and 1 ms is about this.
@@ -140,53 +158,47 @@ const KEEP: std::ops::RangeInclusive<usize> = START..=2 * 1024 * 1024;
 impl BufferPool {
     /// Keeps at most `spare` unused buffers. `held` counts the bytes that readers hold.
     pub fn new(spare: usize, held: Arc<AtomicUsize>) -> Self {
-        let (give, take) = crossbeam_channel::bounded(spare);
-        Self { give, take, held }
+        let small = std::array::from_fn(|_| Shelf::new(COPIES));
+        Self(Arc::new(Pool { full: Shelf::new(spare), small, held }))
     }
 
     /// An empty buffer.
     pub fn get(&self) -> AlignedBuf {
-        let mut buf = self.take.try_recv().unwrap_or_else(|_| AlignedBuf::with_capacity(START));
+        let mut buf = self.0.full.take.try_recv().unwrap_or_else(|_| AlignedBuf::with_capacity(START));
         buf.set_len(0);
         buf
     }
 
     /// Takes a buffer back.
     pub fn put(&self, buf: AlignedBuf) {
-        if KEEP.contains(&buf.capacity()) {
+        let shelf = if KEEP.contains(&buf.capacity()) {
+            Some(&self.0.full)
+        } else {
+            (buf.capacity() / BLOCK).checked_sub(1).and_then(|class| self.0.small.get(class))
+        };
+        if let Some(shelf) = shelf {
             // Full: the buffer is dropped.
-            self.give.try_send(buf).ok();
+            shelf.give.try_send(buf).ok();
         }
     }
 
     /// Lends a buffer to any number of readers on any core; it comes back when the last is done.
     /// A small one is copied instead: a waiting webhook should not hold a frame's worth of memory.
     pub fn share(&self, buf: AlignedBuf) -> Bytes {
-        if buf.len() <= COPY {
-            self.held.fetch_add(buf.len(), Relaxed);
-            let bytes = buf.as_slice().into();
-            self.put(buf);
-            return Bytes::from_owner(Copied { bytes, held: Arc::clone(&self.held) });
-        }
-        self.held.fetch_add(buf.capacity(), Relaxed);
-        Bytes::from_owner(Lent { buf: Some(buf), pool: self.clone() })
-    }
-}
-
-struct Copied {
-    bytes: Box<[u8]>,
-    held: Arc<AtomicUsize>,
-}
-
-impl AsRef<[u8]> for Copied {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Copied {
-    fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes.len(), Relaxed);
+        let class = buf.len().div_ceil(BLOCK).saturating_sub(1);
+        let lent = match self.0.small.get(class) {
+            Some(shelf) => {
+                let room = || AlignedBuf::with_capacity((class + 1) * BLOCK);
+                let mut copy = shelf.take.try_recv().unwrap_or_else(|_| room());
+                copy.set_len(0);
+                copy.extend_from_slice(buf.as_slice());
+                self.put(buf);
+                copy
+            }
+            None => buf,
+        };
+        self.0.held.fetch_add(lent.capacity(), Relaxed);
+        Bytes::from_owner(Lent { buf: Some(lent), pool: self.clone() })
     }
 }
 
@@ -204,7 +216,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some(buf) = self.buf.take() {
-            self.pool.held.fetch_sub(buf.capacity(), Relaxed);
+            self.pool.0.held.fetch_sub(buf.capacity(), Relaxed);
             self.pool.put(buf);
         }
     }
@@ -231,6 +243,7 @@ mod tests {
     fn lent_buffer_comes_back_when_the_last_reader_is_done() {
         let held = Arc::new(AtomicUsize::new(0));
         let pool = BufferPool::new(2, Arc::clone(&held));
+        const COPY: usize = COPY_BLOCKS * BLOCK;
         let mut buf = pool.get();
         buf.extend_from_slice(&[b'x'; COPY]);
         buf.extend_from_slice(b"0123456789");
@@ -243,5 +256,24 @@ mod tests {
         drop(part);
         assert_eq!(held.load(Relaxed), 0);
         assert_eq!(pool.get().read_ptr(), at, "the same memory is used again");
+    }
+
+    #[test]
+    fn small_frame_is_copied_into_as_few_blocks_as_it_takes_and_these_are_used_again() {
+        let held = Arc::new(AtomicUsize::new(0));
+        let pool = BufferPool::new(2, Arc::clone(&held));
+        for len in [1, BLOCK, BLOCK + 1, COPY_BLOCKS * BLOCK] {
+            let share = || {
+                let mut buf = pool.get();
+                buf.extend_from_slice(&vec![b'x'; len]);
+                pool.share(buf)
+            };
+            let first = share();
+            assert_eq!((first.len(), held.load(Relaxed)), (len, len.next_multiple_of(BLOCK)));
+            let at = first.as_ptr();
+            drop(first);
+            assert_eq!(share().as_ptr(), at, "the same memory is used again");
+            assert_eq!(held.load(Relaxed), 0);
+        }
     }
 }

@@ -115,6 +115,8 @@ pub struct Journal<G: Ground = Ring> {
     done: Cell<u64>,
     /// Who waits for the batch that is being written.
     flying: RefCell<Vec<Waker>>,
+    /// An empty list for the batch after the next one.
+    list: Cell<Vec<EntryAt>>,
     marks: RefCell<Vec<(JournalId, Vec<Mark>)>>,
     oldest_mark: Cell<Option<Instant>>,
     policy: RefCell<CommitPolicy>,
@@ -171,6 +173,7 @@ where
             filling: Cell::new(1),
             done: Cell::new(1),
             flying: RefCell::default(),
+            list: Cell::default(),
             marks: RefCell::default(),
             oldest_mark: Cell::new(None),
             policy: RefCell::new(CommitPolicy::new(seed.commit_delay)),
@@ -331,13 +334,11 @@ where
 
     /// Writes the batch that waits, with the marks that wait, as one frame.
     async fn write_pending(&self, sink: &mut impl FnMut(&mut Committed<'_>)) -> io::Result<()> {
+        let mut entries = self.list.take();
+        // About as many will come again: nothing has to grow step by step meanwhile.
         let last = self.pending.borrow().entries.len();
-        let next = Pending {
-            // About as many will come again: nothing has to grow step by step meanwhile.
-            entries: Vec::with_capacity(last + last / 4 + 4),
-            waiters: self.flying.take(),
-            ..Pending::new(self.pool.get())
-        };
+        entries.reserve(last + last / 4 + 4);
+        let next = Pending { entries, waiters: self.flying.take(), ..Pending::new(self.pool.get()) };
         let mut batch = self.pending.replace(next);
         self.filling.set(self.filling.get() + 1);
         *self.flying.borrow_mut() = std::mem::take(&mut batch.waiters);
@@ -391,6 +392,8 @@ where
             sink(&mut Committed { position, next, frame, entries: &mut batch.entries });
             fault::point("handed-over");
         }
+        batch.entries.clear();
+        self.list.set(batch.entries);
         self.done.set(self.filling.get());
         let forgotten = usize::from(fault::planted("waiter-forgotten"));
         let mut woken = self.flying.take();
