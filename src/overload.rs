@@ -30,9 +30,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(10);
 /// Webhooks that make a core busy: a lone one is not followed by a probe, which would cost as much as itself.
 const BUSY: u32 = 16;
 /// Who gives way leaves the CPU for so many times of what it used, so that it still gets on.
-const LEFT: u32 = 9;
-/// Longest time that it leaves it: what it does must not be late by seconds.
-const REST_MAX: Duration = Duration::from_millis(50);
+const LEFT: u32 = 19;
 
 /// Whether ingest needs the CPU of the others. One for the process.
 #[derive(Debug)]
@@ -60,17 +58,19 @@ impl GiveWay {
     }
 }
 
-/// A thread that gives way. Call [`Rest::take`] every few tens of milliseconds.
+/// A thread that gives way. Call [`Rest::take`] often.
 #[derive(Debug)]
 pub struct Rest {
     give_way: Arc<GiveWay>,
+    longest: Duration,
     /// CPU time of the thread when it last looked.
     used: Duration,
 }
 
 impl Rest {
-    pub fn new(give_way: Arc<GiveWay>) -> Self {
-        Self { give_way, used: Duration::ZERO }
+    /// It may be stopped for `longest` at a time.
+    pub fn new(give_way: Arc<GiveWay>, longest: Duration) -> Self {
+        Self { give_way, longest, used: Duration::ZERO }
     }
 
     /// Blocks the thread for some of the time in which it is asked to give way.
@@ -79,7 +79,7 @@ impl Rest {
             return;
         }
         let used = cpu_time();
-        let rest = (used.saturating_sub(self.used) * LEFT).min(REST_MAX);
+        let rest = (used.saturating_sub(self.used) * LEFT).min(self.longest);
         #[allow(clippy::disallowed_methods, reason = "the core is to stand still: all it does can wait")]
         std::thread::sleep(rest);
         self.used = used;
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_thread_rests_while_ingest_needs_its_cpu_and_goes_on_after() {
         let give_way = Arc::new(GiveWay::default());
-        let mut rest = Rest::new(Arc::clone(&give_way));
+        let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
         rest.take();
         assert_eq!(rest.used, Duration::ZERO, "nobody asked");
         give_way.ask();

@@ -27,9 +27,6 @@ use crate::users::Routes;
 /// How long the parcels of a block may take to arrive after its load has ended.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// How long its connections may take to be made; with fewer it is measured all the same.
-const CONNECTING: Duration = Duration::from_secs(10);
-
 /// How a server is loaded, and where.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -353,10 +350,6 @@ fn load(
         let (answered, delivered) = (sent.ok.load(Relaxed), (target.delivered)());
         Ok(Reading { at: Instant::now(), usage, counters, answered, delivered })
     };
-    let start = Instant::now();
-    while sent.opened.load(Relaxed) < setting.connections as u64 && start.elapsed() < CONNECTING {
-        std::thread::sleep(Duration::from_millis(10));
-    }
     std::thread::sleep(Duration::from_secs(setting.warm_up));
     let before = read()?;
     sent.record.store(true, Relaxed);

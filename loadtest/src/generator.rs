@@ -9,8 +9,8 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -29,6 +29,10 @@ use crate::server;
 const LONGEST_US: u64 = 60_000_000;
 /// Longest sleep of a connection before it looks whether the load has ended.
 const NAP: Duration = Duration::from_millis(500);
+/// How long connections may take to be made; with fewer it begins all the same.
+const CONNECTING: Duration = Duration::from_secs(10);
+/// How often a connection that is made looks whether all are.
+const GATHER: Duration = Duration::from_millis(20);
 /// How far off the moment is that never comes.
 const IDLE: Duration = Duration::from_secs(1 << 20);
 /// A repeat is one of so many: far enough back that its first may be anywhere on its way.
@@ -109,14 +113,22 @@ impl Load {
     }
 }
 
+/// Returns once the connections are made, or [`CONNECTING`] has passed; from then on webhooks are due.
 pub fn start(plan: Plan, webhooks: Webhooks) -> anyhow::Result<Load> {
     let sent = Arc::new(Sent::default());
     let shared = Arc::clone(&sent);
-    let started = Instant::now();
+    let (starts, started) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("generator".into())
-        .spawn(move || server::on_core(plan.cpu, generate(plan, webhooks, started, shared))?)?;
-    Ok(Load { sent, started, thread })
+        .spawn(move || server::on_core(plan.cpu, generate(plan, webhooks, starts, shared))?)?;
+    match started.recv() {
+        Ok(started) => Ok(Load { sent, started, thread }),
+        // It has ended, and says why.
+        Err(_) => match thread.join() {
+            Ok(result) => Err(result.err().unwrap_or_else(|| anyhow::anyhow!("the generator has ended"))),
+            Err(_) => Err(anyhow::anyhow!("the generator panicked")),
+        },
+    }
 }
 
 /// What the connections of one generator share.
@@ -128,14 +140,15 @@ struct Shared {
     /// Webhooks sent for the first time.
     fresh: Cell<u64>,
     random: RefCell<Random>,
-    started: Instant,
+    /// When the first webhook is due: `None` until the connections are made.
+    started: Cell<Option<Instant>>,
     latencies: RefCell<Latencies>,
 }
 
 async fn generate(
     plan: Plan,
     webhooks: Webhooks,
-    started: Instant,
+    starts: mpsc::Sender<Instant>,
     sent: Arc<Sent>,
 ) -> anyhow::Result<Latencies> {
     let accepted = Histogram::new_with_bounds(1, LONGEST_US, 3)?;
@@ -147,11 +160,19 @@ async fn generate(
         dues: RefCell::new(plan.schedule.dues()),
         fresh: Cell::new(0),
         random: RefCell::new(Random(!plan.schedule.seed)),
-        started,
+        started: Cell::new(None),
         latencies,
     });
     let connections: Vec<_> =
         (0..plan.connections).map(|_| monoio::spawn(keep_sending(Rc::clone(&shared)))).collect();
+    let (connecting, most) = (Instant::now(), plan.connections as u64);
+    while shared.sent.opened.load(Relaxed) < most && connecting.elapsed() < CONNECTING {
+        monoio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let started = Instant::now();
+    shared.started.set(Some(started));
+    // Nobody waits for it if the thread that started this has gone.
+    starts.send(started).ok();
     for connection in connections {
         connection.await;
     }
@@ -208,11 +229,17 @@ impl Shared {
     /// Which webhook is next, once its moment has come, and the moment its latency counts from. `None` if the load is
     /// told to stop before.
     async fn take_turn(&self) -> Option<(u64, Instant)> {
+        let started = loop {
+            match self.started.get() {
+                Some(started) => break started,
+                None => monoio::time::sleep(GATHER).await,
+            }
+        };
         let mut now = Instant::now();
         let due = match self.dues.borrow_mut().as_mut() {
             None => now,
             // A schedule that has ended leaves its connections idle until they are told to stop.
-            Some(dues) => dues.next().map_or(now + IDLE, |due| self.started + due),
+            Some(dues) => dues.next().map_or(now + IDLE, |due| started + due),
         };
         if due <= now {
             return Some((self.pick(), due));

@@ -10,8 +10,6 @@ use crate::pool::{Pool, Shape};
 use crate::sink::Sink;
 use crate::users::Routes;
 
-/// Connections that are made in a second at least.
-const CONNECTS: u64 = 2000;
 /// Seconds of the closed loop that finds a capacity.
 pub const CAPACITY: u64 = 3;
 /// Webhooks of a closed loop; the gateway remembers ids, so they should not repeat.
@@ -52,9 +50,8 @@ impl Rig<'_> {
     }
 
     pub fn pool_of(&self, seed: usize, setting: &Setting, shape: Shape) -> Arc<Pool> {
-        // What is sent while connections are made, and the last ones answered, is more than the seconds say.
-        let more = 1 + setting.connections as u64 / CONNECTS;
-        let count = setting.rate * (setting.warm_up + setting.seconds + more);
+        // A block takes somewhat longer than its seconds, and at its end each connection has one in hand.
+        let count = setting.rate * (setting.warm_up + setting.seconds + 1) + setting.connections as u64;
         let count = if setting.rate == 0 { CLOSED } else { usize::try_from(count).unwrap_or(CLOSED) };
         Arc::new(Pool::of(seed as u64, count, self.users, shape, PATH, SECRET))
     }

@@ -37,6 +37,8 @@ const IDLE: Duration = Duration::from_millis(500);
 /// Bytes read from one place before another has its turn: a region that comes back after hours has
 /// gigabytes to catch up with, and the others must not wait for that.
 const SHARE: usize = 8 << 20;
+/// Longest stop while the archiver gives way to ingest: after a share it has used some 30 ms of CPU.
+const REST: Duration = Duration::from_millis(500);
 /// Pause after a journal could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For what is durable to be read at a stop, and from then for what was closed to come into the archives.
@@ -88,7 +90,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
     let start = Instant::now();
     let now_ms = || start.elapsed().as_millis() as u64;
     let mut finish_by = None;
-    let mut rest = Rest::new(give_way);
+    let mut rest = Rest::new(give_way, REST);
     loop {
         if stopping() && finish_by.is_none() {
             finish_by = Some(Instant::now() + FINISH);

@@ -83,6 +83,8 @@ use told::Told;
 
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
+/// Longest stop while the core gives way to ingest: answers of regions wait for it, and their deadlines are in seconds.
+const REST: Duration = Duration::from_millis(100);
 /// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
 const FLUSH_TICKS: u32 = 2;
 /// For the last keys to be durable at a stop.
@@ -253,7 +255,7 @@ impl Forwarder {
                 deadlines.sweep(Instant::now());
             }
         });
-        let (bell, rest) = (Bell::new(&doorbell)?, Rest::new(give_way));
+        let (bell, rest) = (Bell::new(&doorbell)?, Rest::new(give_way, REST));
         Ok(Self { feed, sieve, regions, attempts, inlet, bell, rest })
     }
 

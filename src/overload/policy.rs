@@ -99,9 +99,9 @@ mod tests {
                 }
                 None => now = next.min(probe.max(now + 1e-6)),
             }
-            // It forwards as much as is accepted, or has a tenth of the CPU.
+            // It forwards as much as is accepted, or has a twentieth of the CPU.
             if shared && backlog > 0 {
-                let time = if now < give_way_until { ACCEPT / 9.0 } else { FORWARD };
+                let time = if now < give_way_until { ACCEPT / 19.0 } else { FORWARD };
                 now += time;
                 forwarded += time / FORWARD;
                 if forwarded >= 1.0 {

@@ -23,7 +23,7 @@ const OFFERED: f64 = 2.0;
 const PEAK_CONNECTIONS: usize = 512;
 /// Of the offered load.
 const CONNECTIONS: usize = 8192;
-/// Seconds in which goes what piled up while the connections were made.
+/// Seconds in which the gateway makes up for the first webhooks of so many connections, which cost it memory, too.
 const SETTLING: u64 = 12;
 
 struct Round {
