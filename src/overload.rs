@@ -29,8 +29,8 @@ pub use policy::{AWHILE, LATE, Policy};
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 /// Webhooks that make a core busy: a lone one is not followed by a probe, which would cost as much as itself.
 const BUSY: u32 = 16;
-/// Who gives way leaves the CPU for so many times of what it used, so that it still gets on.
-const LEFT: u32 = 19;
+/// Who gives way still gets on: ingest has so many times the CPU time.
+const LEFT: f64 = 19.0;
 
 /// Whether ingest needs the CPU of the others. One for the process.
 #[derive(Debug)]
@@ -38,16 +38,19 @@ pub struct GiveWay {
     start: Instant,
     /// Nanoseconds after `start`.
     until: AtomicU64,
+    /// The share of a CPU that the core which asked last has, in thousandths: under a limit it may be small.
+    busy: AtomicU64,
 }
 
 impl Default for GiveWay {
     fn default() -> Self {
-        Self { start: Instant::now(), until: AtomicU64::new(0) }
+        Self { start: Instant::now(), until: AtomicU64::new(0), busy: AtomicU64::new(0) }
     }
 }
 
 impl GiveWay {
-    fn ask(&self) {
+    fn ask(&self, busy: f64) {
+        self.busy.store((busy * 1e3) as u64, Relaxed);
         self.until.store((self.start.elapsed() + AWHILE).as_nanos() as u64, Relaxed);
     }
 
@@ -55,6 +58,12 @@ impl GiveWay {
     pub fn is_asked(&self) -> bool {
         let until = self.until.load(Relaxed);
         until > 0 && (self.start.elapsed().as_nanos() as u64) < until
+    }
+
+    /// How long whoever used so much of the CPU should leave it.
+    fn rest(&self, used: Duration) -> Duration {
+        let busy = (self.busy.load(Relaxed) as f64 / 1e3).clamp(0.01, 1.0);
+        used.mul_f64(LEFT / busy)
     }
 }
 
@@ -79,7 +88,7 @@ impl Rest {
             return;
         }
         let used = cpu_time();
-        let rest = (used.saturating_sub(self.used) * LEFT).min(self.longest);
+        let rest = self.give_way.rest(used.saturating_sub(self.used)).min(self.longest);
         #[allow(clippy::disallowed_methods, reason = "the core is to stand still: all it does can wait")]
         std::thread::sleep(rest);
         self.used = used;
@@ -137,7 +146,7 @@ impl Guard {
             (seen, used) = (now, cpu);
             lag(late);
             if policy.look(now - start, late, busy) {
-                self.give_way.ask();
+                self.give_way.ask(busy);
             }
         }
     }
@@ -154,7 +163,7 @@ mod tests {
         let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
         rest.take();
         assert_eq!(rest.used, Duration::ZERO, "nobody asked");
-        give_way.ask();
+        give_way.ask(0.5);
         let start = Instant::now();
         let mut sum = 0u64;
         while start.elapsed() < Duration::from_millis(20) {
@@ -162,7 +171,8 @@ mod tests {
         }
         let asked = Instant::now();
         rest.take();
-        assert!(asked.elapsed() >= Duration::from_millis(20), "rested for {:?}", asked.elapsed());
+        assert!(asked.elapsed() >= Duration::from_millis(50), "rested for {:?}", asked.elapsed());
+        assert_eq!(give_way.rest(Duration::from_millis(1)), Duration::from_millis(38));
         assert!(give_way.is_asked());
         give_way.until.store(1, Relaxed);
         assert!(!give_way.is_asked());

@@ -84,7 +84,7 @@ use told::Told;
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
 /// Longest stop while the core gives way to ingest: answers of regions wait for it, and their deadlines are in seconds.
-const REST: Duration = Duration::from_millis(100);
+const REST: Duration = Duration::from_millis(250);
 /// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
 const FLUSH_TICKS: u32 = 2;
 /// For the last keys to be durable at a stop.
