@@ -29,7 +29,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("entry", &["journal::buffer", "parse"]),
     ("handoff", &["journal", "metrics", "wake"]),
     // Past the answer is not its business: never forward.
-    ("intake", &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify"]),
+    (
+        "intake",
+        &["config", "entry", "http1", "journal", "listen", "metrics", "parse", "route", "verify", "wake"],
+    ),
     // What waits for keys to be durable is not its business: never forward.
     ("dedupe", &["metrics", "parse"]),
     // Why a parcel dies is not its business: never forward.
@@ -62,6 +65,7 @@ const WIRING: &[&str] = &["cli", "lib", "main"];
 /// recovery and delivery runs under a seeded simulation.
 const PURE: &[&str] = &[
     "src/journal/frame.rs",
+    "src/journal/encoded.rs",
     "src/journal/record.rs",
     "src/journal/commit.rs",
     "src/journal/recover.rs",

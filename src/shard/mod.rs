@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   data folder (lock, recover, key log) > admin > listeners > spares and freeing > forwarding cores
-//!         > archiver > ingest cores
+//!         > archiver > offload thread > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //!                                        > the archiver reads to the end, closes its objects
 //! ```
@@ -47,6 +47,7 @@ mod disk;
 mod forwarding;
 mod ingest;
 mod letters;
+mod offloading;
 mod spawn;
 
 pub use spawn::{Fatal, RingFlags};
@@ -250,6 +251,7 @@ impl Gateway {
             archive::Setup { config: Arc::clone(&config), journals: views, cells, watch: handling.watch()? };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
+        let offload = offloading::start(&config, &owners)?;
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
         let (drained_to, drained) = crossbeam_channel::unbounded();
         let (sealed_to, sealed) = crossbeam_channel::unbounded();
@@ -273,6 +275,7 @@ impl Gateway {
                 doorbell: ingest_bells[core].clone(),
                 held: Arc::clone(&held),
                 seq: Arc::clone(&seq),
+                offload: offload.clone(),
                 cells: Arc::clone(&registry.ingest[core]),
                 progress: Arc::clone(&progress),
                 started: started_to.clone(),
