@@ -36,6 +36,7 @@ use crate::metrics::{IngestCells, WebhookOutcome};
 
 mod judge;
 pub mod offload;
+mod queue;
 
 use judge::{Arrival, Desk, Judge, Judged, Work};
 use offload::{Finding, Offloaded, Post};

@@ -29,7 +29,7 @@
 //!  listen > verify > parse > route > journal >        feed > sift > lane > attempt >  admin, names, signals
 //!    durable > hand-over + doorbell > 200 -------->     settle > key log
 //!    <------------ marks: delivered, duplicate -----                                 archive thread (monoio)
-//!  large: offload thread                                                              journal > record > pack > file
+//!  large: offload threads                                                             journal > record > pack > file
 //!    verify > parse > route > encode > back to journal
 //! ```
 //!

@@ -1,18 +1,19 @@
 //! Large webhooks: judged and encoded by a thread beside the cores, so that no other connection waits for it.
 //!
 //! ```text
-//!  ingest core                                        offload thread
+//!  ingest core                                        offload threads
 //!  accept_large > job (body by value) --------------> verify > parse > route > encode
 //!  journal > ticket  <-- slot, number, doorbell <---- judged, entry in a frame buffer
 //! ```
 //!
-//! One thread for all cores: what it is for comes seldom, and what it does on a second CPU is what a core would lack.
-//! Its queue has no bound of its own: bodies in it count as memory of their listeners until they have their place in
-//! the journal.
+//! One thread for all cores, and one for what that leaves lying: what they are for comes seldom, and what they do on a
+//! CPU a core there lacks. Their queue has no bound of its own: bodies in it count as memory of their listeners until
+//! they have their place in the journal.
 //!
-//! Invariants: only the core writes its journal and its counters. Who has gone gets nothing stored: an entry comes
-//! into being when its connection asks for the answer. A panic here closes the webhook's connection and no other,
-//! as it does on a core.
+//! Invariants: only the core writes its journal and its counters. An entry comes into being when the ticket is asked
+//! with the finding there: whole, or not at all if the ticket was dropped before. (A client that merely left has a
+//! ticket still, as with any other webhook.) A panic here closes the webhook's connection and no other, as it does on
+//! a core.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::judge::{Arrival, Judge, Judged, Work};
+use super::queue;
 use crate::config::Config;
 use crate::entry::Verdict;
 use crate::journal::Encoded;
@@ -40,19 +42,15 @@ pub const LARGE: usize = 32 << 10;
 const KEEP: usize = 8 << 20;
 
 /// Where large webhooks queue up.
-#[derive(Clone)]
-pub struct Queue(Sender<Job>);
+pub type Queue = queue::Queue<Job>;
 
-/// The thread's end of the queue.
-pub struct Jobs(Receiver<Job>);
-
-pub fn queue() -> (Queue, Jobs) {
-    let (give, take) = crossbeam_channel::unbounded();
-    (Queue(give), Jobs(take))
+/// The queue, and its ends for the thread that takes what comes and the one that takes what has waited.
+pub fn queue() -> (Queue, queue::Prompt<Job>, queue::Late<Job>) {
+    queue::queue()
 }
 
 /// A webhook to be judged.
-struct Job {
+pub struct Job {
     arrival: Arrival,
     signatures: Vec<Vec<u8>>,
     /// As kept.
@@ -108,10 +106,10 @@ impl Drop for Reply {
     }
 }
 
-/// The thread's work. Ends when no core is left.
-pub fn run(config: &Config, owners: &[u16], jobs: Jobs) {
+/// A thread's work: all of `jobs`.
+pub fn run(config: &Config, owners: &[u16], jobs: impl Iterator<Item = Job>) {
     let mut worker = Worker::new(config, owners);
-    jobs.0.into_iter().for_each(|job| worker.handle(job));
+    jobs.for_each(|job| worker.handle(job));
 }
 
 struct Worker {
@@ -176,14 +174,7 @@ impl Post {
     pub fn new(queue: Queue) -> io::Result<Rc<Self>> {
         let (told, handled) = crossbeam_channel::unbounded();
         let doorbell = Doorbell::new()?;
-        Ok(Rc::new(Self {
-            queue,
-            told,
-            handled,
-            doorbell,
-            waiting: RefCell::default(),
-            next: Cell::new(0),
-        }))
+        Ok(Rc::new(Self { queue, told, handled, doorbell, waiting: RefCell::default(), next: Cell::new(0) }))
     }
 
     /// Wakes who waits for what was handled. To be run as a task of the core.
@@ -220,8 +211,8 @@ impl Post {
             doorbell: self.doorbell.clone(),
         };
         let job = Job { arrival, signatures, headers, body, reply };
-        self.queue.0.send(job).ok()?;
-        Some(Offloaded { slot, number, post: Rc::clone(self) })
+        let post = Rc::clone(self);
+        self.queue.send(job).then_some(Offloaded { slot, number, post })
     }
 }
 
@@ -283,7 +274,9 @@ mod tests {
     struct Scene {
         config: Config,
         post: Rc<Post>,
-        jobs: Jobs,
+        jobs: queue::Prompt<Job>,
+        /// How many wait in it.
+        sent: Cell<usize>,
         worker: Worker,
         shared: Arc<Shared>,
     }
@@ -292,13 +285,14 @@ mod tests {
         fn new() -> Self {
             let (config, _) =
                 Config::from_toml(CONFIG, Path::new("/tmp")).unwrap_or_else(|invalid| panic!("{invalid}"));
-            let (queue, jobs) = queue();
+            let (queue, jobs, _) = queue();
             let shared = Shared::new(&config.listen, Patience::default());
             let worker = Worker::new(&config, &[0, 1]);
-            Self { config, post: Post::new(queue).unwrap(), jobs, worker, shared }
+            Self { config, post: Post::new(queue).unwrap(), jobs, sent: Cell::new(0), worker, shared }
         }
 
         fn send(&self, desk: usize, signature: &[u8], pieces: &[&[u8]]) -> Offloaded {
+            self.sent.set(self.sent.get() + 1);
             let body = LargeBody::of(pieces, Arc::clone(&self.shared));
             self.post
                 .send(arrival(desk), vec![signature.to_vec()], b"user-agent: x\r\n".to_vec(), body)
@@ -307,7 +301,8 @@ mod tests {
 
         /// Handles all that was sent.
         fn handle(&mut self) {
-            self.jobs.0.try_iter().for_each(|job| self.worker.handle(job));
+            let jobs = self.jobs.by_ref().take(self.sent.take());
+            jobs.for_each(|job| self.worker.handle(job));
         }
     }
 

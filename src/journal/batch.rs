@@ -56,8 +56,7 @@ impl Batch {
 
     /// Whether `more` bytes of records can be added without moving megabytes.
     pub(super) fn takes(&self, more: usize) -> bool {
-        self.summed.bytes == 0
-            || frame::padded_len(self.buf.len() - HEADER + more) <= self.buf.capacity()
+        self.summed.bytes == 0 || frame::padded_len(self.buf.len() - HEADER + more) <= self.buf.capacity()
     }
 }
 

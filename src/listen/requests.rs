@@ -108,13 +108,7 @@ impl<H: Handler> Requests<H> {
 
     /// Hands every whole request to `handler`. After [`Next::Close`] it must not be called again.
     /// What a large body takes with it is taken from `grant`.
-    pub(super) fn take(
-        &mut self,
-        handler: &H,
-        peer: SocketAddr,
-        limits: Limits,
-        grant: &mut Grant,
-    ) -> Next {
+    pub(super) fn take(&mut self, handler: &H, peer: SocketAddr, limits: Limits, grant: &mut Grant) -> Next {
         let mut at = 0;
         let next = loop {
             if self.pending.len() >= PIPELINED_MAX {
@@ -377,10 +371,7 @@ enum One {
         alone: bool,
     },
     /// Part of a request. So many of its bytes were put elsewhere.
-    Partial {
-        next: Next,
-        used: usize,
-    },
+    Partial { next: Next, used: usize },
 }
 
 impl<T> Pending<T> {
@@ -391,12 +382,7 @@ impl<T> Pending<T> {
 
 impl<P> Body<P> {
     /// Takes what is there; the length of the whole request once it is complete.
-    fn fill(
-        &mut self,
-        buf: &[u8],
-        chunks: &mut Vec<u8>,
-        large: usize,
-    ) -> Result<Option<usize>, Refusal> {
+    fn fill(&mut self, buf: &[u8], chunks: &mut Vec<u8>, large: usize) -> Result<Option<usize>, Refusal> {
         match &mut self.rest {
             Rest::Length { bytes, received } => {
                 *received = buf.len() - self.head_len;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   data folder (lock, recover, key log) > admin > listeners > spares and freeing > forwarding cores
-//!         > archiver > offload thread > ingest cores
+//!         > archiver > offload threads > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //!                                        > the archiver reads to the end, closes its objects
 //! ```
@@ -45,6 +45,7 @@ mod archiving;
 mod backlog;
 mod disk;
 mod forwarding;
+mod idle;
 mod ingest;
 mod letters;
 mod offloading;
