@@ -275,6 +275,7 @@ mod tests {
         config: Config,
         post: Rc<Post>,
         jobs: queue::Prompt<Job>,
+        _late: queue::Late<Job>,
         /// How many wait in it.
         sent: Cell<usize>,
         worker: Worker,
@@ -285,10 +286,18 @@ mod tests {
         fn new() -> Self {
             let (config, _) =
                 Config::from_toml(CONFIG, Path::new("/tmp")).unwrap_or_else(|invalid| panic!("{invalid}"));
-            let (queue, jobs, _) = queue();
+            let (queue, jobs, late) = queue();
             let shared = Shared::new(&config.listen, Patience::default());
             let worker = Worker::new(&config, &[0, 1]);
-            Self { config, post: Post::new(queue).unwrap(), jobs, sent: Cell::new(0), worker, shared }
+            Self {
+                config,
+                post: Post::new(queue).unwrap(),
+                _late: late,
+                jobs,
+                sent: Cell::new(0),
+                worker,
+                shared,
+            }
         }
 
         fn send(&self, desk: usize, signature: &[u8], pieces: &[&[u8]]) -> Offloaded {
