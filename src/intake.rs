@@ -301,6 +301,7 @@ struct Storing<G: Ground> {
 }
 
 impl<G: Ground> Storing<G> {
+    /// Counts what became of a webhook, and says so.
     fn answer(&self, desk: usize, outcome: WebhookOutcome, reply: Reply) -> Reply {
         self.cells.sources[desk].webhooks[outcome as usize].add(1);
         reply

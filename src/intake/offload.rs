@@ -35,8 +35,8 @@ use crate::metrics::KINDS;
 use crate::verify::Refusal;
 use crate::wake::{Bell, Doorbell};
 
-/// Larger bodies are judged beside the cores. With fewer bytes a webhook takes its core no longer than 0.1 ms; to have
-/// it judged here takes both threads a tenth of that.
+/// Larger bodies are judged beside the cores. One with fewer bytes takes its core about 0.1 ms, however many updates
+/// it has.
 pub const LARGE: usize = 32 << 10;
 /// Bytes of the longest body whose copy's memory is kept for the next one.
 const KEEP: usize = 8 << 20;

@@ -9,6 +9,9 @@ use super::buffer::AlignedBuf;
 use super::frame::{self, HEADER, Summed};
 use super::record::{self, MARKS_MAX, NUMBERED, marks_len};
 
+/// A larger entry gets a frame of its own. To copy one that is not takes less than a commit more.
+pub(super) const COPIED_MAX: usize = 64 * 1024;
+
 /// An entry in a frame's buffer of its own.
 pub struct Encoded {
     buf: AlignedBuf,
@@ -20,9 +23,10 @@ pub struct Encoded {
 impl Encoded {
     /// As [`super::Journal::append`] takes it.
     pub fn new(slots: u16, meta_len: usize, meta: impl FnOnce(&mut AlignedBuf), body: &[u8]) -> Self {
-        // Marks may be added to the frame, and must not move it.
-        let room = frame::padded_len(record::entry_len(meta_len, body.len()) + marks_len(MARKS_MAX));
-        let mut buf = AlignedBuf::with_capacity(room);
+        let len = record::entry_len(meta_len, body.len());
+        // Marks may be added to its frame, and must not move it.
+        let marks = if len > COPIED_MAX { marks_len(MARKS_MAX) } else { 0 };
+        let mut buf = AlignedBuf::with_capacity(frame::padded_len(len + marks));
         buf.set_len(HEADER);
         record::write_entry(&mut buf, 0, slots, meta, body);
         let rest = crc32_iscsi(&buf.as_slice()[HEADER + NUMBERED..]);

@@ -19,7 +19,7 @@ use super::account::Wrote;
 use super::batch::{Batch, Batches};
 use super::buffer::{AlignedBuf, BufferPool};
 use super::commit::{CommitPolicy, Decision};
-use super::encoded::Encoded;
+use super::encoded::{COPIED_MAX, Encoded};
 use super::frame::{Digest, FrameKind, HEADER, JournalId};
 use super::ground::{Ground, Ring};
 use super::record::{self, MARKS_MAX, Mark, marks_len};
@@ -196,16 +196,28 @@ where
             return Err(Full);
         }
         let mut pending = self.pending.borrow_mut();
+        let offset = pending.open.buf.len();
+        let len = record::write_entry(&mut pending.open.buf, seq, slots, meta, body);
+        Ok(self.count(&mut pending, tag, offset, len, slots))
+    }
+
+    /// Counts an entry in that was written to the batch that is being filled.
+    fn count(
+        self: &Rc<Self>,
+        pending: &mut Batches,
+        tag: u64,
+        offset: usize,
+        len: usize,
+        slots: u16,
+    ) -> Ticket<G> {
         let batch = &mut pending.open;
-        let offset = batch.buf.len();
-        let len = record::write_entry(&mut batch.buf, seq, slots, meta, body);
         batch.count(tag, offset, len, slots);
         let first = batch.oldest.is_none();
         batch.oldest.get_or_insert_with(|| self.now());
         if first || batch.buf.len() >= ASK_AGAIN {
             self.notify.notify();
         }
-        Ok(Ticket { journal: Rc::clone(self), batch: pending.filling() })
+        Ticket { journal: Rc::clone(self), batch: pending.filling() }
     }
 
     /// As [`Journal::append`], of an entry that was encoded ahead: whatever its size, next to nothing is left to do.
@@ -215,9 +227,15 @@ where
             return Err(Full);
         }
         let (buf, summed) = entry.number(seq);
+        let mut pending = self.pending.borrow_mut();
+        if len <= COPIED_MAX {
+            let offset = pending.open.buf.len();
+            pending.open.buf.extend_from_slice(&buf.as_slice()[HEADER..]);
+            return Ok(self.count(&mut pending, tag, offset, len, slots));
+        }
         let mut batch = Batch { oldest: Some(self.now()), ..Batch::of(buf, summed) };
         batch.count(tag, HEADER, len, slots);
-        let number = self.pending.borrow_mut().push(batch, || Batch::new(self.pool.get()));
+        let number = pending.push(batch, || Batch::new(self.pool.get()));
         self.notify.notify();
         Ok(Ticket { journal: Rc::clone(self), batch: number })
     }

@@ -97,16 +97,17 @@ fn entries_encoded_ahead_stand_among_the_others_in_the_order_in_which_they_came(
         let (wrote, told) = crossbeam_channel::unbounded();
         let journal = Journal::new(seed, orders, wrote, BufferPool::new(2, Arc::default()), Arc::default());
         let meta = |buf: &mut AlignedBuf| buf.extend_from_slice(b"meta");
-        let body = |seq: u64| vec![b'0' + seq as u8; if seq % 3 == 2 { 10 } else { 100_000 }];
+        let lens = [100_000, 10, 20_000];
+        let body = move |seq: u64| vec![b'0' + seq as u8; lens[seq as usize % 3]];
         let mut tickets = Vec::new();
         for seq in 1..=9 {
             let ticket = match seq {
-                2 | 5 | 8 => journal.append(seq, seq as u16, seq, 4, meta, &body(seq)),
+                1 | 4 | 7 => journal.append(seq, seq as u16, seq, 4, meta, &body(seq)),
                 _ => journal.append_encoded(seq, seq, Encoded::new(seq as u16, 4, meta, &body(seq))),
             };
             tickets.push(ticket.unwrap_or_else(|full| panic!("{seq}: {full}")));
         }
-        let too_much = Encoded::new(1, 4, meta, &[0; 200_000]);
+        let too_much = Encoded::new(1, 4, meta, &[0; 500_000]);
         assert!(journal.append_encoded(10, 10, too_much).is_err(), "more than two batches fit in a segment");
         let mark = Mark { lsn: 1, slot: 0, outcome: Settled::Delivered, tag: 0 };
         journal.append_marks([1; 16], vec![mark; 3]);
