@@ -6,6 +6,9 @@
 //! ticket  durable and handed over > 200                                                 after the commit
 //! ```
 //!
+//! Verify, parse and route of a large webhook would keep its core from all others; they are done beside it ([`offload`]),
+//! and its ticket has the journal's part.
+//!
 //! Only here a refusal becomes a status. What verifies is stored whatever it says: a refusal would
 //! only make the provider repeat it for days.
 
@@ -23,17 +26,21 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use crate::config::{Config, SourceKind};
-use crate::entry::{EventRow, Verdict, name_id};
+use crate::entry::name_id;
 use crate::fault;
 use crate::http1::{Field, RequestHead};
 use crate::journal::ground::{Ground, Ring};
 use crate::journal::{Journal, Ticket};
-use crate::listen::{Answer, Handler, Reply};
+use crate::listen::{Answer, Handler, LargeBody, Reply};
 use crate::metrics::{IngestCells, WebhookOutcome};
 use crate::overload::Guard;
-use crate::parse::{Event, EventKind, Parsed, Parser, conversations};
-use crate::route::{Routed, Router, Rule};
-use crate::verify::Verifier;
+
+mod judge;
+pub mod offload;
+mod queue;
+
+use judge::{Arrival, Desk, Judge, Judged, Work};
+use offload::{Finding, Offloaded, Post};
 
 /// Headers that are kept with the webhook, in lower case: what an audit may ask for. The header of a
 /// WASenderApi session is its secret and is not among them.
@@ -63,37 +70,16 @@ const MEDIA_TYPE: Reply = last(415, b"expected content-type: application/json\n"
 const UNSIGNED: Reply = last(401, b"expected one valid signature of the body\n", TEXT);
 const UNAVAILABLE: Reply = reply(503, b"cannot store webhooks now; repeat later\n", &[("retry-after", "5")]);
 
-/// Slot of an event whose region is not known yet.
-const LATER: u16 = u16::MAX;
-
-/// What intake needs of a source.
-struct Desk {
-    id: u32,
-    kind: SourceKind,
-    path: String,
-    verifier: Verifier,
-}
-
 /// Decides about the requests of one ingest core.
 pub struct Intake<G: Ground = Ring> {
-    desks: Vec<Desk>,
-    router: Router,
-    /// Id of each region, and the forwarding core that owns it.
-    regions: Vec<(u32, u16)>,
+    judge: Judge,
     allow_from: Vec<IpNet>,
     trusted_proxies: Vec<IpNet>,
-    journal: Rc<Journal<G>>,
+    storing: Rc<Storing<G>>,
     guard: Rc<Guard>,
-    seq: Arc<AtomicU64>,
-    cells: Arc<IngestCells>,
     work: RefCell<Work>,
-}
-
-/// Memory that is used anew for each webhook.
-#[derive(Default)]
-struct Work {
-    parser: Parser,
-    verdict: Verdict,
+    /// Where larger bodies go than so many bytes, if they go anywhere.
+    offload: Option<(usize, Rc<Post>)>,
 }
 
 /// What [`Handler::admit`] found out.
@@ -113,33 +99,22 @@ impl<G: Ground> Intake<G> {
         seq: Arc<AtomicU64>,
         cells: Arc<IngestCells>,
     ) -> Self {
-        let desk = |source: &crate::config::Source| Desk {
-            id: name_id(&source.name),
-            kind: source.kind,
-            path: source.path.clone(),
-            verifier: Verifier::new(source),
-        };
+        let regions = config.regions.iter().map(|region| name_id(&region.name)).collect();
         Self {
-            desks: config.sources.iter().map(desk).collect(),
-            router: Router::new(&config.regions, config.default_region),
-            regions: config.regions.iter().zip(owners).map(|(r, owner)| (name_id(&r.name), *owner)).collect(),
+            judge: Judge::new(config, owners),
             allow_from: config.listen.allow_from.clone(),
             trusted_proxies: config.listen.trusted_proxies.clone(),
-            journal,
+            storing: Rc::new(Storing { journal, seq, cells, regions }),
             guard,
-            seq,
-            cells,
             work: RefCell::default(),
+            offload: None,
         }
     }
 
-    fn count(&self, desk: usize, outcome: WebhookOutcome) {
-        self.cells.sources[desk].webhooks[outcome as usize].add(1);
-    }
-
-    fn refuse(&self, desk: usize, outcome: WebhookOutcome, reply: Reply) -> Reply {
-        self.count(desk, outcome);
-        reply
+    /// Has bodies of more than `large` bytes judged by `post`.
+    #[must_use]
+    pub fn offloading(self, large: usize, post: Rc<Post>) -> Self {
+        Self { offload: Some((large, post)), ..self }
     }
 
     /// Who called: the last address in `X-Forwarded-For` that is not one of our own proxies.
@@ -173,65 +148,6 @@ impl<G: Ground> Intake<G> {
             },
         }
     }
-
-    /// Fills the verdict from the events of the body. Returns the forwarding cores concerned, as bits.
-    fn judge(&self, desk: usize, body: &[u8], work: &mut Work) -> u64 {
-        let Work { parser, verdict } = work;
-        let mut owners = 0u64;
-        let mut errors_region = 0;
-        let counted = &self.cells.sources[desk];
-        let parsed = parser.parse(self.desks[desk].kind, body, &mut |event: &Event<'_>| {
-            if event.kind == EventKind::Errors {
-                errors_region = self.router.route_event(event).region;
-                verdict.push(row(event, LATER), event.users);
-                return;
-            }
-            let Routed { region, rule } = self.router.route_event(event);
-            if rule == Rule::UsersDisagree {
-                counted.mixed_elements.add(1);
-            }
-            let (id, owner) = self.regions[region];
-            owners |= 1 << owner;
-            let slot = verdict.slot(id);
-            verdict.push(row(event, slot), event.users);
-            verdict.conversations.extend(conversations(event.number, event.users).map(|c| (slot, c)));
-        });
-        verdict.opaque = matches!(parsed, Parsed::Opaque(_));
-        if verdict.opaque {
-            counted.unparsed.add(1);
-        }
-        owners |= self.place_errors(verdict, errors_region);
-        verdict.finish();
-        owners
-    }
-
-    /// Errors of a value name nobody. If all else in the webhook is for one region they go there too,
-    /// and it stays whole; otherwise to `alone`, where they go by themselves.
-    fn place_errors(&self, verdict: &mut Verdict, alone: usize) -> u64 {
-        if verdict.events.iter().all(|e| e.slot != LATER) {
-            return 0;
-        }
-        let (slot, owner) = match verdict.regions.len() {
-            1 => (0, 0),
-            _ => {
-                let (id, owner) = self.regions[alone];
-                (verdict.slot(id), 1 << owner)
-            }
-        };
-        verdict.events.iter_mut().filter(|e| e.slot == LATER).for_each(|e| e.slot = slot);
-        owner
-    }
-
-    fn count_stored(&self, desk: usize, verdict: &Verdict) {
-        for event in &verdict.events {
-            self.cells.sources[desk].events[usize::from(event.kind)].add(1);
-        }
-        for id in &verdict.regions {
-            if let Some(region) = self.regions.iter().position(|(r, _)| r == id) {
-                self.cells.parcels[region].add(1);
-            }
-        }
-    }
 }
 
 impl<G: Ground + 'static> Handler for Intake<G>
@@ -244,9 +160,9 @@ where
     fn admit(&self, head: &RequestHead<'_>, peer: SocketAddr) -> Result<Pass, Reply> {
         fault::point("head-read");
         let path = head.target.split('?').next().unwrap_or_default();
-        let Some(at) = self.desks.iter().position(|d| d.path == path) else { return Err(NOT_FOUND) };
-        let desk = &self.desks[at];
-        let refused = |reply| Err(self.refuse(at, WebhookOutcome::Refused, reply));
+        let Some(at) = self.judge.desks.iter().position(|d| d.path == path) else { return Err(NOT_FOUND) };
+        let desk = &self.judge.desks[at];
+        let refused = |reply| Err(self.storing.answer(at, WebhookOutcome::Refused, reply));
         let client = self.client(head, peer);
         if client != peer
             && !self.allow_from.is_empty()
@@ -267,11 +183,11 @@ where
             return refused(MEDIA_TYPE);
         }
         if !matches!(head.header(desk.verifier.header()), Field::One(_)) {
-            return Err(self.refuse(at, WebhookOutcome::BadSignature, UNSIGNED));
+            return Err(self.storing.answer(at, WebhookOutcome::BadSignature, UNSIGNED));
         }
         self.guard.count();
-        if !self.journal.accepting() {
-            return Err(self.refuse(at, WebhookOutcome::Unavailable, UNAVAILABLE));
+        if !self.storing.journal.accepting() {
+            return Err(self.storing.answer(at, WebhookOutcome::Unavailable, UNAVAILABLE));
         }
         Ok(Pass { desk: at, client })
     }
@@ -279,50 +195,74 @@ where
     fn accept(&self, pass: Pass, head: &RequestHead<'_>, _peer: SocketAddr, body: &[u8]) -> Answer<Ack<G>> {
         fault::point("body-read");
         let Pass { desk: at, client } = pass;
-        let desk = &self.desks[at];
+        let desk = &self.judge.desks[at];
         if head.method == "GET" {
             return Answer::Now(self.handshake(desk, head));
         }
-        let wanted = desk.verifier.header();
-        let values = head.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(wanted)).map(|h| h.value);
-        let verified = match desk.verifier.verify(values, body) {
-            Ok(verified) => verified,
-            Err(_) => return Answer::Now(self.refuse(at, WebhookOutcome::BadSignature, UNSIGNED)),
-        };
-        fault::point("verified");
-        let secrets = &self.cells.sources[at].secret_used;
-        secrets[verified.secret.min(secrets.len() - 1)].add(1);
-
+        let arrival = Arrival { desk: at, client, at_ns: now_ns() };
+        let headers = |out: &mut Vec<u8>| keep_headers(head, out);
         let mut work = self.work.borrow_mut();
-        let verdict = &mut work.verdict;
-        verdict.clear();
-        verdict.source = desk.id;
-        verdict.wasender = desk.kind == SourceKind::Wasender;
-        verdict.secret = u8::try_from(verified.secret).unwrap_or(u8::MAX);
-        verdict.signature = verified.mac;
-        verdict.peer = Some(client);
-        verdict.received_at_ns =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
-        keep_headers(head, &mut verdict.headers);
-        let owners = self.judge(at, body, &mut work);
-
+        let judged = self.judge.judge(arrival, signatures(desk, head), headers, body, &mut work);
+        let storing = &self.storing;
+        let Ok(judged) = judged else { return Answer::Now(storing.refuse_unsigned(at)) };
         let verdict = &work.verdict;
-        let seq = self.seq.fetch_add(1, Relaxed);
+        storing.count_judged(at, &judged, verdict.opaque);
+        let seq = storing.seq.fetch_add(1, Relaxed);
         let slots = verdict.regions.len() as u16;
         let write = |out: &mut crate::journal::buffer::AlignedBuf| verdict.write(out);
-        match self.journal.append(seq, slots, owners, verdict.encoded_len(), write, body) {
+        match storing.journal.append(seq, slots, judged.owners, verdict.encoded_len(), write, body) {
             Ok(ticket) => {
                 fault::point("queued");
-                self.count_stored(at, verdict);
-                Answer::Later(Ack { ticket, desk: at, cells: Arc::clone(&self.cells) })
+                verdict.events.iter().for_each(|event| storing.count_events(at, event.kind.into(), 1));
+                storing.count_parcels(&verdict.regions);
+                Answer::Later(Ack { step: Step::Stored(ticket), desk: at, storing: Rc::clone(storing) })
             }
-            Err(_) => Answer::Now(self.refuse(at, WebhookOutcome::Unavailable, UNAVAILABLE)),
+            Err(_) => Answer::Now(storing.answer(at, WebhookOutcome::Unavailable, UNAVAILABLE)),
+        }
+    }
+
+    fn large(&self) -> usize {
+        self.offload.as_ref().map_or(usize::MAX, |(large, _)| *large)
+    }
+
+    fn accept_large(
+        &self,
+        pass: Pass,
+        head: &RequestHead<'_>,
+        peer: SocketAddr,
+        body: LargeBody,
+    ) -> Answer<Ack<G>> {
+        let Pass { desk: at, client } = pass;
+        let desk = &self.judge.desks[at];
+        let Some((_, post)) = self.offload.as_ref().filter(|_| head.method != "GET") else {
+            let mut whole = Vec::new();
+            body.copy_to(&mut whole);
+            return self.accept(pass, head, peer, &whole);
+        };
+        fault::point("body-read");
+        let arrival = Arrival { desk: at, client, at_ns: now_ns() };
+        let signatures = signatures(desk, head).map(<[u8]>::to_vec).collect();
+        let mut headers = Vec::new();
+        keep_headers(head, &mut headers);
+        let storing = Rc::clone(&self.storing);
+        match post.send(arrival, signatures, headers, body) {
+            Some(offloaded) => {
+                Answer::Later(Ack { step: Step::Offloaded(Box::new(offloaded)), desk: at, storing })
+            }
+            None => Answer::Now(storing.answer(at, WebhookOutcome::Unavailable, UNAVAILABLE)),
         }
     }
 }
 
-fn row(event: &Event<'_>, slot: u16) -> EventRow {
-    EventRow { key: event.key, value: event.value, slot, kind: event.kind as u8 }
+/// Values of the headers that a source's signature is in.
+fn signatures<'h>(desk: &Desk, head: &'h RequestHead<'_>) -> impl Iterator<Item = &'h [u8]> {
+    let wanted = desk.verifier.header();
+    head.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(wanted)).map(|h| h.value)
+}
+
+/// Unix nanoseconds.
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
 }
 
 fn is_json(value: &[u8]) -> bool {
@@ -356,23 +296,102 @@ fn keep_headers(head: &RequestHead<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Resolves to the answer once the webhook is durable.
-pub struct Ack<G: Ground = Ring> {
-    ticket: Ticket<G>,
-    desk: usize,
+/// Where webhooks of one core go when they are judged, and where they are counted.
+struct Storing<G: Ground> {
+    journal: Rc<Journal<G>>,
+    seq: Arc<AtomicU64>,
     cells: Arc<IngestCells>,
+    /// Id of each region.
+    regions: Vec<u32>,
 }
 
-impl<G: Ground> Future for Ack<G> {
+impl<G: Ground> Storing<G> {
+    /// Counts what became of a webhook, and says so.
+    fn answer(&self, desk: usize, outcome: WebhookOutcome, reply: Reply) -> Reply {
+        self.cells.sources[desk].webhooks[outcome as usize].add(1);
+        reply
+    }
+
+    fn refuse_unsigned(&self, desk: usize) -> Reply {
+        self.answer(desk, WebhookOutcome::BadSignature, UNSIGNED)
+    }
+
+    fn count_judged(&self, desk: usize, judged: &Judged, opaque: bool) {
+        let counted = &self.cells.sources[desk];
+        counted.secret_used[judged.secret.min(counted.secret_used.len() - 1)].add(1);
+        if judged.mixed > 0 {
+            counted.mixed_elements.add(judged.mixed);
+        }
+        if opaque {
+            counted.unparsed.add(1);
+        }
+    }
+
+    fn count_events(&self, desk: usize, kind: usize, events: u64) {
+        self.cells.sources[desk].events[kind].add(events);
+    }
+
+    fn count_parcels(&self, regions: &[u32]) {
+        for id in regions {
+            if let Some(region) = self.regions.iter().position(|r| r == id) {
+                self.cells.parcels[region].add(1);
+            }
+        }
+    }
+}
+
+impl<G: Ground> Storing<G>
+where
+    G::Raw: 'static,
+{
+    /// Gives a webhook that was judged elsewhere its place in the journal, or refuses it.
+    fn store(&self, desk: usize, finding: Finding) -> Result<Ticket<G>, Reply> {
+        self.count_judged(desk, &finding.judged, finding.opaque);
+        let seq = self.seq.fetch_add(1, Relaxed);
+        let Ok(ticket) = self.journal.append_encoded(seq, finding.judged.owners, finding.entry) else {
+            return Err(self.answer(desk, WebhookOutcome::Unavailable, UNAVAILABLE));
+        };
+        fault::point("queued");
+        (0..).zip(finding.kinds).for_each(|(kind, events)| self.count_events(desk, kind, events));
+        self.count_parcels(&finding.regions);
+        Ok(ticket)
+    }
+}
+
+/// Resolves to the answer once the webhook is durable. Dropped before a large one was judged, that one is not stored.
+pub struct Ack<G: Ground = Ring> {
+    step: Step<G>,
+    desk: usize,
+    storing: Rc<Storing<G>>,
+}
+
+enum Step<G: Ground> {
+    Offloaded(Box<Offloaded>),
+    Stored(Ticket<G>),
+}
+
+impl<G: Ground> Future for Ack<G>
+where
+    G::Raw: 'static,
+{
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Reply> {
-        let durable = ready!(Pin::new(&mut self.ticket).poll(cx));
-        let (outcome, reply) = match durable {
+        let desk = self.desk;
+        if let Step::Offloaded(offloaded) = &mut self.step {
+            let finding = ready!(offloaded.poll(cx));
+            let Ok(finding) = finding else { return Poll::Ready(self.storing.refuse_unsigned(desk)) };
+            match self.storing.store(desk, *finding) {
+                Ok(ticket) => self.step = Step::Stored(ticket),
+                Err(reply) => return Poll::Ready(reply),
+            }
+        }
+        // It is stored by now.
+        let Step::Stored(ticket) = &mut self.step else { return Poll::Pending };
+        let (outcome, reply) = match ready!(Pin::new(ticket).poll(cx)) {
             Ok(()) => (WebhookOutcome::Accepted, OK),
             Err(_) => (WebhookOutcome::Unavailable, UNAVAILABLE),
         };
-        self.cells.sources[self.desk].webhooks[outcome as usize].add(1);
-        Poll::Ready(reply)
+        Poll::Ready(self.storing.answer(desk, outcome, reply))
     }
 }

@@ -29,7 +29,8 @@
 //!  listen > verify > parse > route > journal >        feed > sift > lane > attempt >  admin, names, signals
 //!    durable > hand-over + doorbell > 200 -------->     settle > key log
 //!    <------------ marks: delivered, duplicate -----                                 archive thread (monoio)
-//!                                                                                     journal > record > pack > file
+//!  large: offload threads                                                             journal > record > pack > file
+//!    verify > parse > route > encode > back to journal
 //! ```
 //!
 //! Three files show it on a page each: [`intake`] from the socket to the 200, [`forward`] from the journal

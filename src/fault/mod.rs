@@ -8,9 +8,9 @@
 //!     sleep/5000       the thread (of `pause`: the task) waits so many milliseconds
 //!     eio, enospc      the step fails with that error (only at points that can fail)
 //!     short            half of the bytes are said to be written
-//! PENSTOCK_POISON="step:text"          handling of a webhook with that text kills the process: sift, cut, split,
-//!                                      archive, archive-raw, or archive* for both; step:panic:text panics
-//!                                      instead
+//! PENSTOCK_POISON="step:text"          handling of a webhook with that text kills the process: judge, sift, cut,
+//!                                      split, archive, archive-raw, or archive* for both; step:panic:text
+//!                                      panics instead
 //! PENSTOCK_MINUTE=1                    seconds that a minute takes by the clock of the keys of repeats
 //! PENSTOCK_PLANTED="name,..."          known mistakes that a correct test suite finds
 //! ```

@@ -12,7 +12,7 @@
 //! frame is seen.
 
 use aws_lc_rs::digest;
-use crc_fast::crc32_iscsi;
+use crc_fast::{CrcAlgorithm, checksum_combine, crc32_iscsi};
 
 use super::buffer::BLOCK;
 use crate::fault;
@@ -190,14 +190,47 @@ pub enum FrameFault {
     Chain,
 }
 
+/// Checksum of so many first bytes of a frame's records, known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summed {
+    pub bytes: usize,
+    pub crc: u32,
+}
+
+impl Summed {
+    /// Checksum of all records, of which `rest` is what stands behind those that are summed up.
+    fn with(self, rest: &[u8]) -> u32 {
+        let crc = crc32_iscsi(rest);
+        if self.bytes == 0 { crc } else { crc_of_both(self.crc, crc, rest.len()) }
+    }
+}
+
+/// Checksum of bytes of which the first part's is known, and that of the `second_len` bytes behind it.
+pub fn crc_of_both(first: u32, second: u32, second_len: usize) -> u32 {
+    if second_len == 0 {
+        return first;
+    }
+    let (first, second) = (u64::from(first), u64::from(second));
+    checksum_combine(CrcAlgorithm::Crc32Iscsi, first, second, second_len as u64) as u32
+}
+
 /// Closes a frame: `buf` holds [`HEADER`] bytes of anything and then the records; afterwards it
 /// holds the frame as it is written, padding included. Returns the header it wrote.
-pub fn finish(buf: &mut super::buffer::AlignedBuf, mut header: FrameHeader) -> FrameHeader {
+pub fn finish(buf: &mut super::buffer::AlignedBuf, header: FrameHeader) -> FrameHeader {
+    finish_summed(buf, header, Summed::default())
+}
+
+/// As [`finish`], where the first records are summed up already: megabytes are not read again.
+pub fn finish_summed(
+    buf: &mut super::buffer::AlignedBuf,
+    mut header: FrameHeader,
+    summed: Summed,
+) -> FrameHeader {
     let payload = buf.len() - HEADER;
     // A frame is bounded by the segment, which is far below 4 GiB.
     header.payload = u32::try_from(payload).unwrap_or(u32::MAX);
     header.padded = u32::try_from(padded_len(payload)).unwrap_or(u32::MAX);
-    header.payload_crc = crc32_iscsi(&buf.as_slice()[HEADER..]);
+    header.payload_crc = summed.with(&buf.as_slice()[HEADER + summed.bytes..]);
     let mut trailer = [0u8; TRAILER];
     trailer[0..4].copy_from_slice(&header.payload_crc.to_le_bytes());
     trailer[4..8].copy_from_slice(&header.payload.to_le_bytes());

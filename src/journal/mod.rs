@@ -26,10 +26,12 @@
 //! changes nothing that a person could still want; [`check`] says what is wrong, and repairs when asked to.
 
 pub mod account;
+mod batch;
 pub mod buffer;
 pub mod check;
 pub mod commit;
 pub mod disk;
+pub mod encoded;
 pub mod floor;
 pub mod folder;
 pub mod frame;
@@ -55,6 +57,7 @@ pub(crate) mod tests;
 #[cfg(test)]
 mod writer_tests;
 
+pub use encoded::Encoded;
 pub use frame::JournalId;
 pub use record::{Mark, Settled};
 pub use writer::{Committed, EntryAt, Full, Journal, Poisoned, Ticket};

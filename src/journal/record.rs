@@ -14,16 +14,21 @@
 use crc_fast::crc32_iscsi;
 
 use super::buffer::AlignedBuf;
-use super::frame::JournalId;
+use super::frame::{JournalId, crc_of_both};
 
 /// Bytes before a record's fields.
 const PREFIX: usize = 12;
 const ENTRY_FIELDS: usize = 16;
+/// Bytes of an entry up to the end of its sequence number.
+pub(super) const NUMBERED: usize = PREFIX + 8;
 const MARK: usize = 16;
 
 const ENTRY_KIND: u8 = 1;
 const MARKS_KIND: u8 = 2;
 const GAP_KIND: u8 = 3;
+
+/// Marks of one record, 64 KiB: what has piled up on a full disk goes in small steps.
+pub(super) const MARKS_MAX: usize = 4096;
 
 /// How a parcel was settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +147,17 @@ pub fn write_entry(
     end(buf, start)
 }
 
+/// Gives the entry that `record` holds the number `seq`. `rest` is the checksum of all that stands behind the number,
+/// which is not read again. Returns that of the whole record.
+pub(super) fn number_entry(record: &mut [u8], seq: u64, rest: u32) -> u32 {
+    let rest_len = record.len() - NUMBERED;
+    let start = &mut record[..NUMBERED];
+    start[PREFIX..].copy_from_slice(&seq.to_le_bytes());
+    let crc = crc_of_both(crc32_iscsi(&start[8..]), rest, rest_len);
+    start[4..8].copy_from_slice(&crc.to_le_bytes());
+    crc_of_both(crc32_iscsi(start), rest, rest_len)
+}
+
 /// Appends marks for the entries of `journal`.
 pub fn write_marks(buf: &mut AlignedBuf, journal: &JournalId, marks: &[Mark]) -> usize {
     let start = begin(buf, MARKS_KIND, 0);
@@ -153,6 +169,11 @@ pub fn write_marks(buf: &mut AlignedBuf, journal: &JournalId, marks: &[Mark]) ->
         buf.extend_from_slice(&[mark.outcome as u8, 0]);
     }
     end(buf, start)
+}
+
+/// Upper bound of the bytes that so many marks take in a frame.
+pub(super) fn marks_len(marks: usize) -> usize {
+    entry_len(0, MARK * (marks + 1))
 }
 
 /// Appends the report of a lost range.

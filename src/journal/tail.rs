@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Position;
 use super::buffer::{AlignedBuf, BufferPool};
 use super::frame::{
-    self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, JournalId, Salt, SegmentHeader,
+    self, Digest, FIRST_FRAME, FrameHeader, FrameKind, HEADER, JournalId, Salt, SegmentHeader, Summed,
 };
 use super::ground::{Ground, Ring};
 use super::spare::{AHEAD, OpenMode, Order, Spare};
@@ -141,19 +141,20 @@ where
         }
     }
 
-    /// Closes the frame in `buf` and makes it durable behind the newest one.
+    /// Closes the frame in `buf`, of which `summed` is summed up already, and makes it durable behind the newest one.
     pub(super) async fn write_frame(
         &self,
         mut buf: AlignedBuf,
         kind: FrameKind,
         records: u32,
+        summed: Summed,
     ) -> io::Result<(Position, AlignedBuf)> {
         let (file, position, salt) = {
             let active = self.active.borrow();
             let active = active.as_ref().ok_or_else(|| io::Error::other("no segment in use"))?;
             (Rc::clone(&active.file), Position::new(active.segment, active.offset), active.salt)
         };
-        let header = frame::finish(
+        let header = frame::finish_summed(
             &mut buf,
             FrameHeader {
                 kind,
@@ -168,6 +169,7 @@ where
                 previous: self.chain.get(),
                 written_at: self.ground.unix_ns(),
             },
+            summed,
         );
         // Before the write: what comes in meanwhile must count with this space taken.
         if let Some(active) = self.active.borrow_mut().as_mut()
@@ -187,7 +189,7 @@ where
         if self.is_open() {
             let mut buf = self.pool.get();
             buf.set_len(HEADER);
-            let (_, buf) = self.write_frame(buf, kind, 0).await?;
+            let (_, buf) = self.write_frame(buf, kind, 0, Summed::default()).await?;
             self.pool.put(buf);
         }
         Ok(())

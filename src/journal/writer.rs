@@ -16,11 +16,13 @@ use crossbeam_channel::Sender;
 
 use super::Position;
 use super::account::Wrote;
+use super::batch::{Batch, Batches};
 use super::buffer::{AlignedBuf, BufferPool};
-use super::commit::{CommitPolicy, Decision, Waiting};
+use super::commit::{CommitPolicy, Decision};
+use super::encoded::{COPIED_MAX, Encoded};
 use super::frame::{Digest, FrameKind, HEADER, JournalId};
 use super::ground::{Ground, Ring};
-use super::record::{self, Mark};
+use super::record::{self, MARKS_MAX, Mark, marks_len};
 use super::recover::Lost;
 use super::spare::{OpenMode, Order, Spare};
 use super::tail::Tail;
@@ -33,8 +35,6 @@ const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Room in a segment that entries may not take: the marks and the seal that let a full disk drain. Of a
 /// segment smaller than any that can be configured, an eighth.
 const RESERVED: u64 = 256 * 1024;
-/// Marks of one record, 64 KiB: what has piled up on a full disk goes in small steps.
-const MARKS_MAX: usize = 4096;
 /// Waiting bytes from which on each append asks the commit policy again.
 const ASK_AGAIN: usize = 256 * 1024;
 
@@ -88,17 +88,6 @@ pub struct Committed<'a> {
     pub entries: &'a mut Vec<EntryAt>,
 }
 
-/// A batch that is being filled.
-struct Pending {
-    buf: AlignedBuf,
-    entries: Vec<EntryAt>,
-    records: u32,
-    /// Entries with another number of parcels than one: place among the entries, parcels.
-    wide: Vec<(u32, u16)>,
-    oldest: Option<Instant>,
-    waiters: Vec<Waker>,
-}
-
 /// The journal of one core. Cheap to share on it.
 pub struct Journal<G: Ground = Ring> {
     id: JournalId,
@@ -109,9 +98,8 @@ pub struct Journal<G: Ground = Ring> {
     batch_max: usize,
     /// Room in a segment that entries may not take.
     reserved: u64,
-    pending: RefCell<Pending>,
-    /// Number of the batch that is being filled; all below `done` are durable.
-    filling: Cell<u64>,
+    pending: RefCell<Batches>,
+    /// All batches below this one are durable.
     done: Cell<u64>,
     /// Who waits for the batch that is being written.
     flying: RefCell<Vec<Waker>>,
@@ -155,7 +143,7 @@ where
         pool: BufferPool,
         cells: Arc<IngestCells>,
     ) -> Rc<Self> {
-        let mut pending = Pending::new(pool.get());
+        let mut pending = Batch::new(pool.get());
         for lost in seed.damage.iter().filter(|l| l.last_lsn >= l.first_lsn) {
             record::write_gap(&mut pending.buf, &seed.id, lost.first_lsn, lost.last_lsn);
             pending.records += 1;
@@ -169,8 +157,7 @@ where
             wrote,
             batch_max,
             reserved,
-            pending: RefCell::new(pending),
-            filling: Cell::new(1),
+            pending: RefCell::new(Batches::new(pending)),
             done: Cell::new(1),
             flying: RefCell::default(),
             list: Cell::default(),
@@ -189,7 +176,7 @@ where
 
     /// False while new webhooks must be refused.
     pub fn accepting(&self) -> bool {
-        !self.poisoned.get() && !self.stopping.get() && self.room(0)
+        self.takes(0)
     }
 
     /// Segments made ahead.
@@ -208,26 +195,57 @@ where
         meta: impl FnOnce(&mut AlignedBuf),
         body: &[u8],
     ) -> Result<Ticket<G>, Full> {
-        if self.poisoned.get() || self.stopping.get() || !self.room(record::entry_len(meta_len, body.len())) {
+        if !self.takes(record::entry_len(meta_len, body.len())) {
             return Err(Full);
         }
         let mut pending = self.pending.borrow_mut();
-        let offset = pending.buf.len();
-        let len = record::write_entry(&mut pending.buf, seq, slots, meta, body);
-        // The LSN is only known when the frame is closed; until then it counts from the frame's start.
-        let lsn = u64::from(pending.records);
-        pending.records += 1;
-        if slots != 1 {
-            let place = pending.entries.len() as u32;
-            pending.wide.push((place, slots));
-        }
-        pending.entries.push(EntryAt { lsn, tag, offset: offset as u32, len: len as u32 });
-        let first = pending.oldest.is_none();
-        pending.oldest.get_or_insert_with(|| self.now());
-        if first || pending.buf.len() >= ASK_AGAIN {
+        let offset = pending.open.buf.len();
+        let len = record::write_entry(&mut pending.open.buf, seq, slots, meta, body);
+        Ok(self.count(&mut pending, tag, offset, len, slots))
+    }
+
+    /// Counts an entry in that was written to the batch that is being filled.
+    fn count(
+        self: &Rc<Self>,
+        pending: &mut Batches,
+        tag: u64,
+        offset: usize,
+        len: usize,
+        slots: u16,
+    ) -> Ticket<G> {
+        let batch = &mut pending.open;
+        batch.count(tag, offset, len, slots);
+        let first = batch.oldest.is_none();
+        batch.oldest.get_or_insert_with(|| self.now());
+        if first || batch.buf.len() >= ASK_AGAIN {
             self.notify.notify();
         }
-        Ok(Ticket { journal: Rc::clone(self), batch: self.filling.get() })
+        Ticket { journal: Rc::clone(self), batch: pending.filling() }
+    }
+
+    /// As [`Journal::append`], of an entry that was encoded ahead: whatever its size, next to nothing is left to do.
+    pub fn append_encoded(self: &Rc<Self>, seq: u64, tag: u64, entry: Encoded) -> Result<Ticket<G>, Full> {
+        let (slots, len) = (entry.slots(), entry.record_len());
+        if !self.takes(len) {
+            return Err(Full);
+        }
+        let (buf, summed) = entry.number(seq);
+        let mut pending = self.pending.borrow_mut();
+        if len <= COPIED_MAX {
+            let offset = pending.open.buf.len();
+            pending.open.buf.extend_from_slice(&buf.as_slice()[HEADER..]);
+            return Ok(self.count(&mut pending, tag, offset, len, slots));
+        }
+        let mut batch = Batch { oldest: Some(self.now()), ..Batch::of(buf, summed) };
+        batch.count(tag, HEADER, len, slots);
+        let number = pending.push(batch, || Batch::new(self.pool.get()));
+        self.notify.notify();
+        Ok(Ticket { journal: Rc::clone(self), batch: number })
+    }
+
+    /// Whether an entry of `len` bytes can be stored.
+    fn takes(&self, len: usize) -> bool {
+        !self.poisoned.get() && !self.stopping.get() && self.room(len)
     }
 
     /// Adds marks for entries of `journal` to one of the next commits.
@@ -257,7 +275,7 @@ where
 
     /// Whether `more` bytes of entries can be stored: in the segment in use or in one made ahead.
     fn room(&self, more: usize) -> bool {
-        let pending = self.pending.borrow().buf.len() + more;
+        let pending = self.pending.borrow().bytes() + more;
         pending <= self.batch_max && self.tail.room(pending, self.reserved)
     }
 
@@ -266,7 +284,7 @@ where
         let timer = self.tail.ground().timer(Rc::clone(&self.notify))?;
         loop {
             let now = self.now();
-            let waiting = self.waiting();
+            let waiting = self.pending.borrow().waiting(self.oldest_mark.get());
             let decision = self.policy.borrow().decide(now, &waiting);
             let stopping = self.stopping.get();
             let written = match decision {
@@ -300,21 +318,11 @@ where
         self.tail.ground().now()
     }
 
-    fn waiting(&self) -> Waiting {
-        let pending = self.pending.borrow();
-        Waiting {
-            bytes: pending.buf.len(),
-            entries: pending.records as usize,
-            oldest_entry: pending.oldest,
-            oldest_mark: self.oldest_mark.get(),
-        }
-    }
-
     fn poison_on_error(&self, result: io::Result<()>) -> io::Result<()> {
         if result.is_err() {
             self.poisoned.set(true);
             let mut waiters = std::mem::take(&mut *self.flying.borrow_mut());
-            waiters.append(&mut self.pending.borrow_mut().waiters);
+            waiters.append(&mut self.pending.borrow_mut().take_waiters());
             waiters.into_iter().for_each(Waker::wake);
         }
         result
@@ -334,16 +342,11 @@ where
 
     /// Writes the batch that waits, with the marks that wait, as one frame.
     async fn write_pending(&self, sink: &mut impl FnMut(&mut Committed<'_>)) -> io::Result<()> {
-        let mut entries = self.list.take();
-        // About as many will come again: nothing has to grow step by step meanwhile.
-        let last = self.pending.borrow().entries.len();
-        entries.reserve(last + last / 4 + 4);
-        let next = Pending { entries, waiters: self.flying.take(), ..Pending::new(self.pool.get()) };
-        let mut batch = self.pending.replace(next);
-        self.filling.set(self.filling.get() + 1);
+        let complete = self.pending.borrow_mut().pop_closed();
+        let mut batch = complete.unwrap_or_else(|| self.take_open());
         *self.flying.borrow_mut() = std::mem::take(&mut batch.waiters);
         let payload = batch.buf.len() - HEADER;
-        let with_marks = payload + self.marks.borrow().first().map_or(0, |(_, marks)| marks_len(marks));
+        let with_marks = payload + self.marks.borrow().first().map_or(0, |(_, marks)| marks_len(marks.len()));
         if !self.tail.fits(with_marks)
             && !self.tail.roll().await?
             && (payload == 0 || !self.tail.fits(payload))
@@ -359,7 +362,8 @@ where
         }
         let start = self.now();
         self.policy.borrow_mut().started(start, entries);
-        let (position, buf) = self.tail.write_frame(batch.buf, FrameKind::Commit, batch.records).await?;
+        let (position, buf) =
+            self.tail.write_frame(batch.buf, FrameKind::Commit, batch.records, batch.summed).await?;
         let end = self.now();
         fault::point("frame-durable");
         self.policy.borrow_mut().finished(end, entries == 0);
@@ -394,7 +398,7 @@ where
         }
         batch.entries.clear();
         self.list.set(batch.entries);
-        self.done.set(self.filling.get());
+        self.done.set(self.done.get() + 1);
         let forgotten = usize::from(fault::planted("waiter-forgotten"));
         let mut woken = self.flying.take();
         woken.drain(..).skip(forgotten).for_each(Waker::wake);
@@ -403,10 +407,20 @@ where
         Ok(())
     }
 
+    /// Takes the batch that is being filled, and begins the next one.
+    fn take_open(&self) -> Batch {
+        let mut pending = self.pending.borrow_mut();
+        let mut entries = self.list.take();
+        // About as many will come again: nothing has to grow step by step meanwhile.
+        let last = pending.open.entries.len();
+        entries.reserve(last + last / 4 + 4);
+        pending.take_open(Batch { entries, waiters: self.flying.take(), ..Batch::new(self.pool.get()) })
+    }
+
     /// There is no room, not even for marks. No entries wait then (`append` saw to that), and nothing
     /// was awaited since the batch was taken. Marks wait for space, and with them what recovery reported as
     /// lost; at the end both are given up, which costs duplicates, and the same report at the next start.
-    fn put_back(&self, mut batch: Pending) {
+    fn put_back(&self, mut batch: Batch) {
         batch.waiters = self.flying.take();
         if batch.entries.is_empty() {
             // Reports alone are not due at once: nothing else on this core would ever have its turn.
@@ -422,20 +436,23 @@ where
         }
         let waits = batch.records > 0 || !self.marks.borrow().is_empty();
         self.oldest_mark.set(waits.then(|| self.now()));
-        self.pool.put(self.pending.replace(batch).buf);
-        self.filling.set(self.filling.get() - 1);
+        let unused = self.pending.borrow_mut().put_back(batch);
+        self.pool.put(unused);
     }
 
     /// Puts marks that wait into the batch, as many as fit, and returns them.
-    fn add_marks(&self, batch: &mut Pending) -> Vec<(JournalId, Vec<Mark>)> {
+    fn add_marks(&self, batch: &mut Batch) -> Vec<(JournalId, Vec<Mark>)> {
         let mut waiting = self.marks.borrow_mut();
+        let behind = self.pending.borrow().closed_bytes();
         let (mut taken, mut bytes) = (0, 0);
         for (journal, marks) in waiting.iter() {
-            bytes += marks_len(marks);
+            let len = marks_len(marks.len());
+            bytes += len;
             // No more than is kept free for them: entries that came while the segment was being taken
             // into use were promised the rest of it.
             let too_many = taken > 0 && bytes as u64 > self.reserved;
-            if too_many || !self.tail.fits(batch.buf.len() - HEADER + marks_len(marks)) {
+            let fits = batch.takes(len) && self.tail.fits(batch.buf.len() - HEADER + len + behind);
+            if too_many || !fits {
                 break;
             }
             record::write_marks(&mut batch.buf, journal, marks);
@@ -446,18 +463,6 @@ where
         self.oldest_mark.set((!waiting.is_empty()).then(|| self.now()));
         written
     }
-}
-
-impl Pending {
-    fn new(mut buf: AlignedBuf) -> Self {
-        buf.set_len(HEADER);
-        Self { buf, entries: Vec::new(), records: 0, wide: Vec::new(), oldest: None, waiters: Vec::new() }
-    }
-}
-
-/// Upper bound of the bytes that these marks take in a frame.
-fn marks_len(marks: &[Mark]) -> usize {
-    record::entry_len(0, 16 * (marks.len() + 1))
 }
 
 /// Resolves when the webhook is durable and handed over. Dropping it changes nothing: the webhook stays.
@@ -478,10 +483,9 @@ impl<G: Ground> Future for Ticket<G> {
             return Poll::Ready(Err(Poisoned));
         }
         let waker = cx.waker().clone();
-        if self.batch == journal.filling.get() {
-            journal.pending.borrow_mut().waiters.push(waker);
-        } else {
-            journal.flying.borrow_mut().push(waker);
+        match journal.pending.borrow_mut().waiters(self.batch) {
+            Some(waiters) => waiters.push(waker),
+            None => journal.flying.borrow_mut().push(waker),
         }
         Poll::Pending
     }

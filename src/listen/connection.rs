@@ -13,7 +13,7 @@ use monoio::net::TcpStream;
 
 use super::accept::Core;
 use super::encode::{CONTINUE, encode};
-use super::requests::{BUFFER, NO_MEMORY, Next, Phase, Requests, TOO_SLOW};
+use super::requests::{NO_MEMORY, Next, Phase, Requests, TOO_SLOW};
 use super::roster::Member;
 use super::shared::{Grant, Seat};
 use super::{Answer, Handler};
@@ -101,7 +101,7 @@ impl<H: Handler> Connection<H> {
 
     /// Takes what is in the buffer, answers it, and reads more.
     async fn turn(&mut self, limits: Limits) -> Result<(), Gone> {
-        let next = self.requests.take(&self.handler, self.peer, limits);
+        let next = self.requests.take(&self.handler, self.peer, limits, &mut self.grant);
         self.count_lookalikes();
         if !self.requests.pending.is_empty() && !self.answer().await? {
             return self.linger().await;
@@ -222,13 +222,7 @@ impl<H: Handler> Connection<H> {
 
     /// Sees to it that something can be read; false if there is no memory for it.
     fn make_room(&mut self, want: usize) -> bool {
-        let input = &mut self.requests.input;
-        if input.len() == input.capacity() {
-            // By fours towards what was announced: memory is granted for bytes that came, not for a promise.
-            let capacity = match input.capacity() {
-                0 => BUFFER,
-                full => (full * 4).min(want).max(full + BUFFER / 8),
-            };
+        if let Some(capacity) = self.requests.must_hold(want) {
             let held = self.requests.held_with(capacity);
             if !self.grant.resize(held) {
                 return false;

@@ -24,11 +24,13 @@ use crate::http1::RequestHead;
 mod accept;
 mod connection;
 pub mod encode;
+mod large;
 mod requests;
 mod roster;
 mod shared;
 
 pub use accept::{bind, serve};
+pub use large::{Held, LargeBody};
 pub use shared::{Patience, Shared};
 
 /// What to send back.
@@ -68,4 +70,24 @@ pub trait Handler: 'static {
         peer: SocketAddr,
         body: &[u8],
     ) -> Answer<Self::Ticket>;
+
+    /// Bodies of more bytes go to [`Handler::accept_large`].
+    fn large(&self) -> usize {
+        usize::MAX
+    }
+
+    /// As [`Handler::accept`], of a body that may be given to another thread: what is done with it here keeps all other
+    /// connections waiting. Of its connection nothing more is taken before it is answered. If the ticket is dropped,
+    /// nobody waits for an answer any more.
+    fn accept_large(
+        &self,
+        pass: Self::Pass,
+        head: &RequestHead<'_>,
+        peer: SocketAddr,
+        body: LargeBody,
+    ) -> Answer<Self::Ticket> {
+        let mut whole = Vec::new();
+        body.copy_to(&mut whole);
+        self.accept(pass, head, peer, &whole)
+    }
 }

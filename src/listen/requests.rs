@@ -4,11 +4,11 @@ use std::mem;
 use std::net::SocketAddr;
 
 use super::encode::refused;
+use super::large::{BUFFER, Pieces};
+use super::shared::Grant;
 use super::{Answer, Handler};
 use crate::http1::{Chunked, Framing, Limits, NO_HEADERS, Refusal, RequestHead, Scan, parse_request};
 
-/// Bytes of a connection's first buffer; the provider's median request has 1.2 KiB.
-pub(super) const BUFFER: usize = 8 << 10;
 /// Bytes of a refused request's body that are read in order to keep the connection.
 const DISCARD_MAX: usize = 64 << 10;
 /// Requests taken in one turn: bounds how long one connection keeps the core, and what waits for the journal.
@@ -71,6 +71,15 @@ struct Body<P> {
     pass: Option<P>,
     head_len: usize,
     rest: Rest,
+    large: Option<Box<Large>>,
+}
+
+/// A body that is known to be a large one.
+#[derive(Default)]
+struct Large {
+    /// The head, if the buffer has the body alone.
+    head: Vec<u8>,
+    pieces: Pieces,
 }
 
 enum Rest {
@@ -98,7 +107,8 @@ impl<H: Handler> Requests<H> {
     }
 
     /// Hands every whole request to `handler`. After [`Next::Close`] it must not be called again.
-    pub(super) fn take(&mut self, handler: &H, peer: SocketAddr, limits: Limits) -> Next {
+    /// What a large body takes with it is taken from `grant`.
+    pub(super) fn take(&mut self, handler: &H, peer: SocketAddr, limits: Limits, grant: &mut Grant) -> Next {
         let mut at = 0;
         let next = loop {
             if self.pending.len() >= PIPELINED_MAX {
@@ -107,8 +117,8 @@ impl<H: Handler> Requests<H> {
             if at == self.input.len() {
                 break Next::Read { want: 0 };
             }
-            match self.one(at, handler, peer, limits) {
-                Ok(One::Taken { used, last }) => {
+            match self.one(at, handler, peer, limits, grant) {
+                Ok(One::Taken { used, last, alone }) => {
                     at += used;
                     self.scan = Scan::default();
                     self.body = None;
@@ -116,8 +126,14 @@ impl<H: Handler> Requests<H> {
                     if last {
                         break Next::Close;
                     }
+                    if alone {
+                        break Next::Again;
+                    }
                 }
-                Ok(One::Partial(next)) => break next,
+                Ok(One::Partial { next, used }) => {
+                    at += used;
+                    break next;
+                }
                 // The refusal of a request that was answered already goes unsaid.
                 Err(_) if self.body.as_ref().is_some_and(|body| body.pass.is_none()) => break Next::Close,
                 Err(refusal) => {
@@ -131,14 +147,24 @@ impl<H: Handler> Requests<H> {
     }
 
     /// Looks at the request that starts at `at`.
-    fn one(&mut self, at: usize, handler: &H, peer: SocketAddr, limits: Limits) -> Result<One, Refusal> {
+    fn one(
+        &mut self,
+        at: usize,
+        handler: &H,
+        peer: SocketAddr,
+        limits: Limits,
+        grant: &mut Grant,
+    ) -> Result<One, Refusal> {
+        if self.large_left().is_some() {
+            return self.more_of_large(handler, peer, limits, grant);
+        }
         let buf = &self.input[at..];
         let mut headers = NO_HEADERS;
         let mut head = None;
         let mut wants_continue = false;
         if self.body.is_none() {
             let Some((parsed, head_len)) = parse_request(buf, &mut headers, &mut self.scan, limits)? else {
-                return Ok(One::Partial(Next::Read { want: limits.head }));
+                return Ok(One::Partial { next: Next::Read { want: limits.head }, used: 0 });
             };
             self.lookalikes += parsed.lookalikes;
             let pass = match handler.admit(&parsed, peer) {
@@ -149,7 +175,7 @@ impl<H: Handler> Requests<H> {
                         parsed.keep_alive && !parsed.expect_continue && !reply.close && fits(parsed.framing);
                     self.pending.push(Pending::new(Answer::Now(reply), &parsed, !keep));
                     if !keep {
-                        return Ok(One::Taken { used: head_len, last: true });
+                        return Ok(One::Taken { used: head_len, last: true, alone: false });
                     }
                     None
                 }
@@ -161,18 +187,22 @@ impl<H: Handler> Requests<H> {
                 Framing::Length(bytes) => Rest::Length { bytes, received: 0 },
                 Framing::Chunked => Rest::Chunks { decoder: Chunked::new(limit), used: 0 },
             };
-            self.body = Some(Body { pass, head_len, rest });
+            self.body = Some(Body { pass, head_len, rest, large: None });
             head = Some(parsed);
         }
         let Some(body) = &mut self.body else { return Err(Refusal::bad("There is no request.")) };
         let began_empty = buf.len() == body.head_len;
-        let Some(used) = body.fill(buf, &mut self.chunks)? else {
+        let large = handler.large();
+        let Some(used) = body.fill(buf, &mut self.chunks, large)? else {
             let want = body.head_len + body.room();
             let next =
                 if wants_continue && began_empty { Next::Continue { want } } else { Next::Read { want } };
-            return Ok(One::Partial(next));
+            let used = if body.begins_large(buf, large) { buf.len() } else { 0 };
+            return Ok(One::Partial { next, used });
         };
-        let Some(pass) = body.pass.take() else { return Ok(One::Taken { used, last: false }) };
+        let Some(pass) = body.pass.take() else {
+            return Ok(One::Taken { used, last: false, alone: false });
+        };
         let mut again = NO_HEADERS;
         let head = match head {
             Some(head) => head,
@@ -186,9 +216,81 @@ impl<H: Handler> Requests<H> {
             Rest::Length { .. } => &buf[body.head_len..used],
             Rest::Chunks { .. } => &self.chunks,
         };
-        let answer = handler.accept(pass, &head, peer, content);
+        let mut pieces = body.large.take().map(|large| large.pieces);
+        if pieces.is_none() && content.len() > large {
+            // It was there at once.
+            pieces.get_or_insert_default().push(content.to_vec());
+        }
+        let alone = pieces.is_some();
+        let answer = match pieces {
+            None => handler.accept(pass, &head, peer, content),
+            Some(pieces) => handler.accept_large(pass, &head, peer, pieces.whole(grant)),
+        };
         self.pending.push(Pending::new(answer, &head, !head.keep_alive));
-        Ok(One::Taken { used, last: !head.keep_alive })
+        Ok(One::Taken { used, last: !head.keep_alive, alone })
+    }
+
+    /// Looks at a large body, of which the buffer has the last bytes that came.
+    fn more_of_large(
+        &mut self,
+        handler: &H,
+        peer: SocketAddr,
+        limits: Limits,
+        grant: &mut Grant,
+    ) -> Result<One, Refusal> {
+        let lost = || Refusal::bad("The request is gone.");
+        let Some(left) = self.large_left() else { return Err(lost()) };
+        let Some(Body { pass, rest: Rest::Length { received, .. }, large: Some(large), .. }) = &mut self.body
+        else {
+            return Err(lost());
+        };
+        *received = large.pieces.len() + self.input.len();
+        if self.input.len() < left {
+            if self.input.len() == self.input.capacity() {
+                large.pieces.push(mem::take(&mut self.input));
+            }
+            return Ok(One::Partial { next: Next::Read { want: 0 }, used: 0 });
+        }
+        let behind = self.input.split_off(left);
+        large.pieces.push(mem::replace(&mut self.input, behind));
+        let (Some(pass), Large { head, pieces }) = (pass.take(), mem::take(&mut **large)) else {
+            return Err(lost());
+        };
+        let mut headers = NO_HEADERS;
+        let Some((head, _)) = parse_request(&head, &mut headers, &mut Scan::default(), limits)? else {
+            return Err(lost());
+        };
+        let answer = handler.accept_large(pass, &head, peer, pieces.whole(grant));
+        self.pending.push(Pending::new(answer, &head, !head.keep_alive));
+        Ok(One::Taken { used: 0, last: !head.keep_alive, alone: true })
+    }
+
+    /// Bytes that are missing of a large body, with those in the buffer, if the buffer has nothing else.
+    fn large_left(&self) -> Option<usize> {
+        match &self.body {
+            Some(Body { rest: Rest::Length { bytes, .. }, large: Some(large), .. }) => {
+                Some(bytes.saturating_sub(large.pieces.len()))
+            }
+            _ => None,
+        }
+    }
+
+    /// What the buffer must be able to hold before more is read, if that is more than it can; `want` as in [`Next::Read`].
+    pub(super) fn must_hold(&self, want: usize) -> Option<usize> {
+        let (len, capacity) = (self.input.len(), self.input.capacity());
+        if let Some(left) = self.large_left() {
+            let next = self.pieces().map_or(0, |pieces| pieces.next(left));
+            return (len == 0 && capacity < next).then_some(next);
+        }
+        // By fours towards what was announced: memory is granted for bytes that came, not for a promise.
+        (len == capacity).then_some(match capacity {
+            0 => BUFFER,
+            full => (full * 4).min(want).max(full + BUFFER / 8),
+        })
+    }
+
+    fn pieces(&self) -> Option<&Pieces> {
+        Some(&self.body.as_ref()?.large.as_ref()?.pieces)
     }
 
     /// Answers what is no whole request, and ends the connection with it.
@@ -221,7 +323,7 @@ impl<H: Handler> Requests<H> {
 
     /// The same with a buffer of that many bytes.
     pub(super) fn held_with(&self, buffer: usize) -> usize {
-        buffer.saturating_sub(BUFFER) + self.chunks.capacity()
+        buffer.saturating_sub(BUFFER) + self.chunks.capacity() + self.pieces().map_or(0, Pieces::held)
     }
 
     /// Gives back all memory while nothing is being read.
@@ -265,8 +367,11 @@ enum One {
     Taken {
         used: usize,
         last: bool,
+        /// It is to be answered before anything more is taken.
+        alone: bool,
     },
-    Partial(Next),
+    /// Part of a request. So many of its bytes were put elsewhere.
+    Partial { next: Next, used: usize },
 }
 
 impl<T> Pending<T> {
@@ -277,7 +382,7 @@ impl<T> Pending<T> {
 
 impl<P> Body<P> {
     /// Takes what is there; the length of the whole request once it is complete.
-    fn fill(&mut self, buf: &[u8], chunks: &mut Vec<u8>) -> Result<Option<usize>, Refusal> {
+    fn fill(&mut self, buf: &[u8], chunks: &mut Vec<u8>, large: usize) -> Result<Option<usize>, Refusal> {
         match &mut self.rest {
             Rest::Length { bytes, received } => {
                 *received = buf.len() - self.head_len;
@@ -291,9 +396,32 @@ impl<P> Body<P> {
                     }
                 })?;
                 *used += progress.consumed;
+                if chunks.len() > large || self.large.is_some() {
+                    let pieces = &mut self.large.get_or_insert_default().pieces;
+                    if progress.done || pieces.len() == 0 || chunks.capacity() - chunks.len() < CHUNK_ROOM {
+                        pieces.push(mem::take(chunks));
+                        if !progress.done {
+                            chunks.reserve_exact(pieces.next(usize::MAX));
+                        }
+                    }
+                }
                 Ok(progress.done.then_some(self.head_len + *used))
             }
         }
+    }
+
+    /// Puts the part of a large body that is in the buffer, and the head before it, elsewhere: from now on the buffer
+    /// has nothing but body. False if it is none.
+    fn begins_large(&mut self, buf: &[u8], large: usize) -> bool {
+        let Rest::Length { bytes, .. } = self.rest else { return false };
+        let begins = bytes > large && self.pass.is_some() && self.large.is_none();
+        if begins {
+            let (head, body) = buf.split_at(self.head_len);
+            let mut begun = Large { head: head.to_vec(), pieces: Pieces::default() };
+            begun.pieces.push(body.to_vec());
+            self.large = Some(Box::new(begun));
+        }
+        begins
     }
 
     fn room(&self) -> usize {

@@ -85,6 +85,11 @@ impl Shared {
         self.connections.load(Relaxed)
     }
 
+    /// Bytes that all requests hold together.
+    pub fn memory(&self) -> usize {
+        self.memory.load(Relaxed)
+    }
+
     /// Counts a connection in. `make_room` is asked when the total is reached; true if it closed another one.
     pub(super) fn enter(
         self: &Arc<Self>,
@@ -164,6 +169,13 @@ impl Grant {
         self.bytes = bytes;
         true
     }
+
+    /// Gives `bytes` of what is held to somebody else, or all if that is less.
+    pub(super) fn part(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { shared: Arc::clone(&self.shared), bytes }
+    }
 }
 
 impl Drop for Grant {
@@ -237,7 +249,10 @@ mod tests {
         let (mut a, mut b) = (Grant::new(Arc::clone(&shared)), Grant::new(Arc::clone(&shared)));
         assert!(a.resize(60) && !b.resize(41) && b.resize(40));
         assert!(!a.resize(61) && a.resize(10) && b.resize(90));
+        let part = b.part(50);
         drop(b);
+        assert!(!a.resize(51) && a.resize(50), "what was given away is still held");
+        drop(part);
         assert!(a.resize(100));
     }
 }

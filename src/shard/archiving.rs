@@ -28,15 +28,9 @@ pub(super) fn start(
     Ok(ended)
 }
 
-/// On a CPU that a core needs too, the archiver gets a tenth of it: what it reads is safe already, and
-/// it can be late.
-const NICE: i32 = 10;
-
 async fn run(setup: archive::Setup, progress: Arc<Progress>, ended: Sender<()>) -> io::Result<()> {
-    // Of this thread alone. Without it the archive works all the same.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::warn!(%error, "the archiver cannot give way to the cores; they may wait for it");
-    }
+    // What it reads is safe already, and it can be late.
+    spawn::give_way("archive");
     archive::run(setup, move || progress.get() >= Step::Forwarding).await?;
     tell(&ended, ());
     Ok(())

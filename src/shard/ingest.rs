@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::forward::settle::MarkBatch;
 use crate::handoff::{Handoff, Limits, Outlet};
 use crate::intake::Intake;
+use crate::intake::offload::{LARGE, Post, Queue};
 use crate::journal::Journal;
 use crate::journal::account::Wrote;
 use crate::journal::buffer::BufferPool;
@@ -47,6 +48,7 @@ pub(super) struct Setup {
     pub held: Arc<AtomicUsize>,
     pub give_way: Arc<GiveWay>,
     pub seq: Arc<AtomicU64>,
+    pub offload: Queue,
     pub cells: Arc<IngestCells>,
     pub progress: Arc<Progress>,
     pub started: Sender<()>,
@@ -61,7 +63,7 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
     let journal = Journal::new(setup.seed, setup.orders, setup.wrote, pool, Arc::clone(&cells));
     let handoff = Handoff::new(core, setup.published, setup.outlets, held, setup.limits, Arc::clone(&cells));
     let writing = {
-        let (journal, fatal) = (Rc::clone(&journal), setup.fatal);
+        let (journal, fatal) = (Rc::clone(&journal), setup.fatal.clone());
         monoio::spawn(async move {
             if let Err(source) = journal.run(|committed| handoff.committed(committed)).await {
                 tracing::error!(core, error = %source, "the journal failed; nothing more is acknowledged");
@@ -89,9 +91,19 @@ pub(super) async fn run(setup: Setup) -> io::Result<()> {
             }
         });
     }
+    let post = Post::new(setup.offload)?;
     let intake =
         Intake::new(&config, &setup.owners, Rc::clone(&journal), guard, setup.seq, Arc::clone(&cells));
-    let intake = Rc::new(intake);
+    let intake = Rc::new(intake.offloading(LARGE, Rc::clone(&post)));
+    {
+        let fatal = setup.fatal;
+        monoio::spawn(async move {
+            if let Err(source) = post.run().await {
+                tracing::error!(core, error = %source, "large webhooks cannot be taken back");
+                tell(&fatal, Fatal::Io { core: format!("ingest-{core}"), source });
+            }
+        });
+    }
     cells.accepting.set(u64::from(journal.accepting()));
     tell(&setup.started, ());
     let listening = monoio::spawn({

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   data folder (lock, recover, key log) > admin > listeners > spares and freeing > forwarding cores
-//!         > archiver > ingest cores
+//!         > archiver > offload threads > ingest cores
 //! stop    readiness off, listeners drain > forwarding finishes what is under way > last marks, seal
 //!                                        > the archiver reads to the end, closes its objects
 //! ```
@@ -46,8 +46,10 @@ mod archiving;
 mod backlog;
 mod disk;
 mod forwarding;
+mod idle;
 mod ingest;
 mod letters;
+mod offloading;
 mod spawn;
 
 pub use spawn::{Fatal, RingFlags};
@@ -258,6 +260,7 @@ impl Gateway {
         };
         let archived = archiving::start(archive, Arc::clone(&progress), flags, fatal_to.clone())?;
 
+        let offload = offloading::start(&config, &owners)?;
         let shared = listen::Shared::new(&config.listen, listen::Patience::default());
         let (drained_to, drained) = crossbeam_channel::unbounded();
         let (sealed_to, sealed) = crossbeam_channel::unbounded();
@@ -282,6 +285,7 @@ impl Gateway {
                 held: Arc::clone(&held),
                 give_way: Arc::clone(&give_way),
                 seq: Arc::clone(&seq),
+                offload: offload.clone(),
                 cells: Arc::clone(&registry.ingest[core]),
                 progress: Arc::clone(&progress),
                 started: started_to.clone(),

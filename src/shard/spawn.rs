@@ -58,6 +58,17 @@ pub(super) fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
+/// On a CPU that a core needs too, a thread that can be late gets a tenth of it.
+const NICE: i32 = 10;
+
+/// The calling thread gives way to the cores where they share a CPU.
+pub(super) fn give_way(thread: &str) {
+    // Of this thread alone. Without it all works the same.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::warn!(thread, %error, "this thread cannot give way to the cores; they may wait for it");
+    }
+}
+
 /// Starts a core. `main` runs on its thread, inside its runtime; an error it returns is sent to
 /// `fatal`. A panic ends the process: half a gateway behind a healthy probe is worse than none, and
 /// the journal makes it safe.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use penstock::config::Limits;
 use penstock::listen::Patience;
 
+mod large;
 mod rows;
 mod server;
 
@@ -343,7 +344,7 @@ fn drain_does_not_wait_for_ever() {
 fn allocations(request: &'static [u8], requests: usize) -> u64 {
     let counted = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let result = std::sync::Arc::clone(&counted);
-    let server = Server::run(limits(), &[], Patience::default(), move |serve| {
+    let server = Server::run(limits(), &[], Patience::default(), usize::MAX, move |serve| {
         let info = allocation_counter::measure(serve);
         result.store(info.count_total, std::sync::atomic::Ordering::SeqCst);
     });

@@ -13,7 +13,7 @@ use std::time::Duration;
 use monoio::{IoUringDriver, RuntimeBuilder};
 use penstock::config::{Limits, Listen};
 use penstock::http1::{RequestHead, Response, ResponseDecoder, Step};
-use penstock::listen::{Answer, Handler, Patience, Reply, Shared, bind, serve};
+use penstock::listen::{Answer, Handler, LargeBody, Patience, Reply, Shared, bind, serve};
 use penstock::metrics::IngestCells;
 
 /// Limits that no test meets by accident.
@@ -32,7 +32,10 @@ pub(crate) fn limits() -> Limits {
 }
 
 /// Answers by path; see [`Echo::accept`].
-struct Echo;
+struct Echo {
+    /// Larger bodies it wants to have.
+    large: usize,
+}
 
 fn reply(status: u16, body: impl Into<Cow<'static, [u8]>>) -> Reply {
     Reply { status, headers: &[], body: body.into(), close: false }
@@ -73,6 +76,31 @@ impl Handler for Echo {
             _ => Answer::Later(Box::pin(async move { reply(200, body) })),
         }
     }
+
+    fn large(&self) -> usize {
+        self.large
+    }
+
+    fn accept_large(
+        &self,
+        pass: usize,
+        head: &RequestHead<'_>,
+        peer: SocketAddr,
+        body: LargeBody,
+    ) -> Answer<Self::Ticket> {
+        assert!(body.len() > self.large);
+        let mut whole = Vec::new();
+        body.copy_to(&mut whole);
+        let held = body.into_held();
+        match self.accept(pass, head, peer, &whole) {
+            Answer::Later(ticket) => Answer::Later(Box::pin(async move {
+                let reply = ticket.await;
+                drop(held);
+                reply
+            })),
+            now @ Answer::Now(_) => now,
+        }
+    }
 }
 
 /// A running listener; drained when dropped.
@@ -89,7 +117,13 @@ impl Server {
     }
 
     pub(crate) fn with(limits: Limits, allow_from: &[&str], patience: Patience) -> Self {
-        Self::run(limits, allow_from, patience, |serve| serve())
+        Self::run(limits, allow_from, patience, usize::MAX, |serve| serve())
+    }
+
+    /// Its handler gets bodies of more than `large` bytes by value.
+    pub(crate) fn start_with_large(limits: Limits, large: usize) -> Self {
+        let patience = Patience { linger: Duration::from_secs(1), ..Patience::default() };
+        Self::run(limits, &[], patience, large, |serve| serve())
     }
 
     /// `around` is called on the listener's thread with all of its work.
@@ -97,6 +131,7 @@ impl Server {
         limits: Limits,
         allow_from: &[&str],
         patience: Patience,
+        large: usize,
         around: impl FnOnce(&mut dyn FnMut()) + Send + 'static,
     ) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
@@ -112,7 +147,7 @@ impl Server {
             let mut parts = Some((listener, shared_too, cells_too));
             around(&mut || {
                 let (listener, shared, cells) = parts.take().unwrap();
-                runtime.block_on(serve(listener, Rc::new(Echo), shared, cells)).unwrap();
+                runtime.block_on(serve(listener, Rc::new(Echo { large }), shared, cells)).unwrap();
             });
         });
         Self { address, shared, cells, thread: Some(thread) }
@@ -171,6 +206,11 @@ impl Client {
         self.send(&bytes[start..]);
     }
 
+    /// Another handle of the same connection.
+    pub(crate) fn twin(&self) -> Self {
+        Self { stream: self.stream.try_clone().unwrap(), unread: Vec::new() }
+    }
+
     pub(crate) fn finish_sending(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
@@ -216,6 +256,20 @@ impl Client {
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         while self.unread.len() < len && self.read() > 0 {}
         self.unread.drain(..len.min(self.unread.len())).collect()
+    }
+
+    /// The next answer of any size, with its length: head and body.
+    pub(crate) fn long_answer(&mut self) -> (String, Vec<u8>) {
+        let end = loop {
+            match self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => assert!(self.read() > 0, "closed within a head"),
+            }
+        };
+        let head = String::from_utf8(self.bytes(end)).unwrap();
+        let (_, length) = head.split_once("content-length: ").unwrap();
+        let length = length.split("\r\n").next().unwrap().parse().unwrap();
+        (head, self.bytes(length))
     }
 
     /// True if something to read is there already.
