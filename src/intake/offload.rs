@@ -35,9 +35,9 @@ use crate::metrics::KINDS;
 use crate::verify::Refusal;
 use crate::wake::{Bell, Doorbell};
 
-/// Larger bodies are judged beside the cores. One with fewer bytes takes its core about 0.1 ms, however many updates
-/// it has.
-pub const LARGE: usize = 32 << 10;
+/// Larger bodies are judged beside the cores: full of updates such a one takes its core a quarter of a millisecond.
+/// Smaller ones are not worth the wait for a CPU that is free.
+pub const LARGE: usize = 64 << 10;
 /// Bytes of the longest body whose copy's memory is kept for the next one.
 const KEEP: usize = 8 << 20;
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub const LATE: Duration = Duration::from_millis(30);
 /// Late so many times in a row: others give way.
 const AGAIN: u32 = 2;
+/// Within this time after they did one is enough: the load has not gone away.
+const REMEMBERED: Duration = Duration::from_secs(1);
 /// A core that had less than this of a CPU while it was late waited for others.
 const STARVED: f64 = 0.75;
 /// For how long others give way each time they are asked to.
@@ -30,8 +32,10 @@ impl Policy {
     pub fn look(&mut self, now: Duration, lag: Duration, busy: f64) -> bool {
         self.late = if lag >= LATE { self.late.saturating_add(1) } else { 0 };
         // While others give way the core is not starved. Is it late all the same, they go on.
-        let helped = self.asked.is_some_and(|at| now.saturating_sub(at) < AWHILE + lag);
-        let ask = self.late >= AGAIN && (busy < STARVED || helped);
+        let since = self.asked.map(|at| now.saturating_sub(at));
+        let helped = since.is_some_and(|since| since < AWHILE + lag);
+        let again = if since.is_some_and(|since| since < REMEMBERED + lag) { 1 } else { AGAIN };
+        let ask = self.late >= again && (busy < STARVED || helped);
         if ask {
             self.asked = Some(now);
         }
