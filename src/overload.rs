@@ -31,6 +31,8 @@ const PROBE_EVERY: Duration = Duration::from_millis(10);
 const BUSY: u32 = 16;
 /// Who gives way still gets on: ingest has so many times the CPU time.
 const LEFT: f64 = 19.0;
+/// What was used before is forgotten if it is more than this worth.
+const OWED_MAX: Duration = Duration::from_secs(5);
 
 /// Whether ingest needs the CPU of the others. One for the process.
 #[derive(Debug)]
@@ -72,26 +74,36 @@ impl GiveWay {
 pub struct Rest {
     give_way: Arc<GiveWay>,
     longest: Duration,
-    /// CPU time of the thread when it last looked.
-    used: Duration,
+    /// CPU time of the thread when it last looked, if it was asked then.
+    used: Option<Duration>,
+    /// How long it still has to leave the CPU for what it used.
+    owed: Duration,
 }
 
 impl Rest {
     /// It may be stopped for `longest` at a time.
     pub fn new(give_way: Arc<GiveWay>, longest: Duration) -> Self {
-        Self { give_way, longest, used: Duration::ZERO }
+        Self { give_way, longest, used: None, owed: Duration::ZERO }
     }
 
     /// Blocks the thread for some of the time in which it is asked to give way.
     pub fn take(&mut self) {
         if !self.give_way.is_asked() {
+            (self.used, self.owed) = (None, Duration::ZERO);
             return;
         }
         let used = cpu_time();
-        let rest = self.give_way.rest(used.saturating_sub(self.used)).min(self.longest);
+        let since = self.used.replace(used).map_or(Duration::ZERO, |before| used.saturating_sub(before));
+        self.owed = (self.owed + self.give_way.rest(since)).min(OWED_MAX);
+        let rest = self.owed.min(self.longest);
         #[allow(clippy::disallowed_methods, reason = "the core is to stand still: all it does can wait")]
         std::thread::sleep(rest);
-        self.used = used;
+        self.owed -= rest;
+    }
+
+    /// Whether it need not rest any longer.
+    pub fn is_over(&self) -> bool {
+        self.owed.is_zero()
     }
 }
 
@@ -162,8 +174,9 @@ mod tests {
         let give_way = Arc::new(GiveWay::default());
         let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
         rest.take();
-        assert_eq!(rest.used, Duration::ZERO, "nobody asked");
+        assert!(rest.used.is_none(), "nobody asked");
         give_way.ask(0.5);
+        rest.take();
         let start = Instant::now();
         let mut sum = 0u64;
         while start.elapsed() < Duration::from_millis(20) {
@@ -172,10 +185,13 @@ mod tests {
         let asked = Instant::now();
         rest.take();
         assert!(asked.elapsed() >= Duration::from_millis(50), "rested for {:?}", asked.elapsed());
+        assert!(!rest.is_over(), "20 ms are worth 760");
         assert_eq!(give_way.rest(Duration::from_millis(1)), Duration::from_millis(38));
         assert!(give_way.is_asked());
         give_way.until.store(1, Relaxed);
         assert!(!give_way.is_asked());
+        rest.take();
+        assert!(rest.is_over(), "what it owes is forgotten");
     }
 
     #[test]

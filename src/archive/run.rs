@@ -37,8 +37,8 @@ const IDLE: Duration = Duration::from_millis(500);
 /// Bytes read from one place before another has its turn: a region that comes back after hours has
 /// gigabytes to catch up with, and the others must not wait for that.
 const SHARE: usize = 8 << 20;
-/// Longest stop while the archiver gives way to ingest: after a share it has used some 30 ms of CPU.
-const REST: Duration = Duration::from_millis(500);
+/// While the archiver gives way to ingest it looks so often whether it may go on, or is to stop.
+const REST: Duration = Duration::from_millis(100);
 /// Pause after a journal could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For what is durable to be read at a stop, and from then for what was closed to come into the archives.
@@ -98,8 +98,11 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         let mut read = false;
         for (journal, desk) in desks.iter_mut().enumerate() {
             read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
-            if finish_by.is_none() {
+            while finish_by.is_none() && !stopping() {
                 rest.take();
+                if rest.is_over() {
+                    break;
+                }
             }
         }
         let ends: Vec<Position> = desks.iter().map(|desk| desk.end).collect();

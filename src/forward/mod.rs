@@ -83,8 +83,8 @@ use told::Told;
 
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
-/// Longest stop while the core gives way to ingest: answers of regions wait for it, and their deadlines are in seconds.
-const REST: Duration = Duration::from_millis(250);
+/// Longest stop while the core gives way to ingest: what was settled is marked only then, and regions' answers wait.
+const REST: Duration = Duration::from_millis(100);
 /// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
 const FLUSH_TICKS: u32 = 2;
 /// For the last keys to be durable at a stop.
@@ -349,14 +349,15 @@ fn remember(
 
 async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, mut rest: Rest) {
     for count in 1u32.. {
-        monoio::time::sleep(TICK).await;
+        // Soon again while it gives way: it works from one stop to the next.
+        monoio::time::sleep(if rest.is_over() { TICK } else { TICK / 4 }).await;
         rest.take();
         let now = Instant::now();
         regions.iter().for_each(|r| r.tick(now));
         attempts.settler.tell(sieve.tick(now));
         feed.hold();
         bury::bring_back(attempts, regions);
-        if count % FLUSH_TICKS == 0 {
+        if count % FLUSH_TICKS == 0 || !rest.is_over() {
             attempts.settler.flush();
         }
         if count % REAP_TICKS == 0 {

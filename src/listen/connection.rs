@@ -31,7 +31,7 @@ const OUT_KEPT: usize = 4 << 10;
 /// it waits for the next one, however long that takes. The others, which may be thousands, wait without; that takes an
 /// operation more for each request.
 const BUSY: u8 = 4;
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
 
 /// One connection. Fields are dropped in order: nothing may watch the socket once it is closed.
 pub(super) struct Connection<H: Handler> {
