@@ -33,6 +33,8 @@ pub struct Setting {
     pub connections: usize,
     /// Webhooks a second; 0 = as fast as answers come.
     pub rate: u64,
+    /// From the start for so long another rate.
+    pub calm: Option<(u64, Duration)>,
     /// Seconds of load before those that are measured.
     pub warm_up: u64,
     pub seconds: u64,
@@ -338,7 +340,11 @@ fn load(
     pass: &mut dyn FnMut(Duration) -> anyhow::Result<()>,
 ) -> anyhow::Result<Loaded> {
     let steady = Plan::steady(target.address, setting.connections, setting.rate, setting.load_cpu);
-    let plan = Plan { repeats: setting.repeats, ..steady };
+    let schedule = match setting.calm {
+        Some((calm, after)) => steady.schedule.stepping(calm, after),
+        None => steady.schedule,
+    };
+    let plan = Plan { repeats: setting.repeats, schedule, ..steady };
     let pid = target.server.pid();
     let first = Usage::of(pid)?;
     let load = generator::start(plan, Webhooks::Pool(pool))?;

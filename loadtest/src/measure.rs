@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let setting = Setting {
         connections: args.terms.crowd.connections,
         rate: args.rate,
+        calm: None,
         warm_up: args.terms.blocks.warm_up,
         seconds: args.terms.blocks.seconds,
         repeats: 0.0,

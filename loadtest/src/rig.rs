@@ -34,6 +34,7 @@ impl Rig<'_> {
         Setting {
             connections: self.connections,
             rate,
+            calm: None,
             warm_up: self.blocks.warm_up,
             seconds: self.blocks.seconds,
             repeats: 0.0,

@@ -32,6 +32,14 @@ impl Schedule {
         Self { shape: Shape::Steady(rate as f64), poisson: false, seed: 0 }
     }
 
+    /// The same with the rate `calm` from the start until `after`.
+    pub fn stepping(self, calm: u64, after: Duration) -> Self {
+        match self.shape {
+            Shape::Steady(to) => Self { shape: Shape::Step { from: calm as f64, to, after }, ..self },
+            Shape::Step { .. } | Shape::Storm { .. } => self,
+        }
+    }
+
     /// One moment after the other, from the start of the load; `None` where nothing waits for its moment.
     pub fn dues(self) -> Option<Dues> {
         if self.shape == Shape::Steady(0.0) {

@@ -6,6 +6,8 @@
 //! mostly finds one free: a provider does not wait for one either. More than the peak can be accepted, because under
 //! overload forwarding gets less of the CPU than the closed loop leaves it; what arrives meanwhile is said, too.
 
+use std::time::Duration;
+
 use super::parts::Found;
 use crate::block::{self, Block, Build, Setting};
 use crate::goal::{Missing, Row, some};
@@ -23,7 +25,9 @@ const OFFERED: f64 = 2.0;
 const PEAK_CONNECTIONS: usize = 512;
 /// Of the offered load.
 const CONNECTIONS: usize = 8192;
-/// Seconds in which the gateway makes up for the first webhooks of so many connections, which cost it memory, too.
+/// Seconds at half the peak, in which connections and the gateway's memory for them come into use.
+const CALM: u64 = 10;
+/// Seconds of overload before those that are measured: what piles up when it begins is made up for in them.
 const SETTLING: u64 = 12;
 
 struct Round {
@@ -64,8 +68,12 @@ fn one(rig: &Rig<'_>, round: usize) -> anyhow::Result<Round> {
     let peak = block::gateway(&closed, rig.pool(5000 + round, &closed), build, rig.sink)?;
     let peak = peak.rate.min(SHARE * 1e6 / peak.whole_us);
     let offered = (peak * OFFERED) as u64;
-    let warm_up = rig.blocks.warm_up + SETTLING;
-    let setting = Setting { connections: CONNECTIONS, warm_up, ..rig.setting(offered) };
+    let setting = Setting {
+        connections: CONNECTIONS,
+        calm: Some(((peak / 2.0) as u64, Duration::from_secs(CALM))),
+        warm_up: CALM + SETTLING,
+        ..rig.setting(offered)
+    };
     let overload = block::gateway(&setting, rig.pool(6000 + round, &setting), build, rig.sink)?;
     overload.whole_ledger()?;
     eprintln!(
