@@ -131,7 +131,7 @@ const UNSAFE: &[&str] = &[
     "src/archive/json.rs",
     "src/handling.rs",
     "src/journal/buffer.rs",
-    "src/shard/idle.rs",
+    "src/shard/priority.rs",
     "tests/alloc.rs",
 ];
 

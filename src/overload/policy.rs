@@ -14,6 +14,8 @@ const AGAIN: u32 = 2;
 const REMEMBERED: Duration = Duration::from_secs(1);
 /// A core that had less than this of a CPU while it was late waited for others.
 const STARVED: f64 = 0.75;
+/// After this time it is looked again whether they are in its way at all: if they are it will be starved.
+const BELIEVED: Duration = Duration::from_secs(10);
 /// For how long others give way each time they are asked to.
 pub const AWHILE: Duration = Duration::from_millis(250);
 
@@ -24,6 +26,8 @@ pub struct Policy {
     late: u32,
     /// When others were last asked to give way.
     asked: Option<Duration>,
+    /// When the core was last found starved.
+    starved: Duration,
 }
 
 impl Policy {
@@ -31,9 +35,13 @@ impl Policy {
     /// look. True if whoever works on the same CPU should leave it to this core for [`AWHILE`].
     pub fn look(&mut self, now: Duration, lag: Duration, busy: f64) -> bool {
         self.late = if lag >= LATE { self.late.saturating_add(1) } else { 0 };
-        // While others give way the core is not starved. Is it late all the same, they go on.
+        if busy < STARVED {
+            self.starved = now;
+        }
+        // While others give way the core is not starved. Is it late all the same, they go on, for a time.
         let since = self.asked.map(|at| now.saturating_sub(at));
-        let helped = since.is_some_and(|since| since < AWHILE + lag);
+        let helped =
+            since.is_some_and(|since| since < AWHILE + lag) && now.saturating_sub(self.starved) < BELIEVED;
         let again = if since.is_some_and(|since| since < REMEMBERED + lag) { 1 } else { AGAIN };
         let ask = self.late >= again && (busy < STARVED || helped);
         if ask {
@@ -147,5 +155,16 @@ mod tests {
         let looks = [(100, 0.3), (140, 0.3), (180, 0.98), (300, 0.98), (700, 0.98)];
         let asked: Vec<bool> = looks.iter().map(|(now, busy)| policy.look(MS * *now, LATE, *busy)).collect();
         assert_eq!(asked, [false, true, true, true, false]);
+    }
+
+    #[test]
+    fn who_was_not_in_the_way_after_all_goes_on() {
+        let mut policy = Policy::default();
+        let looks: Vec<bool> = (0..300u32)
+            .map(|look| policy.look(MS * 40 * look, LATE, if look == 1 { 0.3 } else { 0.98 }))
+            .collect();
+        let first = looks.iter().position(|asked| *asked);
+        let last = looks.iter().rposition(|asked| *asked);
+        assert_eq!((first, last), (Some(1), Some(250)), "one hiccup of the machine, and ten seconds");
     }
 }

@@ -46,9 +46,9 @@ mod archiving;
 mod backlog;
 mod disk;
 mod forwarding;
-mod idle;
 mod ingest;
 mod letters;
+mod priority;
 mod offloading;
 mod spawn;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{idle, spawn};
+use super::{priority, spawn};
 use crate::config::Config;
 use crate::intake::offload::{self, Queue};
 
@@ -14,7 +14,7 @@ pub(super) fn start(config: &Arc<Config>, owners: &[u16]) -> io::Result<Queue> {
     // On no CPU of their own: they go where one is free. The sender of a large webhook can wait; everybody else cannot.
     let (config_of, owners_of) = with();
     spawn::beside("offload", move || {
-        if let Err(error) = idle::run_idle() {
+        if let Err(error) = priority::run_idle() {
             tracing::warn!(%error, "large webhooks cannot give way to the cores; they may wait for them");
         }
         offload::run(&config_of, &owners_of, prompt);

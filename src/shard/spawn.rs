@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender;
 use monoio::{IoUringDriver, RuntimeBuilder};
 
+use super::priority;
+
 /// Entries of a core's ring. 78 such rings fit in the usual 8 MiB of locked memory.
 const ENTRIES: u32 = 1024;
 
@@ -58,13 +60,10 @@ pub(super) fn beside(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
-/// On a CPU that a core needs too, a thread that can be late gets a tenth of it.
-const NICE: i32 = 10;
-
 /// The calling thread gives way to the cores where they share a CPU.
 pub(super) fn give_way(thread: &str) {
     // Of this thread alone. Without it all works the same.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    if let Err(error) = priority::give_way() {
         tracing::warn!(thread, %error, "this thread cannot give way to the cores; they may wait for it");
     }
 }
