@@ -137,6 +137,7 @@ pub struct Book {
     trying: usize,
     breaker: Breaker,
     ramp: Ramp,
+    giving_way: bool,
     retries: Retries,
     rate: Rate,
     standing: Standing,
@@ -158,6 +159,7 @@ impl Book {
             trying: 0,
             breaker: Breaker::new(now),
             ramp: Ramp::new(rules.in_flight, now),
+            giving_way: false,
             retries: Retries::new(now),
             rate: Rate::new(rules.rate, now),
             standing: Standing::new(now),
@@ -258,7 +260,7 @@ impl Book {
 
     /// Most tries at once as things are.
     pub fn limit(&self) -> usize {
-        self.ramp.limit()
+        if self.giving_way { 1 } else { self.ramp.limit() }
     }
 
     /// Tries under way.

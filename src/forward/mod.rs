@@ -44,7 +44,7 @@ use crate::journal::read::RecordReader;
 use crate::journal::spare::is_full;
 use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
-use crate::overload::{GiveWay, Rest};
+use crate::overload::GiveWay;
 use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
@@ -83,8 +83,6 @@ use told::Told;
 
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
-/// Longest stop while the core gives way to ingest: what was settled is marked only then, and regions' answers wait.
-const REST: Duration = Duration::from_millis(100);
 /// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
 const FLUSH_TICKS: u32 = 2;
 /// For the last keys to be durable at a stop.
@@ -156,7 +154,7 @@ pub struct Forwarder {
     attempts: Rc<Attempts>,
     inlet: Inlet,
     bell: Bell,
-    rest: Rest,
+    give_way: Arc<GiveWay>,
 }
 
 impl Forwarder {
@@ -255,19 +253,19 @@ impl Forwarder {
                 deadlines.sweep(Instant::now());
             }
         });
-        let (bell, rest) = (Bell::new(&doorbell)?, Rest::new(give_way, REST));
-        Ok(Self { feed, sieve, regions, attempts, inlet, bell, rest })
+        let bell = Bell::new(&doorbell)?;
+        Ok(Self { feed, sieve, regions, attempts, inlet, bell, give_way })
     }
 
     /// Runs until `stopping` says so; the doorbell must be rung for it to be looked at. Then finishes
     /// what is under way, for at most `grace`, and what is settled, for at most [`LAST_KEYS`]. True if nothing was left
     /// under way or unmarked.
     pub async fn run(self, stopping: impl Fn() -> bool + 'static, grace: Duration) -> io::Result<bool> {
-        let Self { feed, sieve, regions, attempts, inlet, bell, rest } = self;
+        let Self { feed, sieve, regions, attempts, inlet, bell, give_way } = self;
         let stopping = Rc::new(stopping);
         {
             let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
-            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, rest).await });
+            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, &give_way).await });
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
@@ -347,17 +345,16 @@ fn remember(
     Ok((Rc::new(Sieve::new(seen, Instant::now(), Arc::clone(cells))), Rc::new(settler)))
 }
 
-async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, mut rest: Rest) {
+async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, give_way: &GiveWay) {
     for count in 1u32.. {
-        // Soon again while it gives way: it works from one stop to the next.
-        monoio::time::sleep(if rest.is_over() { TICK } else { TICK / 4 }).await;
-        rest.take();
+        monoio::time::sleep(TICK).await;
         let now = Instant::now();
-        regions.iter().for_each(|r| r.tick(now));
+        let giving_way = give_way.is_asked();
+        regions.iter().for_each(|r| r.tick(now, giving_way));
         attempts.settler.tell(sieve.tick(now));
         feed.hold();
         bury::bring_back(attempts, regions);
-        if count % FLUSH_TICKS == 0 || !rest.is_over() {
+        if count % FLUSH_TICKS == 0 {
             attempts.settler.flush();
         }
         if count % REAP_TICKS == 0 {

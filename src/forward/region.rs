@@ -235,10 +235,14 @@ impl Region {
         }
     }
 
-    /// Moves what is due; call every few tens of milliseconds.
-    pub fn tick(&self, now: Instant) {
+    /// Moves what is due; call every few tens of milliseconds. `giving_way`: the core has other things to do.
+    pub fn tick(&self, now: Instant, giving_way: bool) {
         self.now.set(now);
-        self.book.borrow_mut().tick(now);
+        {
+            let mut book = self.book.borrow_mut();
+            book.give_way(giving_way);
+            book.tick(now);
+        }
         self.tell();
         // Whoever came has come; a worker that died on its way must not be waited for.
         self.coming.set(0);
@@ -434,7 +438,7 @@ mod tests {
         assert_eq!(done, Done::Delivered { mark: Some(Settled::Delivered), told: Vec::new() });
         assert_eq!(spawned.get(), 2, "the worker that is done takes the third itself");
 
-        region.tick(Instant::now());
+        region.tick(Instant::now(), false);
         assert_eq!(spawned.get(), 4, "workers that never came are not waited for");
         next();
         next();

@@ -172,7 +172,7 @@ impl Registry {
         let lag = self.ingest.iter().map(|cells| cells.lag_ns.get()).max().unwrap_or_default();
         page.gauge(
             "penstock_ingest_lag_seconds",
-            "How late the ingest core that is latest is; from 0.03 on it is overloaded.",
+            "How late the ingest core that is latest is; from 0.05 on it is overloaded.",
         )
         .sample(&[], lag as f64 / 1e9);
         page.gauge("penstock_accepting_cores", "Ingest cores whose journal takes webhooks.")

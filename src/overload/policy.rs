@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// From here on a core is late. A webhook waits this long twice, before it is read and after its commit, and the
 /// provider wants half of its answers within 250 ms.
-pub const LATE: Duration = Duration::from_millis(30);
+pub const LATE: Duration = Duration::from_millis(50);
 /// Late so many times in a row: others give way.
 const AGAIN: u32 = 2;
 /// Within this time after they did one is enough: the load has not gone away.
@@ -111,7 +111,7 @@ mod tests {
                 }
                 None => now = next.min(probe.max(now + 1e-6)),
             }
-            // It forwards as much as is accepted, or has a twentieth of the CPU.
+            // It forwards as much as is accepted, or has about a twentieth of the CPU.
             if shared && backlog > 0 {
                 let time = if now < give_way_until { ACCEPT / 19.0 } else { FORWARD };
                 now += time;
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn near_twice_the_peak_is_accepted_in_time_while_forwarding_gives_way() {
         let seen = simulate(1.9, true);
-        assert!(seen.accepted > 0.99 * 1.9 && seen.p99 < 125 * MS, "{seen:?}");
+        assert!(seen.accepted > 0.99 * 1.9 && seen.p99 < 200 * MS, "{seen:?}");
     }
 
     #[test]

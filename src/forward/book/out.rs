@@ -15,7 +15,7 @@ impl Book {
     pub fn startable(&mut self, now: Instant) -> usize {
         let tries = match self.breaker.room(self.probes.len() as u32, now) {
             Room::Free => {
-                let room = self.ramp.limit().saturating_sub(self.trying);
+                let room = self.limit().saturating_sub(self.trying);
                 self.lanes.ready_len().min(room).min(self.rate.left(now))
             }
             Room::Probes(most) => {
@@ -31,6 +31,11 @@ impl Book {
     pub fn next(&mut self, now: Instant) -> Option<(ParcelId, Errand)> {
         // While one to try was looked for, one to bury may have been found.
         self.next_grave().or_else(|| self.next_try(now)).or_else(|| self.next_grave())
+    }
+
+    /// While it is true the core has other things to do: one try at once.
+    pub fn give_way(&mut self, giving_way: bool) {
+        self.giving_way = giving_way;
     }
 
     fn next_grave(&mut self) -> Option<(ParcelId, Errand)> {
@@ -50,7 +55,7 @@ impl Book {
             return None;
         }
         let id = match self.breaker.room(self.probes.len() as u32, now) {
-            Room::Free if self.trying < self.ramp.limit() => self.pop_ready(),
+            Room::Free if self.trying < self.limit() => self.pop_ready(),
             Room::Probes(1..) if self.trying < self.rules.in_flight => {
                 self.pop_probe(now).inspect(|id| self.probes.push(*id))
             }

@@ -191,6 +191,19 @@ fn at_most_in_flight_tries_at_once() {
 }
 
 #[test]
+fn one_try_at_once_while_the_core_gives_way() {
+    let mut desk = Desk::new(Rules { in_flight: 3, ..rules() });
+    (0..9).for_each(|lsn| desk.push(lsn, &[lsn]));
+    desk.book.give_way(true);
+    let (first, _) = desk.next().unwrap();
+    assert!(desk.next().is_none());
+    desk.deliver(first);
+    assert!(desk.next().is_some() && desk.next().is_none());
+    desk.book.give_way(false);
+    assert!(desk.next().is_some() && desk.next().is_some() && desk.next().is_none());
+}
+
+#[test]
 fn open_breaker_lets_probes_through_and_a_success_makes_all_due() {
     let mut desk = Desk::new(rules());
     desk.break_it(503);
