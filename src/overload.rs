@@ -96,7 +96,7 @@ impl Rest {
         let since = self.used.replace(used).map_or(Duration::ZERO, |before| used.saturating_sub(before));
         self.owed = (self.owed + self.give_way.rest(since)).min(OWED_MAX);
         let rest = self.owed.min(self.longest);
-        #[allow(clippy::disallowed_methods, reason = "the core is to stand still: all it does can wait")]
+        #[allow(clippy::disallowed_methods, reason = "the thread is to stand still: all it does can wait")]
         std::thread::sleep(rest);
         self.owed -= rest;
     }
