@@ -57,6 +57,8 @@ impl Default for Limits {
 
 /// Lists of entries that are kept for the next frames of one forwarding core.
 const LISTS: usize = 64;
+/// Entries of the longest one: 64 KiB.
+const LIST_MAX: usize = 2048;
 
 /// Entries of one frame for one forwarding core.
 #[derive(Debug)]
@@ -104,8 +106,10 @@ impl Inlet {
 
     /// Takes the list of a frame back, to be filled again.
     pub fn give_back(&self, list: Vec<EntryAt>) {
-        // Enough are on their way: this one is dropped.
-        self.lists.try_send(list).ok();
+        if list.capacity() <= LIST_MAX {
+            // If enough are on their way this one is dropped.
+            self.lists.try_send(list).ok();
+        }
     }
 
     /// Nothing to take and nothing missed.

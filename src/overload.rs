@@ -135,7 +135,7 @@ impl Guard {
         }
     }
 
-    /// Watches for ever; `lag` is told what was found, zero when the core has nothing to do.
+    /// Watches for ever; `lag` is told what was found, zero when the core was in time.
     pub async fn watch(&self, mut lag: impl FnMut(Duration)) -> io::Result<()> {
         let fired = Rc::new(Notify::default());
         let timer = Timer::start(Rc::clone(&fired))?;
@@ -146,6 +146,8 @@ impl Guard {
             if policy.is_calm() {
                 lag(Duration::ZERO);
                 self.busy.notified().await;
+                // Of the time before, in which it may have had nothing to do, nothing can be said.
+                (seen, used) = (Instant::now(), cpu_time());
             }
             let armed = Instant::now();
             timer.arm(PROBE_EVERY)?;

@@ -39,7 +39,7 @@ use crate::wake::{Bell, Doorbell};
 /// Smaller ones are not worth the wait for a CPU that is free.
 pub const LARGE: usize = 64 << 10;
 /// Bytes of the longest body whose copy's memory is kept for the next one.
-const KEEP: usize = 8 << 20;
+const KEEP: usize = 1 << 20;
 
 /// Where large webhooks queue up.
 pub type Queue = queue::Queue<Job>;

@@ -148,7 +148,7 @@ impl Batches {
         Waiting {
             bytes: self.bytes(),
             entries: closed + self.open.records as usize,
-            oldest_entry: self.closed.front().map_or(self.open.oldest, |batch| batch.oldest),
+            oldest_entry: self.closed.iter().chain([&self.open]).find_map(|batch| batch.oldest),
             oldest_mark,
         }
     }

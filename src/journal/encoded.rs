@@ -10,7 +10,7 @@ use super::frame::{self, HEADER, Summed};
 use super::record::{self, MARKS_MAX, NUMBERED, marks_len};
 
 /// A larger entry gets a frame of its own. To copy one that is not takes less than a commit more.
-pub(super) const COPIED_MAX: usize = 64 * 1024;
+pub(super) const COPIED_MAX: usize = 128 * 1024;
 
 /// An entry in a frame's buffer of its own.
 pub struct Encoded {
@@ -72,7 +72,7 @@ mod tests {
             previous: [9; 16],
             written_at: 5,
         };
-        for (len, marks) in [(0, 0), (1, 3), (5000, 0), (100_000, MARKS_MAX)] {
+        for (len, marks) in [(0, 0), (1, 3), (5000, 0), (200_000, MARKS_MAX)] {
             let body: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let meta = |buf: &mut AlignedBuf| buf.extend_from_slice(b"meta");
             let mark =

@@ -97,7 +97,7 @@ fn entries_encoded_ahead_stand_among_the_others_in_the_order_in_which_they_came(
         let (wrote, told) = crossbeam_channel::unbounded();
         let journal = Journal::new(seed, orders, wrote, BufferPool::new(2, Arc::default()), Arc::default());
         let meta = |buf: &mut AlignedBuf| buf.extend_from_slice(b"meta");
-        let lens = [100_000, 10, 20_000];
+        let lens = [200_000, 10, 20_000];
         let body = move |seq: u64| vec![b'0' + seq as u8; lens[seq as usize % 3]];
         let mut tickets = Vec::new();
         for seq in 1..=9 {

@@ -35,7 +35,8 @@ impl Policy {
     /// look. True if whoever works on the same CPU should leave it to this core for [`AWHILE`].
     pub fn look(&mut self, now: Duration, lag: Duration, busy: f64) -> bool {
         self.late = if lag >= LATE { self.late.saturating_add(1) } else { 0 };
-        if busy < STARVED {
+        let starved = self.late > 0 && busy < STARVED;
+        if starved {
             self.starved = now;
         }
         // While others give way the core is not starved. Is it late all the same, they go on, for a time.
@@ -43,7 +44,7 @@ impl Policy {
         let helped =
             since.is_some_and(|since| since < AWHILE + lag) && now.saturating_sub(self.starved) < BELIEVED;
         let again = if since.is_some_and(|since| since < REMEMBERED + lag) { 1 } else { AGAIN };
-        let ask = self.late >= again && (busy < STARVED || helped);
+        let ask = self.late >= again && (starved || helped);
         if ask {
             self.asked = Some(now);
         }
