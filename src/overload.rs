@@ -69,7 +69,7 @@ impl GiveWay {
     }
 }
 
-/// A thread that gives way. Call [`Rest::take`] often.
+/// A thread that stands still to give way: one on which nobody waits for an answer. Call [`Rest::take`] often.
 #[derive(Debug)]
 pub struct Rest {
     give_way: Arc<GiveWay>,
@@ -86,11 +86,11 @@ impl Rest {
         Self { give_way, longest, used: None, owed: Duration::ZERO }
     }
 
-    /// Blocks the thread for some of the time in which it is asked to give way.
-    pub fn take(&mut self) {
+    /// Blocks the thread for some of the time in which it is asked to give way. True if that was not all of it.
+    pub fn take(&mut self) -> bool {
         if !self.give_way.is_asked() {
             (self.used, self.owed) = (None, Duration::ZERO);
-            return;
+            return false;
         }
         let used = cpu_time();
         let since = self.used.replace(used).map_or(Duration::ZERO, |before| used.saturating_sub(before));
@@ -99,11 +99,7 @@ impl Rest {
         #[allow(clippy::disallowed_methods, reason = "the thread is to stand still: all it does can wait")]
         std::thread::sleep(rest);
         self.owed -= rest;
-    }
-
-    /// Whether it need not rest any longer.
-    pub fn is_over(&self) -> bool {
-        self.owed.is_zero()
+        !self.owed.is_zero()
     }
 }
 
@@ -175,8 +171,7 @@ mod tests {
     fn a_thread_rests_while_ingest_needs_its_cpu_and_goes_on_after() {
         let give_way = Arc::new(GiveWay::default());
         let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
-        rest.take();
-        assert!(rest.used.is_none(), "nobody asked");
+        assert!(!rest.take() && rest.used.is_none(), "nobody asked");
         give_way.ask(0.5);
         rest.take();
         let start = Instant::now();
@@ -185,15 +180,14 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         let asked = Instant::now();
-        rest.take();
+        let more = rest.take();
         assert!(asked.elapsed() >= Duration::from_millis(50), "rested for {:?}", asked.elapsed());
-        assert!(!rest.is_over(), "20 ms are worth 760");
+        assert!(more, "20 ms are worth 760");
         assert_eq!(give_way.rest(Duration::from_millis(1)), Duration::from_millis(38));
         assert!(give_way.is_asked());
         give_way.until.store(1, Relaxed);
         assert!(!give_way.is_asked());
-        rest.take();
-        assert!(rest.is_over(), "what it owes is forgotten");
+        assert!(!rest.take(), "what it owes is forgotten");
     }
 
     #[test]

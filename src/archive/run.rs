@@ -98,12 +98,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         let mut read = false;
         for (journal, desk) in desks.iter_mut().enumerate() {
             read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
-            while finish_by.is_none() && !stopping() {
-                rest.take();
-                if rest.is_over() {
-                    break;
-                }
-            }
+            while finish_by.is_none() && !stopping() && rest.take() {}
         }
         let ends: Vec<Position> = desks.iter().map(|desk| desk.end).collect();
         if finish_by.is_some_and(|end| !read || Instant::now() > end) {

@@ -53,25 +53,12 @@ impl Encoded {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{FrameHeader, FrameKind};
+    use super::super::frame::tests::header;
     use super::super::record::Record;
     use super::*;
 
     #[test]
     fn an_entry_encoded_ahead_is_written_byte_for_byte_as_any_other() {
-        let header = FrameHeader {
-            kind: FrameKind::Commit,
-            salt: [7; 16],
-            number: 42,
-            first_lsn: 1000,
-            records: 1,
-            payload: 0,
-            padded: 0,
-            payload_crc: 0,
-            durable_upto: 1000,
-            previous: [9; 16],
-            written_at: 5,
-        };
         for (len, marks) in [(0, 0), (1, 3), (5000, 0), (200_000, MARKS_MAX)] {
             let body: Vec<u8> = (0..len).map(|at| at as u8).collect();
             let meta = |buf: &mut AlignedBuf| buf.extend_from_slice(b"meta");
@@ -81,7 +68,7 @@ mod tests {
                 if marks > 0 {
                     record::write_marks(buf, &[1; 16], &vec![mark; marks]);
                 }
-                frame::finish_summed(buf, header.clone(), summed)
+                frame::finish_summed(buf, header(), summed)
             };
 
             let mut usual = AlignedBuf::with_capacity(0);

@@ -354,11 +354,11 @@ impl SegmentHeader {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::journal::buffer::AlignedBuf;
 
-    fn header() -> FrameHeader {
+    pub(in super::super) fn header() -> FrameHeader {
         FrameHeader {
             kind: FrameKind::Commit,
             salt: [7; 16],
