@@ -37,7 +37,6 @@ use crate::overload::Guard;
 
 mod judge;
 pub mod offload;
-mod queue;
 
 use judge::{Arrival, Desk, Judge, Judged, Work};
 use offload::{Finding, Offloaded, Post};

@@ -8,7 +8,10 @@ mod support;
 use std::fs;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
 
 use support::body::World;
 use support::disk::Disk;
@@ -128,6 +131,37 @@ fn second_sigterm_ends_at_once_with_a_line_and_the_code_that_the_help_names() {
     assert!(gateway.said().contains("asked again to stop"), "{}", gateway.said());
     let (_, help, _) = run(&["serve", "--help"]);
     assert!(help.contains("1   ended at once by a second SIGTERM"), "{help}");
+}
+
+#[test]
+fn a_kill_frees_port_and_data_folder_soon_however_busy_the_machine_is() {
+    let _alone = alone();
+    let folder = TempDir::new().unwrap();
+    let regions = regions();
+    let mut settings = Settings::new(&regions, &PREFIXES);
+    for rule in &mut settings.regions {
+        let root = folder.path().join(&rule.name);
+        fs::create_dir(&root).unwrap();
+        rule.lines.push_str(&format!("\narchive = \"file://{}\"", root.display()));
+    }
+    let mut gateway = Gateway::start(settings);
+    let busy = Arc::new(AtomicBool::new(true));
+    for _ in 0..2 * std::thread::available_parallelism().unwrap().get() {
+        let busy = Arc::clone(&busy);
+        std::thread::spawn(move || while busy.load(Relaxed) {});
+    }
+    for kill in 1..=3 {
+        // Its threads wait, and so have no claim to the CPU.
+        std::thread::sleep(Duration::from_millis(500));
+        let start = Instant::now();
+        gateway.kill9();
+        let took = start.elapsed();
+        println!("kill {kill}: gone after {took:?}");
+        // A thread that must wait for an idle CPU to end takes seconds.
+        assert!(took < Duration::from_secs(1), "a start would find port and data folder taken for {took:?}");
+        gateway.restart();
+    }
+    busy.store(false, Relaxed);
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! Large webhooks: judged and encoded by a thread beside the cores, so that no other connection waits for it.
 //!
 //! ```text
-//!  ingest core                                        offload threads
+//!  ingest core                                        offload thread
 //!  accept_large > job (body by value) --------------> verify > parse > route > encode
 //!  journal > ticket  <-- slot, number, doorbell <---- judged, entry in a frame buffer
 //! ```
 //!
-//! One thread for all cores, and one for what that leaves lying: what they are for comes seldom, and what they do on a
-//! CPU a core there lacks. Their queue has no bound of its own: bodies in it count as memory of their listeners until
-//! they have their place in the journal.
+//! One thread for all cores: what it is for comes seldom, and what it does on a CPU a core there lacks. Its queue has no
+//! bound of its own: bodies in it count as memory of their listeners until they have their place in the journal.
 //!
 //! Invariants: only the core writes its journal and its counters. An entry comes into being when the ticket is asked
 //! with the finding there: whole, or not at all if the ticket was dropped before. (A client that merely left has a
@@ -26,7 +25,6 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::judge::{Arrival, Judge, Judged, Work};
-use super::queue;
 use crate::config::Config;
 use crate::entry::Verdict;
 use crate::journal::Encoded;
@@ -42,12 +40,7 @@ pub const LARGE: usize = 64 << 10;
 const KEEP: usize = 1 << 20;
 
 /// Where large webhooks queue up.
-pub type Queue = queue::Queue<Job>;
-
-/// The queue, and its ends for the thread that takes what comes and the one that takes what has waited.
-pub fn queue() -> (Queue, queue::Prompt<Job>, queue::Late<Job>) {
-    queue::queue()
-}
+pub type Queue = Sender<Job>;
 
 /// A webhook to be judged.
 pub struct Job {
@@ -106,10 +99,10 @@ impl Drop for Reply {
     }
 }
 
-/// A thread's work: all of `jobs`.
-pub fn run(config: &Config, owners: &[u16], jobs: impl Iterator<Item = Job>) {
+/// The thread's work: all of `jobs`, until nobody can give it more.
+pub fn run(config: &Config, owners: &[u16], jobs: &Receiver<Job>) {
     let mut worker = Worker::new(config, owners);
-    jobs.for_each(|job| worker.handle(job));
+    jobs.iter().for_each(|job| worker.handle(job));
 }
 
 struct Worker {
@@ -212,7 +205,7 @@ impl Post {
         };
         let job = Job { arrival, signatures, headers, body, reply };
         let post = Rc::clone(self);
-        self.queue.send(job).then_some(Offloaded { slot, number, post })
+        self.queue.send(job).ok().map(|()| Offloaded { slot, number, post })
     }
 }
 
@@ -274,10 +267,7 @@ mod tests {
     struct Scene {
         config: Config,
         post: Rc<Post>,
-        jobs: queue::Prompt<Job>,
-        _late: queue::Late<Job>,
-        /// How many wait in it.
-        sent: Cell<usize>,
+        jobs: Receiver<Job>,
         worker: Worker,
         shared: Arc<Shared>,
     }
@@ -286,22 +276,13 @@ mod tests {
         fn new() -> Self {
             let (config, _) =
                 Config::from_toml(CONFIG, Path::new("/tmp")).unwrap_or_else(|invalid| panic!("{invalid}"));
-            let (queue, jobs, late) = queue();
+            let (queue, jobs) = crossbeam_channel::unbounded();
             let shared = Shared::new(&config.listen, Patience::default());
             let worker = Worker::new(&config, &[0, 1]);
-            Self {
-                config,
-                post: Post::new(queue).unwrap(),
-                _late: late,
-                jobs,
-                sent: Cell::new(0),
-                worker,
-                shared,
-            }
+            Self { config, post: Post::new(queue).unwrap(), jobs, worker, shared }
         }
 
         fn send(&self, desk: usize, signature: &[u8], pieces: &[&[u8]]) -> Offloaded {
-            self.sent.set(self.sent.get() + 1);
             let body = LargeBody::of(pieces, Arc::clone(&self.shared));
             self.post
                 .send(arrival(desk), vec![signature.to_vec()], b"user-agent: x\r\n".to_vec(), body)
@@ -310,8 +291,7 @@ mod tests {
 
         /// Handles all that was sent.
         fn handle(&mut self) {
-            let jobs = self.jobs.by_ref().take(self.sent.take());
-            jobs.for_each(|job| self.worker.handle(job));
+            self.jobs.try_iter().for_each(|job| self.worker.handle(job));
         }
     }
 

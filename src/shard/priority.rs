@@ -1,9 +1,10 @@
 //! Threads that give way to the cores where they share a CPU with one.
 //!
 //! Being nice does not do: the kernel lets a thread go on for a slice of milliseconds before it looks at who has come
-//! meanwhile, however nice it is. What it takes is another policy, or a slice longer than the others': whoever wakes with
-//! a shorter one has the CPU at once (Linux 6.12 and later; before, only niceness counts). Hence the `unsafe` here: no
-//! crate that we have offers the calls.
+//! meanwhile, however nice it is. What it takes is a slice longer than the others': whoever wakes with a shorter one has
+//! the CPU at once (Linux 6.12 and later; before, only niceness counts). The idle policy would do that, too, but a
+//! thread of it does not even die while others want the CPU, and with it its process, its ports and its locks stay.
+//! Hence the `unsafe` here: no crate that we have offers the call.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -13,27 +14,19 @@ use nix::libc;
 
 /// What can be late gets a tenth of a CPU that a core needs, too.
 const NICE: i32 = 10;
-/// Its slice; the kernel takes up to 100 ms, and gives others 3.
-const SLICE: Duration = Duration::from_millis(50);
-
-/// From now on the calling thread runs only while nobody else wants its CPU.
-pub(super) fn run_idle() -> io::Result<()> {
-    set(libc::SCHED_IDLE, 0, Duration::ZERO)
-}
+/// Its slice. Others have 3 ms at most; and the longer it is, the longer the thread waits for a CPU that is never free,
+/// be it only to end with its process: at 50 ms for seconds.
+const SLICE: Duration = Duration::from_millis(6);
 
 /// From now on the calling thread lets cores have its CPU as soon as they want it, and has its tenth.
 pub(super) fn give_way() -> io::Result<()> {
-    set(libc::SCHED_OTHER, NICE, SLICE)
-}
-
-fn set(policy: i32, nice: i32, slice: Duration) -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: policy as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
-        sched_nice: nice,
+        sched_nice: NICE,
         sched_priority: 0,
-        sched_runtime: slice.as_nanos() as u64,
+        sched_runtime: SLICE.as_nanos() as u64,
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -57,17 +50,12 @@ mod tests {
     #[test]
     fn the_calling_thread_and_no_other_gives_way() {
         let before = now();
-        for (give_way, expected) in [
-            (super::run_idle as fn() -> std::io::Result<()>, ["0", "5"]),
-            (super::give_way as fn() -> std::io::Result<()>, ["10", "0"]),
-        ] {
-            std::thread::spawn(move || {
-                give_way().unwrap();
-                assert_eq!(now(), expected);
-            })
-            .join()
-            .unwrap();
-        }
+        std::thread::spawn(|| {
+            super::give_way().unwrap();
+            assert_eq!(now(), ["10", "0"]);
+        })
+        .join()
+        .unwrap();
         assert_eq!(now(), before);
     }
 }

@@ -55,6 +55,7 @@ pub struct Report {
     pub dead_and_delivered: Vec<String>,
     pub lost: Vec<String>,
     pub out_of_order: Vec<String>,
+    /// With what speaks against it.
     pub unexcused: Vec<String>,
     pub altered: Vec<String>,
     pub unsigned: Vec<String>,
@@ -195,8 +196,12 @@ impl Ledger {
         for (&(at, n), list) in &deliveries {
             report.repeats += list.len() - 1;
             let event = &self.sent[at].webhook.events[n];
-            if list.windows(2).any(|pair| !self.excused(pair[0], pair[1], &cuts[event.region])) {
-                report.unexcused.push(event.id.clone());
+            let excused = |pair: &&[Delivery]| self.excused(pair[0], pair[1], &cuts[event.region]);
+            if let Some(pair) = list.windows(2).find(|pair| !excused(pair)) {
+                let kill = self.kills.iter().find(|kill| **kill > pair[0].began);
+                let age = kill.map(|kill| kill.saturating_duration_since(pair[0].done));
+                let flagged = pair[1].flagged;
+                report.unexcused.push(format!("{}: {age:.1?} before a kill, flagged: {flagged}", event.id));
             }
         }
         self.check_order(&deliveries, &mut report);
