@@ -270,7 +270,10 @@ fn a_damaged_letter_is_counted_and_told_and_stays_while_others_go_out() {
     scene.dead(&["replay", "--yes"]);
     scene.wait_for_letters(1);
     eventually("the damage is counted", DEATH, || damaged() == 1.0);
-    assert!(scene.gateway.said().contains("a dead letter cannot go out; it stays where it is"));
+    // It is counted first.
+    eventually("the damage is told", DEATH, || {
+        scene.gateway.said().contains("a dead letter cannot go out; it stays where it is")
+    });
     assert_eq!((scene.taken().len(), scene.list(&["--state", "waiting"]).len()), (1, 1));
 }
 
