@@ -1,5 +1,6 @@
 //! A process that ends anywhere on the way: the next one goes on, and one right object comes of it.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -63,7 +64,10 @@ fn a_process_killed_at_any_step_leaves_one_right_object_to_the_next() {
                 assert!(output.status.success(), "{kind:?} {point} {passing}: {said}");
                 scene.holds_once(&name, &std::fs::read(&path).unwrap());
                 assert!(!path.with_extension("upload").exists());
-                let sent = proxy.requests()[before..].iter().filter(|r| r.contains("partNumber=")).count();
+                // What one sent while it was killed may be seen late, and a slow store is asked twice.
+                let requests = proxy.requests().split_off(before);
+                let sent = requests.iter().filter_map(|request| request.split_once("partNumber="));
+                let sent = sent.map(|(_, part)| part.split('&').next()).collect::<HashSet<_>>().len();
                 let missing = match *point {
                     "upload-begun" | "upload-noted" => 5,
                     "part-uploaded" => 5 - passing,
