@@ -22,8 +22,10 @@ use nix::time::{ClockId, clock_gettime};
 use crate::wake::{Notify, Timer};
 
 mod policy;
+mod ration;
 
-pub use policy::{AWHILE, LATE, Policy};
+pub use policy::{LATE, Policy};
+pub use ration::Ration;
 
 /// How often a busy core is looked at.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
@@ -51,9 +53,9 @@ impl Default for GiveWay {
 }
 
 impl GiveWay {
-    fn ask(&self, busy: f64) {
+    fn ask(&self, busy: f64, time: Duration) {
         self.busy.store((busy * 1e3) as u64, Relaxed);
-        self.until.store((self.start.elapsed() + AWHILE).as_nanos() as u64, Relaxed);
+        self.until.store((self.start.elapsed() + time).as_nanos() as u64, Relaxed);
     }
 
     /// Whether the calling thread should leave its CPU to ingest.
@@ -62,10 +64,18 @@ impl GiveWay {
         until > 0 && (self.start.elapsed().as_nanos() as u64) < until
     }
 
+    /// The share of a CPU that the core which asked last has; `None` if nobody asks any more.
+    fn asker(&self) -> Option<f64> {
+        self.is_asked().then(|| self.share())
+    }
+
     /// How long whoever used so much of the CPU should leave it.
     fn rest(&self, used: Duration) -> Duration {
-        let busy = (self.busy.load(Relaxed) as f64 / 1e3).clamp(0.01, 1.0);
-        used.mul_f64(LEFT / busy)
+        used.mul_f64(LEFT / self.share())
+    }
+
+    fn share(&self) -> f64 {
+        (self.busy.load(Relaxed) as f64 / 1e3).clamp(0.01, 1.0)
     }
 }
 
@@ -100,6 +110,30 @@ impl Rest {
         std::thread::sleep(rest);
         self.owed -= rest;
         !self.owed.is_zero()
+    }
+}
+
+/// A thread that gives way by beginning less: one on which others wait for answers. Look often.
+#[derive(Debug)]
+pub struct Frugal {
+    give_way: Arc<GiveWay>,
+    ration: Ration,
+    seen: Instant,
+    used: Duration,
+}
+
+impl Frugal {
+    /// Of the calling thread.
+    pub fn new(give_way: Arc<GiveWay>) -> Self {
+        Self { give_way, ration: Ration::default(), seen: Instant::now(), used: cpu_time() }
+    }
+
+    /// Whether it may begin something now; `None`: whatever it likes.
+    pub fn look(&mut self) -> Option<bool> {
+        let (now, used) = (Instant::now(), cpu_time());
+        let (passed, spent) = (now.duration_since(self.seen), used.saturating_sub(self.used));
+        (self.seen, self.used) = (now, used);
+        self.ration.look(passed, spent, self.give_way.asker())
     }
 }
 
@@ -155,8 +189,8 @@ impl Guard {
                 cpu.saturating_sub(used).as_secs_f64() / now.duration_since(seen).as_secs_f64().max(1e-9);
             (seen, used) = (now, cpu);
             lag(late);
-            if policy.look(now - start, late, busy) {
-                self.give_way.ask(busy);
+            if let Some(time) = policy.look(now - start, late, busy) {
+                self.give_way.ask(busy, time);
             }
         }
     }
@@ -172,7 +206,7 @@ mod tests {
         let give_way = Arc::new(GiveWay::default());
         let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
         assert!(!rest.take() && rest.used.is_none(), "nobody asked");
-        give_way.ask(0.5);
+        give_way.ask(0.5, Duration::from_secs(1));
         rest.take();
         let start = Instant::now();
         let mut sum = 0u64;

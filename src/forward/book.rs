@@ -137,7 +137,8 @@ pub struct Book {
     trying: usize,
     breaker: Breaker,
     ramp: Ramp,
-    giving_way: bool,
+    /// Tries that may still begin, while the core gives way.
+    allowed: Option<usize>,
     retries: Retries,
     rate: Rate,
     standing: Standing,
@@ -159,7 +160,7 @@ impl Book {
             trying: 0,
             breaker: Breaker::new(now),
             ramp: Ramp::new(rules.in_flight, now),
-            giving_way: false,
+            allowed: None,
             retries: Retries::new(now),
             rate: Rate::new(rules.rate, now),
             standing: Standing::new(now),
@@ -260,7 +261,7 @@ impl Book {
 
     /// Most tries at once as things are.
     pub fn limit(&self) -> usize {
-        if self.giving_way { 1 } else { self.ramp.limit() }
+        self.ramp.limit()
     }
 
     /// Tries under way.

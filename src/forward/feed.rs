@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -47,6 +47,8 @@ pub use pace::{Pace, Taken};
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
+/// Pause between two turns while the core has other things to do. A turn is more than regions are given meanwhile.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Brings entries to the regions of one core.
 pub struct Feed {
@@ -135,16 +137,19 @@ impl Feed {
         }
     }
 
-    /// Takes from the channel until `stopping`.
+    /// Takes from the channel until `stopping`; only some of it while the core has `other_things` to do.
     pub async fn live(
         &self,
         inlet: &Inlet,
         bell: &Bell,
         aside: &Yield,
         stopping: impl Fn() -> bool,
+        other_things: impl Fn() -> bool,
     ) -> std::io::Result<()> {
         while !stopping() {
             match self.look(inlet) {
+                // The rest stays in the channel or, if that is full, in the journal; and nobody rings meanwhile.
+                Taken::More if other_things() => monoio::time::sleep(PAUSE).await,
                 Taken::More => aside.now().await?,
                 Taken::All => bell.wait(|| inlet.idle() && !stopping()).await?,
             }

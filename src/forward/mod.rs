@@ -44,7 +44,7 @@ use crate::journal::read::RecordReader;
 use crate::journal::spare::is_full;
 use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
-use crate::overload::GiveWay;
+use crate::overload::{Frugal, GiveWay};
 use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
@@ -81,6 +81,8 @@ use settle::{Marks, Settler, Target};
 use sift::Sieve;
 use told::Told;
 
+/// Tries that begin at once while the core gives way: alone each would wake it several times.
+const BURST: usize = 64;
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
 /// Keys wait at most this long for their sync, within the 100 ms of repeats that a crash may cost.
@@ -265,7 +267,8 @@ impl Forwarder {
         let stopping = Rc::new(stopping);
         {
             let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
-            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, &give_way).await });
+            let frugal = Frugal::new(Arc::clone(&give_way));
+            monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, frugal).await });
         }
         let catching_up = {
             let feed = Rc::clone(&feed);
@@ -273,7 +276,7 @@ impl Forwarder {
         };
         let aside = Yield::new()?;
         let stop = Rc::clone(&stopping);
-        feed.live(&inlet, &bell, &aside, move || stop()).await?;
+        feed.live(&inlet, &bell, &aside, move || stop(), || give_way.is_asked()).await?;
         feed.stop();
         regions.iter().for_each(|r| r.stop());
         catching_up.await?;
@@ -345,12 +348,13 @@ fn remember(
     Ok((Rc::new(Sieve::new(seen, Instant::now(), Arc::clone(cells))), Rc::new(settler)))
 }
 
-async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, give_way: &GiveWay) {
+async fn tick(regions: &[Rc<Region>], attempts: &Attempts, sieve: &Sieve, feed: &Feed, mut frugal: Frugal) {
+    let burst = (BURST / regions.len().max(1)).max(1);
     for count in 1u32.. {
         monoio::time::sleep(TICK).await;
         let now = Instant::now();
-        let giving_way = give_way.is_asked();
-        regions.iter().for_each(|r| r.tick(now, giving_way));
+        let allowed = frugal.look().map(|may| if may { burst } else { 0 });
+        regions.iter().for_each(|r| r.tick(now, allowed));
         attempts.settler.tell(sieve.tick(now));
         feed.hold();
         bury::bring_back(attempts, regions);

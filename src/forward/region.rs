@@ -235,12 +235,13 @@ impl Region {
         }
     }
 
-    /// Moves what is due; call every few tens of milliseconds. `giving_way`: the core has other things to do.
-    pub fn tick(&self, now: Instant, giving_way: bool) {
+    /// Moves what is due; call every few tens of milliseconds. `allowed`: tries that may begin until
+    /// then, while the core has other things to do.
+    pub fn tick(&self, now: Instant, allowed: Option<usize>) {
         self.now.set(now);
         {
             let mut book = self.book.borrow_mut();
-            book.give_way(giving_way);
+            book.give_way(allowed);
             book.tick(now);
         }
         self.tell();
@@ -438,7 +439,7 @@ mod tests {
         assert_eq!(done, Done::Delivered { mark: Some(Settled::Delivered), told: Vec::new() });
         assert_eq!(spawned.get(), 2, "the worker that is done takes the third itself");
 
-        region.tick(Instant::now(), false);
+        region.tick(Instant::now(), None);
         assert_eq!(spawned.get(), 4, "workers that never came are not waited for");
         next();
         next();

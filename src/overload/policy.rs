@@ -16,8 +16,8 @@ const REMEMBERED: Duration = Duration::from_secs(1);
 const STARVED: f64 = 0.75;
 /// After this time it is looked again whether they are in its way at all: if they are it will be starved.
 const BELIEVED: Duration = Duration::from_secs(10);
-/// For how long others give way each time they are asked to.
-pub const AWHILE: Duration = Duration::from_millis(250);
+/// For how long others give way each time they are asked to, beside twice the lag: the next look is as late.
+const AWHILE: Duration = Duration::from_millis(250);
 
 /// The lags of one core.
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ pub struct Policy {
 
 impl Policy {
     /// At `now`, counted from any fixed moment: the core is `lag` behind, and had the share `busy` of a CPU since the last
-    /// look. True if whoever works on the same CPU should leave it to this core for [`AWHILE`].
-    pub fn look(&mut self, now: Duration, lag: Duration, busy: f64) -> bool {
+    /// look. For how long whoever works on the same CPU should leave it to this core.
+    pub fn look(&mut self, now: Duration, lag: Duration, busy: f64) -> Option<Duration> {
         self.late = if lag >= LATE { self.late.saturating_add(1) } else { 0 };
         let starved = self.late > 0 && busy < STARVED;
         if starved {
@@ -48,7 +48,7 @@ impl Policy {
         if ask {
             self.asked = Some(now);
         }
-        ask
+        ask.then_some(AWHILE + lag * 2)
     }
 
     /// The last look found it in time.
@@ -94,8 +94,9 @@ mod tests {
             }
             // A probe stands in the queue as a webhook does.
             if probe <= now && waiting.front().is_none_or(|came| probe <= *came) {
-                if policy.look(of(now), of(now - probe), used / (now - seen).max(1e-9)) {
-                    give_way_until = now + AWHILE.as_secs_f64();
+                let ask = policy.look(of(now), of(now - probe), used / (now - seen).max(1e-9));
+                if let Some(time) = ask {
+                    give_way_until = now + time.as_secs_f64();
                     asked += 1;
                 }
                 (seen, used, probe) = (now, 0.0, now + 0.010);
@@ -144,17 +145,18 @@ mod tests {
     #[test]
     fn one_late_look_is_a_burst() {
         let mut policy = Policy::default();
-        assert!(!policy.look(MS, 500 * MS, 0.1));
-        assert!(!policy.look(520 * MS, 5 * MS, 0.1) && policy.is_calm());
-        assert!(!policy.look(530 * MS, 500 * MS, 0.1) && !policy.is_calm());
-        assert!(policy.look(540 * MS, LATE, 0.1));
+        assert_eq!(policy.look(MS, 500 * MS, 0.1), None);
+        assert!(policy.look(520 * MS, 5 * MS, 0.1).is_none() && policy.is_calm());
+        assert!(policy.look(530 * MS, 500 * MS, 0.1).is_none() && !policy.is_calm());
+        assert_eq!(policy.look(540 * MS, LATE, 0.1), Some(350 * MS));
     }
 
     #[test]
     fn who_gives_way_goes_on_while_the_core_is_late_though_it_has_the_cpu_now() {
         let mut policy = Policy::default();
         let looks = [(100, 0.3), (140, 0.3), (180, 0.98), (300, 0.98), (700, 0.98)];
-        let asked: Vec<bool> = looks.iter().map(|(now, busy)| policy.look(MS * *now, LATE, *busy)).collect();
+        let asked: Vec<bool> =
+            looks.iter().map(|(now, busy)| policy.look(MS * *now, LATE, *busy).is_some()).collect();
         assert_eq!(asked, [false, true, true, true, false]);
     }
 
@@ -162,7 +164,7 @@ mod tests {
     fn who_was_not_in_the_way_after_all_goes_on() {
         let mut policy = Policy::default();
         let looks: Vec<bool> = (0..300u32)
-            .map(|look| policy.look(MS * 40 * look, LATE, if look == 1 { 0.3 } else { 0.98 }))
+            .map(|look| policy.look(MS * 40 * look, LATE, if look == 1 { 0.3 } else { 0.98 }).is_some())
             .collect();
         let first = looks.iter().position(|asked| *asked);
         let last = looks.iter().rposition(|asked| *asked);

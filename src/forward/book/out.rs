@@ -16,7 +16,8 @@ impl Book {
         let tries = match self.breaker.room(self.probes.len() as u32, now) {
             Room::Free => {
                 let room = self.limit().saturating_sub(self.trying);
-                self.lanes.ready_len().min(room).min(self.rate.left(now))
+                let allowed = self.allowed.unwrap_or(usize::MAX);
+                self.lanes.ready_len().min(room).min(self.rate.left(now)).min(allowed)
             }
             Room::Probes(most) => {
                 let room = self.rules.in_flight.saturating_sub(self.trying);
@@ -33,9 +34,9 @@ impl Book {
         self.next_grave().or_else(|| self.next_try(now)).or_else(|| self.next_grave())
     }
 
-    /// While it is true the core has other things to do: one try at once.
-    pub fn give_way(&mut self, giving_way: bool) {
-        self.giving_way = giving_way;
+    /// While the core has other things to do: so many tries may begin until it is told again. Probes may in any case.
+    pub fn give_way(&mut self, allowed: Option<usize>) {
+        self.allowed = allowed;
     }
 
     fn next_grave(&mut self) -> Option<(ParcelId, Errand)> {
@@ -55,7 +56,9 @@ impl Book {
             return None;
         }
         let id = match self.breaker.room(self.probes.len() as u32, now) {
-            Room::Free if self.trying < self.limit() => self.pop_ready(),
+            Room::Free if self.trying < self.limit() && self.allowed != Some(0) => {
+                self.pop_ready().inspect(|_| self.allowed = self.allowed.map(|allowed| allowed - 1))
+            }
             Room::Probes(1..) if self.trying < self.rules.in_flight => {
                 self.pop_probe(now).inspect(|id| self.probes.push(*id))
             }

@@ -172,7 +172,7 @@ impl Core {
     /// Every 20 ms; as `forward::tick` does.
     pub(super) fn tick(&self) {
         let now = exec::now();
-        self.regions.iter().for_each(|region| region.tick(now, false));
+        self.regions.iter().for_each(|region| region.tick(now, None));
         self.settler.tell(self.sieve.tick(now));
         self.feed.hold();
         bring_back(&self.attempts, &self.regions);

@@ -229,7 +229,7 @@ impl Forwarding {
     /// What is done every few tens of milliseconds, and what the key log's thread does then.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        self.regions.iter().for_each(|region| region.tick(now, false));
+        self.regions.iter().for_each(|region| region.tick(now, None));
         self.settler.tell(self.sieve.tick(now));
         self.feed.hold();
         self.settler.flush();

@@ -191,16 +191,19 @@ fn at_most_in_flight_tries_at_once() {
 }
 
 #[test]
-fn one_try_at_once_while_the_core_gives_way() {
+fn while_the_core_gives_way_as_many_tries_begin_as_it_allows() {
     let mut desk = Desk::new(Rules { in_flight: 3, ..rules() });
     (0..9).for_each(|lsn| desk.push(lsn, &[lsn]));
-    desk.book.give_way(true);
+    desk.book.give_way(Some(2));
+    assert_eq!(desk.book.startable(desk.now), 2);
     let (first, _) = desk.next().unwrap();
-    assert!(desk.next().is_none());
-    desk.deliver(first);
     assert!(desk.next().is_some() && desk.next().is_none());
-    desk.book.give_way(false);
-    assert!(desk.next().is_some() && desk.next().is_some() && desk.next().is_none());
+    desk.deliver(first);
+    assert!(desk.next().is_none() && desk.book.startable(desk.now) == 0);
+    desk.book.give_way(Some(7));
+    assert!(desk.next().is_some() && desk.next().is_some() && desk.next().is_none(), "three are under way");
+    desk.book.give_way(None);
+    assert_eq!(desk.book.trying(), 3);
 }
 
 #[test]
