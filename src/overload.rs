@@ -25,7 +25,7 @@ mod policy;
 mod ration;
 
 pub use policy::{LATE, Policy};
-pub use ration::Ration;
+use ration::Ration;
 
 /// How often a busy core is looked at.
 const PROBE_EVERY: Duration = Duration::from_millis(10);

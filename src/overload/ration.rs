@@ -14,7 +14,7 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// CPU time that is left to spend.
 #[derive(Debug, Default)]
-pub struct Ration {
+pub(super) struct Ration {
     /// In seconds.
     left: f64,
     /// Since something might be begun.
@@ -24,7 +24,7 @@ pub struct Ration {
 impl Ration {
     /// `passed` since the last look, and the thread `spent` CPU time; who asks it to give way has the share `asker` of a
     /// CPU. Whether it may begin something now; `None`: whatever it likes.
-    pub fn look(&mut self, passed: Duration, spent: Duration, asker: Option<f64>) -> Option<bool> {
+    pub(super) fn look(&mut self, passed: Duration, spent: Duration, asker: Option<f64>) -> Option<bool> {
         let Some(share) = asker else {
             *self = Self::default();
             return None;
