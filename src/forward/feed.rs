@@ -47,7 +47,7 @@ pub use pace::{Pace, Taken};
 
 /// Entries handled before other tasks of the core get their turn.
 const TURN: usize = 256;
-/// Pause between two turns while the core has other things to do. A turn is more than regions are given meanwhile.
+/// Pause between two turns while the core has other things to do: a turn is some of what it may try meanwhile, or all.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Brings entries to the regions of one core.
