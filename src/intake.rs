@@ -246,6 +246,7 @@ where
         let storing = Rc::clone(&self.storing);
         match post.send(arrival, signatures, headers, body) {
             Some(offloaded) => {
+                storing.cells.sources[at].offloaded.add(1);
                 Answer::Later(Ack { step: Step::Offloaded(Box::new(offloaded)), desk: at, storing })
             }
             None => Answer::Now(storing.answer(at, WebhookOutcome::Unavailable, UNAVAILABLE)),

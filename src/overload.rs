@@ -26,16 +26,12 @@ mod ration;
 
 pub use policy::{LATE, Policy};
 use ration::Ration;
+pub use ration::Terms;
 
 /// How often a busy core is looked at.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 /// Webhooks that make a core busy: a lone one is not followed by a probe, which would cost as much as itself.
 const BUSY: u32 = 16;
-/// Who gives way still gets on: ingest has so many times the CPU time.
-const LEFT: f64 = 19.0;
-/// What was used before is forgotten if it is more than this worth.
-const OWED_MAX: Duration = Duration::from_secs(5);
-
 /// Whether ingest needs the CPU of the others. One for the process.
 #[derive(Debug)]
 pub struct GiveWay {
@@ -66,54 +62,11 @@ impl GiveWay {
 
     /// The share of a CPU that the core which asked last has; `None` if nobody asks any more.
     fn asker(&self) -> Option<f64> {
-        self.is_asked().then(|| self.share())
-    }
-
-    /// How long whoever used so much of the CPU should leave it.
-    fn rest(&self, used: Duration) -> Duration {
-        used.mul_f64(LEFT / self.share())
-    }
-
-    fn share(&self) -> f64 {
-        (self.busy.load(Relaxed) as f64 / 1e3).clamp(0.01, 1.0)
+        self.is_asked().then(|| (self.busy.load(Relaxed) as f64 / 1e3).clamp(0.01, 1.0))
     }
 }
 
-/// A thread that stands still to give way: one on which nobody waits for an answer. Call [`Rest::take`] often.
-#[derive(Debug)]
-pub struct Rest {
-    give_way: Arc<GiveWay>,
-    longest: Duration,
-    /// CPU time of the thread when it last looked, if it was asked then.
-    used: Option<Duration>,
-    /// How long it still has to leave the CPU for what it used.
-    owed: Duration,
-}
-
-impl Rest {
-    /// It may be stopped for `longest` at a time.
-    pub fn new(give_way: Arc<GiveWay>, longest: Duration) -> Self {
-        Self { give_way, longest, used: None, owed: Duration::ZERO }
-    }
-
-    /// Blocks the thread for some of the time in which it is asked to give way. True if that was not all of it.
-    pub fn take(&mut self) -> bool {
-        if !self.give_way.is_asked() {
-            (self.used, self.owed) = (None, Duration::ZERO);
-            return false;
-        }
-        let used = cpu_time();
-        let since = self.used.replace(used).map_or(Duration::ZERO, |before| used.saturating_sub(before));
-        self.owed = (self.owed + self.give_way.rest(since)).min(OWED_MAX);
-        let rest = self.owed.min(self.longest);
-        #[allow(clippy::disallowed_methods, reason = "the thread is to stand still: all it does can wait")]
-        std::thread::sleep(rest);
-        self.owed -= rest;
-        !self.owed.is_zero()
-    }
-}
-
-/// A thread that gives way by beginning less: one on which others wait for answers. Look often.
+/// A thread that gives way by beginning less. Look often.
 #[derive(Debug)]
 pub struct Frugal {
     give_way: Arc<GiveWay>,
@@ -124,8 +77,8 @@ pub struct Frugal {
 
 impl Frugal {
     /// Of the calling thread.
-    pub fn new(give_way: Arc<GiveWay>) -> Self {
-        Self { give_way, ration: Ration::default(), seen: Instant::now(), used: cpu_time() }
+    pub fn new(give_way: Arc<GiveWay>, terms: Terms) -> Self {
+        Self { give_way, ration: Ration::new(terms), seen: Instant::now(), used: cpu_time() }
     }
 
     /// Whether it may begin something now; `None`: whatever it likes.
@@ -201,27 +154,29 @@ impl Guard {
 mod tests {
     use super::*;
 
+    const TERMS: Terms = Terms { part: 0.1, debt: 1.0, saved: 0.001, at_least: Duration::from_secs(60) };
+
     #[test]
-    fn a_thread_rests_while_ingest_needs_its_cpu_and_goes_on_after() {
+    fn a_thread_begins_nothing_while_ingest_needs_the_cpu_that_it_used_and_goes_on_after() {
         let give_way = Arc::new(GiveWay::default());
-        let mut rest = Rest::new(Arc::clone(&give_way), Duration::from_millis(50));
-        assert!(!rest.take() && rest.used.is_none(), "nobody asked");
-        give_way.ask(0.5, Duration::from_secs(1));
-        rest.take();
-        let start = Instant::now();
+        let mut frugal = Frugal::new(Arc::clone(&give_way), TERMS);
+        assert_eq!(frugal.look(), None, "nobody asked");
+        give_way.ask(0.5, Duration::from_secs(60));
+        let before = cpu_time();
         let mut sum = 0u64;
-        while start.elapsed() < Duration::from_millis(20) {
+        while cpu_time() - before < Duration::from_millis(20) {
             sum = std::hint::black_box(sum + 1);
         }
+        assert_eq!(frugal.look(), Some(false));
         let asked = Instant::now();
-        let more = rest.take();
-        assert!(asked.elapsed() >= Duration::from_millis(50), "rested for {:?}", asked.elapsed());
-        assert!(more, "20 ms are worth 760");
-        assert_eq!(give_way.rest(Duration::from_millis(1)), Duration::from_millis(38));
+        while frugal.look() == Some(false) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(asked.elapsed() >= Duration::from_millis(300), "20 ms are worth 400: {:?}", asked.elapsed());
         assert!(give_way.is_asked());
         give_way.until.store(1, Relaxed);
         assert!(!give_way.is_asked());
-        assert!(!rest.take(), "what it owes is forgotten");
+        assert_eq!(frugal.look(), None);
     }
 
     #[test]

@@ -71,6 +71,11 @@ fn large_webhooks_reach_their_regions_as_small_ones_do_and_answers_keep_their_or
     assert_eq!(metrics.sum(WEBHOOKS, &[("outcome", "accepted")]), 8.0);
     assert_eq!(metrics.sum(WEBHOOKS, &[("outcome", "bad_signature")]), 1.0);
     assert_eq!(metrics.total("penstock_unparsed_webhooks_total"), 1.0);
+    assert_eq!(
+        metrics.total("penstock_offloaded_webhooks_total"),
+        5.0,
+        "1,000 and 300 people, 3 MB, and two of 100 KB"
+    );
 
     bodies.push(long.clone());
     let mut expected: Vec<String> = bodies.iter().flat_map(|body| ids(body).unwrap()).collect();

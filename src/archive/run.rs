@@ -25,7 +25,7 @@ use crate::journal::read::JournalReader;
 use crate::journal::store::hex;
 use crate::journal::view::JournalView;
 use crate::metrics::archive::ArchiveCells;
-use crate::overload::{GiveWay, Rest};
+use crate::overload::{Frugal, GiveWay, Terms};
 
 /// How often it is looked whether there is something to do.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,6 +39,8 @@ const IDLE: Duration = Duration::from_millis(500);
 const SHARE: usize = 8 << 20;
 /// While the archiver gives way to ingest it looks so often whether it may go on, or is to stop.
 const REST: Duration = Duration::from_millis(100);
+/// What it has then: much is read at a time, and nobody waits for an answer of it.
+const GIVING_WAY: Terms = Terms { part: 0.05, debt: 0.25, saved: 0.002, at_least: Duration::from_secs(5) };
 /// Pause after a journal could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For what is durable to be read at a stop, and from then for what was closed to come into the archives.
@@ -90,7 +92,7 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
     let start = Instant::now();
     let now_ms = || start.elapsed().as_millis() as u64;
     let mut finish_by = None;
-    let mut rest = Rest::new(give_way, REST);
+    let mut frugal = Frugal::new(give_way, GIVING_WAY);
     loop {
         if stopping() && finish_by.is_none() {
             finish_by = Some(Instant::now() + FINISH);
@@ -98,7 +100,9 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         let mut read = false;
         for (journal, desk) in desks.iter_mut().enumerate() {
             read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
-            while finish_by.is_none() && !stopping() && rest.take() {}
+            while finish_by.is_none() && !stopping() && frugal.look() == Some(false) {
+                monoio::time::sleep(REST).await;
+            }
         }
         let ends: Vec<Position> = desks.iter().map(|desk| desk.end).collect();
         if finish_by.is_some_and(|end| !read || Instant::now() > end) {

@@ -44,7 +44,7 @@ use crate::journal::read::RecordReader;
 use crate::journal::spare::is_full;
 use crate::journal::view::JournalView;
 use crate::metrics::ForwardCells;
-use crate::overload::{Frugal, GiveWay};
+use crate::overload::{Frugal, GiveWay, Terms};
 use crate::side;
 use crate::verify::Verifier;
 use crate::wake::{Bell, Doorbell, Notify, Yield};
@@ -81,7 +81,9 @@ use settle::{Marks, Settler, Target};
 use sift::Sieve;
 use told::Told;
 
-/// Tries that begin at once while the core gives way: alone each would wake it several times.
+/// What a core has while it gives way.
+const GIVING_WAY: Terms = Terms { part: 0.1, debt: 0.02, saved: 0.002, at_least: Duration::from_secs(1) };
+/// Tries that begin at once then: alone each would wake it several times.
 const BURST: usize = 64;
 /// How often due retries are looked for and marks are sent.
 const TICK: Duration = Duration::from_millis(20);
@@ -267,7 +269,7 @@ impl Forwarder {
         let stopping = Rc::new(stopping);
         {
             let (feed, regions, attempts) = (Rc::clone(&feed), regions.clone(), Rc::clone(&attempts));
-            let frugal = Frugal::new(Arc::clone(&give_way));
+            let frugal = Frugal::new(Arc::clone(&give_way), GIVING_WAY);
             monoio::spawn(async move { tick(&regions, &attempts, &sieve, &feed, frugal).await });
         }
         let catching_up = {

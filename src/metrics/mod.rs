@@ -119,6 +119,8 @@ pub struct SourceCells {
     pub mixed_elements: Counter,
     /// Signed bodies that were not understood.
     pub unparsed: Counter,
+    /// Large ones that were given to the thread beside the core to be judged.
+    pub offloaded: Counter,
 }
 
 /// What one ingest core counts.

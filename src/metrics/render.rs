@@ -137,6 +137,11 @@ impl Registry {
             "Elements that name users of several regions; they went to the default region.",
         );
         self.per_source(family, |cells| &cells.mixed_elements);
+        let family = page.counter(
+            "penstock_offloaded_webhooks_total",
+            "Large webhooks whose signature and content were looked at beside their core.",
+        );
+        self.per_source(family, |cells| &cells.offloaded);
         page.histogram("penstock_ack_seconds", "From the last byte of a request to its answer.")
             .distribution(&[], self.ingest.iter().map(|cells| &cells.ack_seconds));
     }

@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
-/// It has so much of the CPU time of the core that needs it.
-const PART: f64 = 0.1;
-/// What it spent beyond is forgotten from here on, in seconds of CPU time: it has other things to do than what it
-/// begins, and they must not keep it from that for ever.
-const DEBT: f64 = 0.02;
-/// What it did not spend is forgotten from here on, too.
-const SAVED: f64 = 0.002;
-/// However much it spent, it begins something so often.
-const AT_LEAST: Duration = Duration::from_secs(1);
+/// What a thread has while it gives way.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// So much of the CPU time of the core that needs it.
+    pub part: f64,
+    /// What it spent beyond is forgotten from here on, in seconds of CPU time: it has other things to do than what it
+    /// begins, and they must not keep it from that for ever.
+    pub debt: f64,
+    /// What it did not spend is forgotten from here on, too.
+    pub saved: f64,
+    /// However much it spent, it begins something so often.
+    pub at_least: Duration,
+}
 
 /// CPU time that is left to spend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ration {
+    terms: Terms,
     /// In seconds.
     left: f64,
     /// Since something might be begun.
@@ -22,17 +27,22 @@ pub(super) struct Ration {
 }
 
 impl Ration {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self { terms, left: 0.0, waited: Duration::ZERO }
+    }
+
     /// `passed` since the last look, and the thread `spent` CPU time; who asks it to give way has the share `asker` of a
     /// CPU. Whether it may begin something now; `None`: whatever it likes.
     pub(super) fn look(&mut self, passed: Duration, spent: Duration, asker: Option<f64>) -> Option<bool> {
+        let Terms { part, debt, saved, at_least } = self.terms;
         let Some(share) = asker else {
-            *self = Self::default();
+            *self = Self::new(self.terms);
             return None;
         };
-        let due = passed.as_secs_f64() * share * PART - spent.as_secs_f64();
-        self.left = (self.left + due).clamp(-DEBT, SAVED);
+        let due = passed.as_secs_f64() * share * part - spent.as_secs_f64();
+        self.left = (self.left + due).clamp(-debt, saved);
         self.waited += passed;
-        let may = self.left > 0.0 || self.waited >= AT_LEAST;
+        let may = self.left > 0.0 || self.waited >= at_least;
         if may {
             self.waited = Duration::ZERO;
         }
@@ -45,11 +55,12 @@ mod tests {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(20);
+    const TERMS: Terms = Terms { part: 0.1, debt: 0.02, saved: 0.002, at_least: Duration::from_secs(1) };
 
     /// CPU time that a thread spends in ten seconds: `basis` in each tick, `burst` whenever it may begin something.
     fn spends(share: f64, basis: Duration, burst: Duration) -> (Duration, usize) {
         let (mut ration, mut spent, mut all, mut bursts) =
-            (Ration::default(), Duration::ZERO, Duration::ZERO, 0);
+            (Ration::new(TERMS), Duration::ZERO, Duration::ZERO, 0);
         for _ in 0..500 {
             let may = ration.look(TICK, spent, Some(share)).unwrap();
             spent = basis + burst * u32::from(may);
@@ -73,7 +84,7 @@ mod tests {
     fn it_gets_on_though_it_spends_all_on_other_things_and_has_all_again_when_nobody_asks() {
         let (_, bursts) = spends(0.2, Duration::from_millis(5), Duration::from_millis(1));
         assert_eq!(bursts, 10);
-        let mut ration = Ration::default();
+        let mut ration = Ration::new(TERMS);
         assert_eq!(ration.look(TICK, TICK, None), None);
         assert_eq!(ration.look(TICK, TICK, Some(0.2)), Some(false));
         assert_eq!(ration.look(TICK, TICK, None), None);
