@@ -32,6 +32,7 @@ pub use ration::Terms;
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 /// Webhooks that make a core busy: a lone one is not followed by a probe, which would cost as much as itself.
 const BUSY: u32 = 16;
+
 /// Whether ingest needs the CPU of the others. One for the process.
 #[derive(Debug)]
 pub struct GiveWay {
