@@ -162,6 +162,7 @@ mod tests {
         let give_way = Arc::new(GiveWay::default());
         let mut frugal = Frugal::new(Arc::clone(&give_way), TERMS);
         assert_eq!(frugal.look(), None, "nobody asked");
+        let asked = Instant::now();
         give_way.ask(0.5, Duration::from_secs(60));
         let before = cpu_time();
         let mut sum = 0u64;
@@ -169,7 +170,6 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert_eq!(frugal.look(), Some(false));
-        let asked = Instant::now();
         while frugal.look() == Some(false) {
             std::thread::sleep(Duration::from_millis(10));
         }

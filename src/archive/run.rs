@@ -99,8 +99,10 @@ pub async fn run(setup: Setup, stopping: impl Fn() -> bool) -> io::Result<()> {
         }
         let mut read = false;
         for (journal, desk) in desks.iter_mut().enumerate() {
-            read |= desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
-            while finish_by.is_none() && !stopping() && frugal.look() == Some(false) {
+            let had = desk.turn(journal, &mut archiver, now_ms(), finish_by.is_some()).await;
+            read |= had;
+            // One that had nothing keeps nobody waiting.
+            while had && finish_by.is_none() && !stopping() && frugal.look() == Some(false) {
                 monoio::time::sleep(REST).await;
             }
         }
