@@ -155,7 +155,7 @@ impl Guard {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms { part: 0.1, debt: 1.0, saved: 0.001, at_least: Duration::from_secs(60) };
+    const TERMS: Terms = Terms { part: 0.1, debt: 1.0, at_least: Duration::from_secs(60) };
 
     #[test]
     fn a_thread_begins_nothing_while_ingest_needs_the_cpu_that_it_used_and_goes_on_after() {

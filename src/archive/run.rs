@@ -40,7 +40,7 @@ const SHARE: usize = 8 << 20;
 /// While the archiver gives way to ingest it looks so often whether it may go on, or is to stop.
 const REST: Duration = Duration::from_millis(100);
 /// What it has then: much is read at a time, and nobody waits for an answer of it.
-const GIVING_WAY: Terms = Terms { part: 0.05, debt: 0.25, saved: 0.002, at_least: Duration::from_secs(5) };
+const GIVING_WAY: Terms = Terms { part: 0.05, debt: 0.25, at_least: Duration::from_secs(5) };
 /// Pause after a journal could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// For what is durable to be read at a stop, and from then for what was closed to come into the archives.

@@ -82,7 +82,7 @@ use sift::Sieve;
 use told::Told;
 
 /// What a core has while it gives way.
-const GIVING_WAY: Terms = Terms { part: 0.1, debt: 0.02, saved: 0.002, at_least: Duration::from_secs(1) };
+const GIVING_WAY: Terms = Terms { part: 0.1, debt: 0.02, at_least: Duration::from_secs(1) };
 /// Tries that begin at once then: alone each would wake it several times.
 const BURST: usize = 64;
 /// How often due retries are looked for and marks are sent.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What a thread did not spend is forgotten from here on, in seconds of CPU time.
+const SAVED: f64 = 0.002;
+
 /// What a thread has while it gives way.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -10,8 +13,6 @@ pub struct Terms {
     /// What it spent beyond is forgotten from here on, in seconds of CPU time: it has other things to do than what it
     /// begins, and they must not keep it from that for ever.
     pub debt: f64,
-    /// What it did not spend is forgotten from here on, too.
-    pub saved: f64,
     /// However much it spent, it begins something so often.
     pub at_least: Duration,
 }
@@ -34,13 +35,13 @@ impl Ration {
     /// `passed` since the last look, and the thread `spent` CPU time; who asks it to give way has the share `asker` of a
     /// CPU. Whether it may begin something now; `None`: whatever it likes.
     pub(super) fn look(&mut self, passed: Duration, spent: Duration, asker: Option<f64>) -> Option<bool> {
-        let Terms { part, debt, saved, at_least } = self.terms;
+        let Terms { part, debt, at_least } = self.terms;
         let Some(share) = asker else {
             *self = Self::new(self.terms);
             return None;
         };
         let due = passed.as_secs_f64() * share * part - spent.as_secs_f64();
-        self.left = (self.left + due).clamp(-debt, saved);
+        self.left = (self.left + due).clamp(-debt, SAVED);
         self.waited += passed;
         let may = self.left > 0.0 || self.waited >= at_least;
         if may {
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(20);
-    const TERMS: Terms = Terms { part: 0.1, debt: 0.02, saved: 0.002, at_least: Duration::from_secs(1) };
+    const TERMS: Terms = Terms { part: 0.1, debt: 0.02, at_least: Duration::from_secs(1) };
 
     /// CPU time that a thread spends in ten seconds: `basis` in each tick, `burst` whenever it may begin something.
     fn spends(share: f64, basis: Duration, burst: Duration) -> (Duration, usize) {
